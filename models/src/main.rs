@@ -1,0 +1,2 @@
+//! The `hypatia` program.
+fn main() {}
