@@ -1,1 +1,28 @@
-//! Under construction.
+//! Symbolic tensors and all that is true of them whatever executes them: types, operators, gradients, the reference
+//! interpreter, the text form.
+//!
+//! Read the modules in this order. Expressions ([`tensor`], [`compose`], [`index`]) are what users write;
+//! [`collect`] gathers them into a [`Graph`]; [`specialise`] makes every extent known; [`differentiate`] takes the
+//! gradients. Nothing here generates code, and nothing here knows the rewriter or a device.
+#![forbid(unsafe_code)]
+
+pub mod array;
+pub mod diagnostic;
+pub mod dtype;
+pub mod graph;
+pub mod infer;
+pub mod leaf;
+pub mod math;
+pub mod op;
+pub mod scalar;
+pub mod shape;
+pub mod tensor;
+
+pub use array::{Array, Element};
+pub use diagnostic::{Diagnostic, Diagnostics, Site};
+pub use dtype::{DType, Literal};
+pub use graph::{Graph, Node, NodeId};
+pub use op::{Fold, LeafId, Op};
+pub use scalar::ScalarFn;
+pub use shape::{Axes, Extent, TensorType};
+pub use tensor::{Shared, Tensor};

@@ -1,0 +1,459 @@
+//! The typing rules: the type of a node from its operator and the types of its operands.
+//!
+//! This is the only place that knows them; the builder, the parser, the verifier and every pass ask here.
+//! A violated rule is a [`Diagnostic`] without a place; who asked adds it.
+
+use smallvec::SmallVec;
+
+use crate::diagnostic::Diagnostic;
+use crate::dtype::DType;
+use crate::op::{Bound, Dim, Op, SliceAxis, Start, WindowAxis};
+use crate::scalar::ScalarFn;
+use crate::shape::{Extent, MAX_RANK, TensorType};
+
+type Inferred = Result<TensorType, Diagnostic>;
+
+/// The type of `op` on operands of these types. Leaves have no rule: their type is declared.
+pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
+    let ty = match op {
+        Op::Leaf(_) => return Err(Diagnostic::new("a leaf has a declared type")),
+        Op::Literal(x) => TensorType::scalar(x.dtype()),
+        Op::Iota(dims) => {
+            if dims.len() != 1 {
+                return Err(Diagnostic::new(format!("`iota` takes one extent, found {}", dims.len())));
+            }
+            let shape = extents_of_dims(op, dims, operands)?;
+            TensorType { dtype: DType::I64, shape }
+        }
+        Op::Extent(axis) => {
+            let [x] = take(op, operands)?;
+            check_axis(op, usize::from(*axis), x)?;
+            TensorType::scalar(DType::I64)
+        }
+        Op::Map(f) => infer_map(*f, operands)?,
+        Op::Cast(dtype) => take::<1>(op, operands)?[0].with_dtype(*dtype),
+        Op::Reduce(fold, axes) => {
+            let [x] = take(op, operands)?;
+            if !fold.takes(x.dtype) {
+                return Err(Diagnostic::new(format!("`{}` is not defined on {}", fold.name(), x.dtype))
+                    .with("operand", x.to_string(), None));
+            }
+            for axis in axes.iter() {
+                check_axis(op, axis, x)?;
+            }
+            TensorType { dtype: x.dtype, shape: axes.others(x.rank()).map(|axis| x.shape[axis]).collect() }
+        }
+        Op::ArgMax(axis) => {
+            let [x] = take(op, operands)?;
+            check_axis(op, usize::from(*axis), x)?;
+            if x.shape[usize::from(*axis)] == Extent::Known(0) {
+                return Err(Diagnostic::new("`argmax` along an axis of extent 0 has no answer").with(
+                    "operand",
+                    x.to_string(),
+                    None,
+                ));
+            }
+            let mut shape = x.shape.clone();
+            shape.remove(usize::from(*axis));
+            TensorType { dtype: DType::I64, shape }
+        }
+        Op::Dot => infer_dot(op, operands)?,
+        Op::Broadcast { axes, dims } => infer_broadcast(op, axes, dims, operands)?,
+        Op::Reshape(dims) => {
+            let x = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
+            let shape = extents_of_dims(op, dims, &operands[1..])?;
+            let ty = TensorType { dtype: x.dtype, shape };
+            if let (Some(from), Some(to)) = (x.element_count(), ty.element_count())
+                && from != to
+            {
+                return Err(Diagnostic::new(format!("`reshape` of {from} elements into {to}"))
+                    .with("operand", x.to_string(), None)
+                    .with("result", ty.to_string(), None));
+            }
+            ty
+        }
+        Op::Permute(permutation) => {
+            let [x] = take(op, operands)?;
+            let mut seen: SmallVec<[u8; 8]> = permutation.clone();
+            seen.sort_unstable();
+            if seen.len() != x.rank() || seen.iter().enumerate().any(|(i, &axis)| i != usize::from(axis)) {
+                return Err(Diagnostic::new(format!(
+                    "`permute` wants every axis of a tensor of rank {} once, found {:?}",
+                    x.rank(),
+                    permutation.as_slice()
+                ))
+                .with("operand", x.to_string(), None));
+            }
+            TensorType {
+                dtype: x.dtype,
+                shape: permutation.iter().map(|&axis| x.shape[usize::from(axis)]).collect(),
+            }
+        }
+        Op::Slice(axes) => {
+            let x = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
+            check_scalars(op, &operands[1..], slice_operands(axes))?;
+            slice_type(op, axes, x)?
+        }
+        Op::SetSlice(axes, _) => {
+            let [x, y] = take_first(op, operands)?;
+            check_scalars(op, &operands[2..], slice_operands(axes))?;
+            check_part(op, &slice_type(op, axes, x)?, y)?;
+            x.clone()
+        }
+        Op::Window(axes) => {
+            let x = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
+            check_scalars(op, &operands[1..], window_operands(axes))?;
+            window_type(op, axes, x)?
+        }
+        Op::SetWindow(axes, _) => {
+            let [x, y] = take_first(op, operands)?;
+            check_scalars(op, &operands[2..], window_operands(axes))?;
+            check_part(op, &window_type(op, axes, x)?, y)?;
+            x.clone()
+        }
+        Op::Concat(axis) => infer_concat(op, usize::from(*axis), operands)?,
+        Op::Gather { batch } => {
+            let [x, indices] = take(op, operands)?;
+            gather_type(op, usize::from(*batch), x, indices)?
+        }
+        Op::Scatter { batch, .. } => {
+            let [x, indices, y] = take(op, operands)?;
+            check_part(op, &gather_type(op, usize::from(*batch), x, indices)?, y)?;
+            x.clone()
+        }
+        Op::StopGradient => take::<1>(op, operands)?[0].clone(),
+        Op::Grad(grad) => {
+            let wanted = usize::from(grad.has_cost)
+                + usize::from(grad.variables)
+                + 2 * usize::from(grad.known)
+                + usize::from(grad.constants);
+            if operands.len() != wanted || grad.index >= grad.variables {
+                return Err(arity(op, wanted, operands.len()));
+            }
+            operands[usize::from(grad.has_cost) + usize::from(grad.index)].clone()
+        }
+    };
+    if ty.rank() > MAX_RANK {
+        return Err(Diagnostic::new(format!(
+            "a tensor has at most {MAX_RANK} axes, `{}` would give {}",
+            op.name(),
+            ty.rank()
+        )));
+    }
+    Ok(ty)
+}
+
+/// Number of operands that a slice takes for its bounds.
+pub fn slice_operands(axes: &[SliceAxis]) -> usize {
+    axes.iter().map(|a| usize::from(a.start == Bound::Operand) + usize::from(a.stop == Bound::Operand)).sum()
+}
+
+/// Number of operands that a window takes for its starts.
+pub fn window_operands(axes: &[WindowAxis]) -> usize {
+    axes.iter().filter(|a| a.start == Start::Operand).count()
+}
+
+/// First position and number of elements of NumPy's `start:stop:step` on an axis of known extent; negative bounds
+/// count from the end, `None` is a bound left out.
+pub fn resolve_slice(start: Option<i64>, stop: Option<i64>, step: i64, extent: usize) -> (usize, usize) {
+    let n = extent as i64;
+    let clamp = |bound: i64| {
+        let bound = if bound < 0 { bound.saturating_add(n) } else { bound };
+        if step > 0 { bound.clamp(0, n) } else { bound.clamp(-1, n - 1) }
+    };
+    let first = start.map_or(if step > 0 { 0 } else { n - 1 }, clamp);
+    let end = stop.map_or(if step > 0 { n } else { -1 }, clamp);
+    let span = if step > 0 { end - first } else { first - end };
+    let len = if span <= 0 { 0 } else { (span - 1) / step.saturating_abs() + 1 };
+    (if len == 0 { 0 } else { first as usize }, len as usize)
+}
+
+fn arity(op: &Op, expected: usize, found: usize) -> Diagnostic {
+    Diagnostic::new(format!("`{}` takes {expected} operands, found {found}", op.name()))
+}
+
+fn take<'a, const N: usize>(op: &Op, operands: &[&'a TensorType]) -> Result<[&'a TensorType; N], Diagnostic> {
+    operands.try_into().map_err(|_| arity(op, N, operands.len()))
+}
+
+fn take_first<'a, const N: usize>(
+    op: &Op,
+    operands: &[&'a TensorType],
+) -> Result<[&'a TensorType; N], Diagnostic> {
+    operands.get(..N).and_then(|first| first.try_into().ok()).ok_or_else(|| arity(op, N, operands.len()))
+}
+
+fn check_axis(op: &Op, axis: usize, x: &TensorType) -> Result<(), Diagnostic> {
+    if axis < x.rank() {
+        return Ok(());
+    }
+    Err(Diagnostic::new(format!("`{}` along axis {axis} of a tensor of rank {}", op.name(), x.rank())).with(
+        "operand",
+        x.to_string(),
+        None,
+    ))
+}
+
+/// The scalars that give extents and bounds.
+fn check_scalars(op: &Op, scalars: &[&TensorType], wanted: usize) -> Result<(), Diagnostic> {
+    if scalars.len() != wanted {
+        return Err(Diagnostic::new(format!(
+            "`{}` takes {wanted} bounds, found {}",
+            op.name(),
+            scalars.len()
+        )));
+    }
+    match scalars.iter().find(|s| s.rank() != 0 || s.dtype != DType::I64) {
+        Some(scalar) => Err(Diagnostic::new(format!(
+            "`{}` takes bounds and extents as i64 scalars",
+            op.name()
+        ))
+        .with("found", scalar.to_string(), None)),
+        None => Ok(()),
+    }
+}
+
+fn extents_of_dims(
+    op: &Op,
+    dims: &[Dim],
+    scalars: &[&TensorType],
+) -> Result<SmallVec<[Extent; 4]>, Diagnostic> {
+    check_scalars(op, scalars, dims.iter().filter(|&&d| d == Dim::Operand).count())?;
+    Ok(dims
+        .iter()
+        .map(|d| match d {
+            Dim::Known(n) => Extent::Known(*n),
+            Dim::Operand => Extent::Unknown,
+        })
+        .collect())
+}
+
+fn infer_map(f: ScalarFn, operands: &[&TensorType]) -> Inferred {
+    let op = Op::Map(f);
+    if operands.len() != f.arity() {
+        return Err(arity(&op, f.arity(), operands.len()));
+    }
+    let labels: &[&str] = match f.arity() {
+        1 => &["operand"],
+        2 => &["left", "right"],
+        _ => &["condition", "then", "else"],
+    };
+    let describe = |title: String| {
+        labels
+            .iter()
+            .zip(operands)
+            .fold(Diagnostic::new(title), |d, (label, ty)| d.with(*label, ty.to_string(), None))
+    };
+    let dtypes: SmallVec<[DType; 3]> = operands.iter().map(|ty| ty.dtype).collect();
+    let Some(dtype) = f.result_dtype(&dtypes) else {
+        return Err(describe(format!("`{f}` is not defined on these element types")));
+    };
+    let mut shape = operands[0].shape.clone();
+    for ty in &operands[1..] {
+        if ty.rank() != shape.len() {
+            return Err(describe(format!("operands of `{f}` differ in rank")));
+        }
+        for (extent, other) in shape.iter_mut().zip(&ty.shape) {
+            *extent =
+                extent.unify(*other).ok_or_else(|| describe(format!("operands of `{f}` differ in shape")))?;
+        }
+    }
+    Ok(TensorType { dtype, shape })
+}
+
+fn infer_dot(op: &Op, operands: &[&TensorType]) -> Inferred {
+    let [a, b] = take(op, operands)?;
+    let fail = |title: &str| {
+        Err(Diagnostic::new(title).with("left", a.to_string(), None).with("right", b.to_string(), None))
+    };
+    if a.rank() != b.rank() || !(2..=3).contains(&a.rank()) {
+        return fail("`dot` takes two matrices, or two stacks of matrices");
+    }
+    if a.dtype != b.dtype || a.dtype == DType::Bool {
+        return fail("`dot` takes numbers of one type");
+    }
+    let lead = a.rank() - 2;
+    let mut shape = SmallVec::new();
+    if lead == 1 {
+        match a.shape[0].unify(b.shape[0]) {
+            Some(extent) => shape.push(extent),
+            None => return fail("stacks of matrices of `dot` differ in length"),
+        }
+    }
+    if a.shape[lead + 1].unify(b.shape[lead]).is_none() {
+        return fail("inner extents of `dot` differ");
+    }
+    shape.extend([a.shape[lead], b.shape[lead + 1]]);
+    Ok(TensorType { dtype: a.dtype, shape })
+}
+
+fn infer_broadcast(op: &Op, axes: &[u8], dims: &[Dim], operands: &[&TensorType]) -> Inferred {
+    let x = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
+    let shape = extents_of_dims(op, dims, &operands[1..])?;
+    let ty = TensorType { dtype: x.dtype, shape };
+    let rising = axes.windows(2).all(|pair| pair[0] < pair[1]);
+    if axes.len() != x.rank() || !rising || axes.iter().any(|&axis| usize::from(axis) >= dims.len()) {
+        return Err(Diagnostic::new(format!(
+            "`broadcast` wants a rising place for each axis, found {axes:?}"
+        ))
+        .with("operand", x.to_string(), None)
+        .with("result", ty.to_string(), None));
+    }
+    for (&axis, &extent) in axes.iter().zip(&x.shape) {
+        if extent != Extent::Known(1) && extent.unify(ty.shape[usize::from(axis)]).is_none() {
+            return Err(Diagnostic::new("cannot broadcast: an extent is neither 1 nor that of the result")
+                .with("operand", x.to_string(), None)
+                .with("result", ty.to_string(), None));
+        }
+    }
+    Ok(ty)
+}
+
+fn slice_type(op: &Op, axes: &[SliceAxis], x: &TensorType) -> Inferred {
+    if axes.len() != x.rank() {
+        return Err(Diagnostic::new(format!(
+            "`{}` wants bounds for {} axes, found {}",
+            op.name(),
+            x.rank(),
+            axes.len()
+        )));
+    }
+    if axes.iter().any(|a| a.step == 0) {
+        return Err(Diagnostic::new(format!("`{}` with a step of 0", op.name())));
+    }
+    let shape = axes.iter().zip(&x.shape).map(|(a, &extent)| {
+        if *a == SliceAxis::WHOLE {
+            return extent;
+        }
+        let bound = |b: Bound| match b {
+            Bound::End => Some(None),
+            Bound::Known(v) => Some(Some(v)),
+            Bound::Operand => None,
+        };
+        match (bound(a.start), bound(a.stop), extent) {
+            (Some(start), Some(stop), Extent::Known(n)) => {
+                Extent::Known(resolve_slice(start, stop, a.step, n).1)
+            }
+            _ => Extent::Unknown,
+        }
+    });
+    Ok(TensorType { dtype: x.dtype, shape: shape.collect() })
+}
+
+fn window_type(op: &Op, axes: &[WindowAxis], x: &TensorType) -> Inferred {
+    if axes.len() != x.rank() {
+        return Err(Diagnostic::new(format!(
+            "`{}` wants {} axes, found {}",
+            op.name(),
+            x.rank(),
+            axes.len()
+        )));
+    }
+    for (a, extent) in axes.iter().zip(&x.shape) {
+        let Some(n) = extent.known() else { continue };
+        let fits = match a.start {
+            Start::Operand => a.step == 1 && a.len <= n,
+            Start::Known(_) if a.len == 0 => true,
+            Start::Known(start) => {
+                let last = start as i64 + a.step * (a.len as i64 - 1);
+                a.step != 0 && start < n && last >= 0 && last < n as i64
+            }
+        };
+        if !fits {
+            return Err(Diagnostic::new(format!("`{}` reaches outside an axis of extent {n}", op.name()))
+                .with("window", format!("{a:?}"), None)
+                .with("operand", x.to_string(), None));
+        }
+    }
+    Ok(TensorType { dtype: x.dtype, shape: axes.iter().map(|a| Extent::Known(a.len)).collect() })
+}
+
+/// `y` replaces or is added to a part of that type.
+fn check_part(op: &Op, part: &TensorType, y: &TensorType) -> Result<(), Diagnostic> {
+    if part.accepts(y) {
+        return Ok(());
+    }
+    Err(Diagnostic::new(format!("`{}` writes a value of another type than the part it goes to", op.name()))
+        .with("expected", part.to_string(), None)
+        .with("found", y.to_string(), None))
+}
+
+fn infer_concat(op: &Op, axis: usize, operands: &[&TensorType]) -> Inferred {
+    let first = *operands.first().ok_or_else(|| Diagnostic::new("`concat` of nothing"))?;
+    check_axis(op, axis, first)?;
+    let mut ty = first.clone();
+    for x in &operands[1..] {
+        let fits = x.dtype == ty.dtype
+            && x.rank() == ty.rank()
+            && (0..ty.rank()).all(|i| i == axis || x.shape[i].unify(ty.shape[i]).is_some());
+        if !fits {
+            return Err(Diagnostic::new(format!(
+                "operands of `concat` differ in more than the extent of axis {axis}"
+            ))
+            .with("first", first.to_string(), None)
+            .with("other", x.to_string(), None));
+        }
+        for i in 0..ty.rank() {
+            ty.shape[i] = if i == axis {
+                ty.shape[i].known().zip(x.shape[i].known()).map(|(a, b)| a + b).into()
+            } else {
+                ty.shape[i].unify(x.shape[i]).unwrap_or(ty.shape[i])
+            };
+        }
+    }
+    Ok(ty)
+}
+
+fn gather_type(op: &Op, batch: usize, x: &TensorType, indices: &TensorType) -> Inferred {
+    let fail = |title: String| {
+        Err(Diagnostic::new(title).with("operand", x.to_string(), None).with(
+            "indices",
+            indices.to_string(),
+            None,
+        ))
+    };
+    if !indices.dtype.is_int() {
+        return fail(format!("`{}` takes integer indices, found {}", op.name(), indices.dtype));
+    }
+    if indices.rank() != batch + 1 || x.rank() <= batch {
+        return fail(format!(
+            "`{}` with {batch} shared axes takes indices of rank {} into a tensor of rank {} or more",
+            op.name(),
+            batch + 1,
+            batch + 1
+        ));
+    }
+    let mut shape = SmallVec::new();
+    for axis in 0..batch {
+        match x.shape[axis].unify(indices.shape[axis]) {
+            Some(extent) => shape.push(extent),
+            None => return fail(format!("operand and indices of `{}` differ along axis {axis}", op.name())),
+        }
+    }
+    shape.push(indices.shape[batch]);
+    shape.extend(x.shape[batch + 1..].iter().copied());
+    Ok(TensorType { dtype: x.dtype, shape })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of Python's own `range(n)[start:stop:step]`.
+    #[test]
+    fn slices_resolve_as_in_python() {
+        let cases = [
+            (Some(1), Some(4), 1, 5, (1, 3)),
+            (Some(-2), None, 1, 5, (3, 2)),
+            (None, None, -1, 5, (4, 5)),
+            (Some(10), Some(-10), -2, 5, (4, 3)),
+            (Some(3), Some(3), 1, 5, (0, 0)),
+            (None, Some(100), 2, 5, (0, 3)),
+            (Some(0), Some(5), 3, 0, (0, 0)),
+            (None, None, -1, 0, (0, 0)),
+        ];
+        for (start, stop, step, n, expected) in cases {
+            assert_eq!(resolve_slice(start, stop, step, n), expected, "{start:?}:{stop:?}:{step} of {n}");
+        }
+    }
+}

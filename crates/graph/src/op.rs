@@ -1,0 +1,290 @@
+//! The operators of the tensor graph: one closed list, matched once per pass without wildcard arms.
+//!
+//! A variant earns its place only if it cannot be composed from others, or if its fast code could not be found again
+//! from the composition (`Dot`). There are no composite functions here (softmax, mean, cross entropies are builders in
+//! [`crate::compose`]), no fused operators, and none that exist for gradients only: `Grad` stands for a gradient not
+//! yet taken and is gone once [`crate::differentiate`] has run.
+//!
+//! Operands of `Map` have equal shapes; [`Op::Broadcast`] is the only operator that repeats elements.
+
+use smallvec::SmallVec;
+
+use crate::dtype::{DType, Literal};
+use crate::scalar::ScalarFn;
+use crate::shape::Axes;
+
+/// Identity of a leaf (input, shared variable or constant array), unique in the process.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LeafId(pub u64);
+
+/// How a reduction joins elements.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Fold {
+    /// Sum; 0 of nothing. Numbers only: the builder counts `bool` as `i64`.
+    Sum,
+    /// Product; 1 of nothing. Numbers only.
+    Prod,
+    /// Largest; a NaN anywhere gives NaN. Of nothing: the smallest value of the type, `-inf` for floats.
+    /// The gradient is shared equally by tied elements.
+    Max,
+    /// Smallest; as `Max`, mirrored.
+    Min,
+    /// Whether all are true; `bool` only.
+    All,
+    /// Whether any is true; `bool` only.
+    Any,
+}
+
+impl Fold {
+    /// Every fold, for tables and tests.
+    pub const ALL: [Fold; 6] = [Fold::Sum, Fold::Prod, Fold::Max, Fold::Min, Fold::All, Fold::Any];
+
+    /// The name in text, messages and rules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fold::Sum => "sum",
+            Fold::Prod => "prod",
+            Fold::Max => "max",
+            Fold::Min => "min",
+            Fold::All => "all",
+            Fold::Any => "any",
+        }
+    }
+
+    /// The function that joins two elements.
+    pub fn join(self) -> ScalarFn {
+        match self {
+            Fold::Sum => ScalarFn::Add,
+            Fold::Prod => ScalarFn::Mul,
+            Fold::Max => ScalarFn::Max,
+            Fold::Min => ScalarFn::Min,
+            Fold::All => ScalarFn::And,
+            Fold::Any => ScalarFn::Or,
+        }
+    }
+
+    /// The value of an empty reduction.
+    pub fn identity(self, dtype: DType) -> Literal {
+        match self {
+            Fold::Sum => Literal::from_i64(0, dtype),
+            Fold::Prod => Literal::from_i64(1, dtype),
+            Fold::Max if dtype == DType::U8 => Literal::U8(0),
+            Fold::Min if dtype == DType::U8 => Literal::U8(u8::MAX),
+            Fold::Max => Literal::from_f64(f64::NEG_INFINITY, dtype),
+            Fold::Min => Literal::from_f64(f64::INFINITY, dtype),
+            Fold::All => Literal::Bool(true),
+            Fold::Any => Literal::Bool(false),
+        }
+    }
+
+    /// Whether elements of the type can be reduced so.
+    pub fn takes(self, dtype: DType) -> bool {
+        match self {
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => dtype != DType::Bool,
+            Fold::All | Fold::Any => dtype == DType::Bool,
+        }
+    }
+}
+
+/// An extent given to an operator.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Dim {
+    /// Fixed.
+    Known(usize),
+    /// The value of the next `i64` scalar operand; gone after specialisation.
+    Operand,
+}
+
+/// Extents given to an operator; those that are [`Dim::Operand`] take the operands after the main ones, in order.
+pub type Dims = Box<[Dim]>;
+
+/// A bound of a [`SliceAxis`].
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Bound {
+    /// Left out: from or to the end, depending on the sign of the step.
+    End,
+    /// Fixed; negative ones count from the end.
+    Known(i64),
+    /// The value of the next `i64` scalar operand.
+    Operand,
+}
+
+/// Bounds along one axis with NumPy's meaning: negative bounds count from the end, bounds are clamped to the axis.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SliceAxis {
+    /// First position.
+    pub start: Bound,
+    /// Position before which to stop.
+    pub stop: Bound,
+    /// Distance from one element to the next; not zero.
+    pub step: i64,
+}
+
+impl SliceAxis {
+    /// The whole axis.
+    pub const WHOLE: SliceAxis = SliceAxis { start: Bound::End, stop: Bound::End, step: 1 };
+}
+
+/// Where a window begins along an axis.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Start {
+    /// Fixed.
+    Known(usize),
+    /// The value of the next `i64` scalar operand, a negative one counted from the end; checked when run.
+    Operand,
+}
+
+/// Part of an axis: the elements `start + step * j` for `j` below `len`, all of which exist.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WindowAxis {
+    /// First position.
+    pub start: Start,
+    /// Number of elements.
+    pub len: usize,
+    /// Distance from one element to the next, not zero; 1 where the start is an operand.
+    pub step: i64,
+}
+
+impl WindowAxis {
+    /// The whole of an axis of that extent.
+    pub fn whole(extent: usize) -> WindowAxis {
+        WindowAxis { start: Start::Known(0), len: extent, step: 1 }
+    }
+}
+
+/// What happens where a gradient is asked with respect to something that the cost does not depend on.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Disconnected {
+    /// An error that names it.
+    #[default]
+    Raise,
+    /// Zeros of its shape.
+    Zero,
+}
+
+/// A gradient to be taken. Operands: the cost, the variables, then `known` pairs of an expression and its cotangent,
+/// then `constants` expressions through which nothing flows.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Grad {
+    /// Which of the variables this node is the gradient for.
+    pub index: u16,
+    /// Number of variables.
+    pub variables: u16,
+    /// Number of known cotangents.
+    pub known: u16,
+    /// Number of expressions considered constant.
+    pub constants: u16,
+    /// Whether the first operand is a cost; without one the known cotangents are where the gradient begins.
+    pub has_cost: bool,
+    /// What to do with a variable that nothing depends on.
+    pub disconnected: Disconnected,
+}
+
+/// An operator with its attributes. Each variant's comment gives its operands and the type of its result.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Op {
+    /// No operands: an input, a shared variable or a constant array.
+    Leaf(LeafId),
+    /// No operands: a constant of rank 0.
+    Literal(Literal),
+    /// `i64[n]`: 0, 1, ..., n - 1. One extent.
+    Iota(Dims),
+    /// `i64[]`: the extent of the operand along an axis.
+    Extent(u8),
+    /// Elementwise function; operands of equal shape, the result has that shape.
+    Map(ScalarFn),
+    /// Elementwise conversion as [`Literal::cast`].
+    Cast(DType),
+    /// Folds away the axes of the set, in a fixed order that is part of the compiled program, not of the meaning.
+    Reduce(Fold, Axes),
+    /// `i64`: position of the first largest element along an axis, which goes away. A NaN counts as largest.
+    ArgMax(u8),
+    /// Matrix product: `[m, k] . [k, n] -> [m, n]`, or the same for each leading index: `[b, m, k] . [b, k, n]`.
+    /// Numbers of one type.
+    Dot,
+    /// Axis `i` of the operand becomes axis `axes[i]` (rising) of the result and is repeated there if its extent is 1.
+    Broadcast {
+        /// Place of each axis of the operand.
+        axes: SmallVec<[u8; 8]>,
+        /// Extents of the result.
+        dims: Dims,
+    },
+    /// The same elements in row-major order under another shape of equal size.
+    Reshape(Dims),
+    /// Axis `i` of the result is axis `permutation[i]` of the operand.
+    Permute(SmallVec<[u8; 8]>),
+    /// Part of the operand with NumPy's bounds. Exists only before specialisation, which makes it a `Window`.
+    Slice(Box<[SliceAxis]>),
+    /// The first operand with the part replaced by the second, or with the second added to it.
+    SetSlice(Box<[SliceAxis]>, Write),
+    /// Part of the operand; every bound is known but for starts.
+    Window(Box<[WindowAxis]>),
+    /// The first operand with a window replaced by the second, or with the second added to it.
+    SetWindow(Box<[WindowAxis]>, Write),
+    /// The operands one after another along an axis; all other extents are equal.
+    Concat(u8),
+    /// `x[B.., N, R..]`, indices `i[B.., M]` of `i32`, `i64` or `u8` give `[B.., M, R..]`: along axis `batch`, element
+    /// `i[b, m]`. Negative indices count from the end; others out of range are an error when run.
+    Gather {
+        /// Number of leading axes that `x` and the indices share.
+        batch: u8,
+    },
+    /// `x[B.., N, R..]`, indices `i[B.., M]`, `y[B.., M, R..]` give `x` with row `i[b, m]` replaced by `y[b, m]` (the last
+    /// wins), or with `y[b, m]` added to it (all add up). Indices as in `Gather`.
+    Scatter {
+        /// Number of leading axes that `x` and the indices share.
+        batch: u8,
+        /// Replace or add.
+        write: Write,
+    },
+    /// The operand; no gradient flows through it.
+    StopGradient,
+    /// A gradient not yet taken; the result has the type of the variable.
+    Grad(Box<Grad>),
+}
+
+/// How a part is written.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Write {
+    /// The old elements are replaced.
+    Set,
+    /// The new ones are added to the old.
+    Add,
+}
+
+impl Op {
+    /// The name in text, messages and rules, without attributes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Leaf(_) => "leaf",
+            Op::Literal(_) => "literal",
+            Op::Iota(_) => "iota",
+            Op::Extent(_) => "extent",
+            Op::Map(f) => f.name(),
+            Op::Cast(_) => "cast",
+            Op::Reduce(fold, _) => fold.name(),
+            Op::ArgMax(_) => "argmax",
+            Op::Dot => "dot",
+            Op::Broadcast { .. } => "broadcast",
+            Op::Reshape(_) => "reshape",
+            Op::Permute(_) => "permute",
+            Op::Slice(_) => "slice",
+            Op::SetSlice(_, Write::Set) => "set_slice",
+            Op::SetSlice(_, Write::Add) => "inc_slice",
+            Op::Window(_) => "window",
+            Op::SetWindow(_, Write::Set) => "set_window",
+            Op::SetWindow(_, Write::Add) => "inc_window",
+            Op::Concat(_) => "concat",
+            Op::Gather { .. } => "gather",
+            Op::Scatter { write: Write::Set, .. } => "scatter",
+            Op::Scatter { write: Write::Add, .. } => "scatter_add",
+            Op::StopGradient => "stop_gradient",
+            Op::Grad(_) => "grad",
+        }
+    }
+}
+
+/// `n` known extents as operator attributes.
+pub fn known_dims(shape: &[usize]) -> Dims {
+    shape.iter().map(|&n| Dim::Known(n)).collect()
+}

@@ -1,0 +1,581 @@
+//! Free-standing expressions: cheap handles over shared nodes, as users write them.
+//!
+//! A [`Tensor`] may appear in many functions; [`crate::collect`] gathers what a function reaches into a [`crate::Graph`].
+//! Building never fails: an ill-typed node keeps a diagnostic, and nodes above it keep quiet.
+//! Broadcasting is made explicit here and only here. Dropping walks iteratively, so chains may be of any length.
+
+use std::panic::Location;
+use std::sync::{Arc, OnceLock};
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::array::{Array, Element};
+use crate::diagnostic::{Diagnostic, Site};
+use crate::dtype::{DType, Literal};
+use crate::infer::infer;
+use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
+use crate::op::{Dim, Op};
+use crate::scalar::{Domain, ScalarFn};
+use crate::shape::{Extent, TensorType};
+
+/// A symbolic tensor.
+#[derive(Clone, Debug)]
+pub struct Tensor(pub(crate) Arc<Expression>);
+
+/// A node of an expression.
+#[derive(Debug)]
+pub(crate) struct Expression {
+    pub(crate) op: Op,
+    pub(crate) operands: SmallVec<[Tensor; 2]>,
+    pub(crate) ty: TensorType,
+    pub(crate) site: Site,
+    pub(crate) leaf: Option<Arc<Leaf>>,
+    pub(crate) name: OnceLock<Arc<str>>,
+    /// A plain Rust number: it takes the element type of what it meets.
+    weak: bool,
+    /// What is wrong with this node itself.
+    pub(crate) fault: Option<Box<Diagnostic>>,
+    /// Whether this node or one below it has a fault.
+    pub(crate) poisoned: bool,
+}
+
+impl Drop for Expression {
+    fn drop(&mut self) {
+        if self.operands.is_empty() {
+            return;
+        }
+        let mut pending: Vec<Tensor> = self.operands.drain(..).collect();
+        while let Some(tensor) = pending.pop() {
+            if let Some(mut expression) = Arc::into_inner(tensor.0) {
+                pending.extend(expression.operands.drain(..));
+            }
+        }
+    }
+}
+
+/// A variable that keeps its value between calls of functions. It stands wherever a [`Tensor`] may.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    tensor: Tensor,
+    leaf: Arc<Leaf>,
+    cell: Arc<SharedCell>,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Tensor;
+    fn deref(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+/// An input of the given element type and extents (`None` for one that is known only at the call).
+#[track_caller]
+pub fn input(name: &str, dtype: DType, shape: &[Option<usize>]) -> Tensor {
+    let shape: Vec<Extent> = shape.iter().map(|&n| n.into()).collect();
+    input_of_type(name, TensorType::new(dtype, &shape))
+}
+
+/// An input of the given type.
+#[track_caller]
+pub fn input_of_type(name: &str, ty: TensorType) -> Tensor {
+    let site = Location::caller();
+    leaf_tensor(Some(name.into()), ty, LeafKind::Input, site).0
+}
+
+macro_rules! input_constructors {
+    ($($(#[doc = $doc:literal])+ $name:ident [$($extent:expr),*];)*) => {$(
+        $(#[doc = $doc])+
+        #[track_caller]
+        pub fn $name<T: Element>(name: &str) -> Tensor {
+            input(name, T::DTYPE, &[$($extent),*])
+        }
+    )*};
+}
+input_constructors! {
+    /// An input of rank 0.
+    scalar [];
+    /// An input `[?]`.
+    vector [None];
+    /// An input `[?, ?]`.
+    matrix [None, None];
+    /// An input `[1, ?]`, repeated along the first axis beside matrices.
+    row [Some(1), None];
+    /// An input `[?, 1]`, repeated along the second axis beside matrices.
+    col [None, Some(1)];
+    /// An input `[?, ?, ?]`.
+    tensor3 [None, None, None];
+    /// An input `[?, ?, ?, ?]`.
+    tensor4 [None, None, None, None];
+}
+
+/// A shared variable with that initial value. Its element type and shape stay as they are; `name` stands in messages
+/// and checkpoints.
+#[track_caller]
+pub fn shared(name: &str, value: impl Into<Array>) -> Shared {
+    let site = Location::caller();
+    let value = value.into();
+    let ty = TensorType::known(value.dtype(), value.shape());
+    let cell = Arc::new(SharedCell::new(value));
+    let (tensor, leaf) = leaf_tensor(Some(name.into()), ty, LeafKind::Shared(cell.clone()), site);
+    Shared { tensor, leaf, cell }
+}
+
+/// A constant array.
+#[track_caller]
+pub fn constant(value: impl Into<Array>) -> Tensor {
+    let site = Location::caller();
+    let value = value.into();
+    if value.rank() == 0 {
+        return build(Op::Literal(value.get(0)), smallvec![], site);
+    }
+    let ty = TensorType::known(value.dtype(), value.shape());
+    leaf_tensor(None, ty, LeafKind::Constant(Arc::new(value)), site).0
+}
+
+fn leaf_tensor(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind, site: Site) -> (Tensor, Arc<Leaf>) {
+    let leaf =
+        Arc::new(Leaf { id: fresh_leaf_id(), name: name.clone(), ty: ty.clone(), site: Some(site), kind });
+    let expression = Expression {
+        op: Op::Leaf(leaf.id),
+        operands: smallvec![],
+        ty,
+        site,
+        leaf: Some(leaf.clone()),
+        name: name.map_or_else(OnceLock::new, OnceLock::from),
+        weak: false,
+        fault: None,
+        poisoned: false,
+    };
+    (Tensor(Arc::new(expression)), leaf)
+}
+
+impl Shared {
+    /// The leaf that stands for it in graphs.
+    pub fn leaf(&self) -> &Arc<Leaf> {
+        &self.leaf
+    }
+
+    /// The state behind it.
+    pub fn cell(&self) -> &Arc<SharedCell> {
+        &self.cell
+    }
+
+    /// The shared variable of a leaf, if it is one.
+    pub fn of_leaf(leaf: &Arc<Leaf>) -> Option<Shared> {
+        let LeafKind::Shared(cell) = &leaf.kind else { return None };
+        let expression = Expression {
+            op: Op::Leaf(leaf.id),
+            operands: smallvec![],
+            ty: leaf.ty.clone(),
+            site: leaf.site.unwrap_or(Location::caller()),
+            leaf: Some(leaf.clone()),
+            name: leaf.name.clone().map_or_else(OnceLock::new, OnceLock::from),
+            weak: false,
+            fault: None,
+            poisoned: false,
+        };
+        Some(Shared { tensor: Tensor(Arc::new(expression)), leaf: leaf.clone(), cell: cell.clone() })
+    }
+
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        self.leaf.name.as_deref().unwrap_or("")
+    }
+
+    /// A copy of the present value. An error says which device could not give it.
+    pub fn get_value(&self) -> Result<Array, Diagnostic> {
+        let mut state = self.cell.lock();
+        state.fetch().map_err(|e| {
+            Diagnostic::new(format!(
+                "the value of {} could not be read from its device: {e}",
+                self.leaf.label()
+            ))
+        })?;
+        Ok(state.host.clone())
+    }
+
+    /// Replaces the value. An error where element type or shape differ.
+    #[track_caller]
+    pub fn set_value(&self, value: impl Into<Array>) -> Result<(), Diagnostic> {
+        let value = value.into();
+        let found = TensorType::known(value.dtype(), value.shape());
+        if !self.leaf.ty.accepts(&found) {
+            return Err(Diagnostic::new(format!("a value of another type was set on {}", self.leaf.label()))
+                .at(Some(Location::caller()))
+                .with("expected", self.leaf.ty.to_string(), self.leaf.site)
+                .with("found", found.to_string(), None));
+        }
+        let mut state = self.cell.lock();
+        state.host = value;
+        state.remote = None;
+        state.version += 1;
+        Ok(())
+    }
+
+    /// Sets the update that every function which reads this variable makes unless it is told otherwise; `None` for no
+    /// update.
+    pub fn set_default_update(&self, update: Option<Tensor>) {
+        *self.cell.default_update() = update;
+    }
+
+    /// The update set by [`Shared::set_default_update`].
+    pub fn default_update(&self) -> Option<Tensor> {
+        self.cell.default_update().clone()
+    }
+}
+
+/// A node with that operator; its type is inferred, a violated typing rule becomes its fault.
+pub(crate) fn build(op: Op, operands: SmallVec<[Tensor; 2]>, site: Site) -> Tensor {
+    let inferred = {
+        let types: SmallVec<[&TensorType; 4]> = operands.iter().map(|t| &t.0.ty).collect();
+        infer(&op, &types)
+    };
+    match inferred {
+        Ok(ty) => assemble(op, operands, ty, None, site),
+        Err(fault) => {
+            let fault = place(fault, &operands, site);
+            let ty = operands.first().map_or(TensorType::scalar(DType::F32), |t| t.0.ty.clone());
+            assemble(op, operands, ty, Some(fault), site)
+        }
+    }
+}
+
+fn assemble(
+    op: Op,
+    operands: SmallVec<[Tensor; 2]>,
+    ty: TensorType,
+    fault: Option<Diagnostic>,
+    site: Site,
+) -> Tensor {
+    let below = operands.iter().any(|t| t.0.poisoned);
+    let poisoned = below || fault.is_some();
+    // What stands on an ill-typed node has no type to speak of: one message is enough.
+    let fault = fault.filter(|_| !below).map(Box::new);
+    let name = OnceLock::new();
+    Tensor(Arc::new(Expression { op, operands, ty, site, leaf: None, name, weak: false, fault, poisoned }))
+}
+
+/// A node that stands for a mistake.
+pub(crate) fn faulty(
+    fault: Diagnostic,
+    operands: SmallVec<[Tensor; 2]>,
+    ty: TensorType,
+    site: Site,
+) -> Tensor {
+    let fault = place(fault, &operands, site);
+    assemble(Op::StopGradient, operands, ty, Some(fault), site)
+}
+
+/// Says where the operands that a message speaks of were built.
+fn place(mut fault: Diagnostic, operands: &[Tensor], site: Site) -> Diagnostic {
+    let mut next = 0;
+    for related in &mut fault.related {
+        let found = operands[next..].iter().position(|t| t.0.ty.to_string() == related.text);
+        if let Some(offset) = found {
+            let operand = &operands[next + offset];
+            next += offset + 1;
+            related.at = Some(operand.0.site);
+            if let Some(name) = operand.0.name.get() {
+                related.text = format!("{} `{name}`", related.text);
+            }
+        }
+    }
+    fault.at(Some(site))
+}
+
+/// Elementwise function of broadcast operands, converted to their common type.
+#[track_caller]
+pub(crate) fn map(f: ScalarFn, operands: &[&Tensor]) -> Tensor {
+    let site = Location::caller();
+    let typed = unify_dtypes(f, operands, site);
+    match broadcast_together(f.name(), &typed, site) {
+        Ok(operands) => build(Op::Map(f), operands, site),
+        Err(fault) => faulty(fault, typed.iter().cloned().collect(), typed[0].0.ty.clone(), site),
+    }
+}
+
+/// The operands of `f` converted to the types it takes: a plain number follows its partners, integers become `f32`
+/// where only floats are taken.
+fn unify_dtypes(f: ScalarFn, operands: &[&Tensor], site: Site) -> SmallVec<[Tensor; 2]> {
+    let first = usize::from(f.domain() == Domain::Select);
+    let values = operands.get(first..).unwrap_or(&[]);
+    let strong = values.iter().filter(|t| !t.0.weak).map(|t| t.0.ty.dtype).reduce(DType::promote);
+    let weak = values.iter().filter(|t| t.0.weak).map(|t| t.0.ty.dtype).reduce(DType::promote);
+    let common = match (strong, weak) {
+        (Some(strong), Some(weak)) if weak.is_float() && !strong.is_float() => DType::F32,
+        (Some(DType::Bool), Some(weak)) => weak,
+        (Some(strong), _) => strong,
+        (None, Some(DType::F64)) => DType::F32,
+        (None, weak) => weak.unwrap_or(DType::F32),
+    };
+    let wanted = match f.domain() {
+        Domain::Float | Domain::Test if !common.is_float() => DType::F32,
+        Domain::Number if common == DType::Bool => DType::I64,
+        Domain::Float | Domain::Test | Domain::Number | Domain::Bits | Domain::Compare | Domain::Select => {
+            common
+        }
+    };
+    let mut typed: SmallVec<[Tensor; 2]> = operands[..first].iter().map(|t| (*t).clone()).collect();
+    typed.extend(values.iter().map(|t| cast_at(t, wanted, site)));
+    typed
+}
+
+fn cast_at(x: &Tensor, dtype: DType, site: Site) -> Tensor {
+    match &x.0.op {
+        _ if x.0.ty.dtype == dtype && !x.0.weak => x.clone(),
+        Op::Literal(value) if x.0.weak => build(Op::Literal(value.cast(dtype)), smallvec![], site),
+        _ if x.0.ty.dtype == dtype => x.clone(),
+        _ => build(Op::Cast(dtype), smallvec![x.clone()], site),
+    }
+}
+
+/// Repeats the operands to their common shape: axes are aligned from the last, an extent of 1 is repeated.
+fn broadcast_together(
+    name: &str,
+    operands: &[Tensor],
+    site: Site,
+) -> Result<SmallVec<[Tensor; 2]>, Diagnostic> {
+    let rank = operands.iter().map(Tensor::rank).max().unwrap_or(0);
+    let mut target: SmallVec<[Target<'_>; 4]> = SmallVec::new();
+    for axis in 0..rank {
+        let mut chosen = Target::Known(1);
+        for operand in operands {
+            let Some(own) = (axis + operand.rank()).checked_sub(rank) else { continue };
+            match (operand.0.ty.shape[own], chosen) {
+                (Extent::Known(1), _) => {}
+                (Extent::Known(n), Target::Known(m)) if m != 1 && m != n => {
+                    return Err(mismatch(name, operands));
+                }
+                (Extent::Known(n), _) => chosen = Target::Known(n),
+                (Extent::Unknown, Target::Known(1)) => chosen = Target::Of(operand, own),
+                (Extent::Unknown, _) => {}
+            }
+        }
+        target.push(chosen);
+    }
+    Ok(operands.iter().map(|operand| broadcast_operand(operand, &target, site)).collect())
+}
+
+/// The extent that broadcasting aims at along one axis.
+#[derive(Copy, Clone)]
+enum Target<'a> {
+    Known(usize),
+    Of(&'a Tensor, usize),
+}
+
+fn broadcast_operand(operand: &Tensor, target: &[Target<'_>], site: Site) -> Tensor {
+    let lead = target.len() - operand.rank();
+    let repeats = |(own, extent): (usize, &Extent)| {
+        *extent == Extent::Known(1) && !matches!(target[lead + own], Target::Known(1))
+    };
+    if lead == 0 && !operand.0.ty.shape.iter().enumerate().any(repeats) {
+        return operand.clone();
+    }
+    let mut operands: SmallVec<[Tensor; 2]> = smallvec![operand.clone()];
+    let dims = target.iter().map(|t| match *t {
+        Target::Known(n) => Dim::Known(n),
+        Target::Of(tensor, axis) => {
+            operands.push(build(Op::Extent(axis as u8), smallvec![tensor.clone()], site));
+            Dim::Operand
+        }
+    });
+    let dims = dims.collect();
+    let axes = (lead..target.len()).map(|axis| axis as u8).collect();
+    build(Op::Broadcast { axes, dims }, operands, site)
+}
+
+fn mismatch(name: &str, operands: &[Tensor]) -> Diagnostic {
+    let labels: &[&str] = match operands.len() {
+        2 => &["left", "right"],
+        _ => &["condition", "then", "else"],
+    };
+    let mut fault = Diagnostic::new(format!("operands of `{name}` differ in shape"));
+    for (label, operand) in labels.iter().zip(operands) {
+        fault = fault.with(*label, operand.0.ty.to_string(), None);
+    }
+    let [left, right] = operands else { return fault };
+    let reversed: SmallVec<[Extent; 4]> = right.0.ty.shape.iter().rev().copied().collect();
+    if reversed == left.0.ty.shape {
+        let name = right.0.name.get().map_or("the right operand", |name| name);
+        return fault.hint(format!("the transpose of `{name}` would match: use `.t()`"));
+    }
+    fault
+}
+
+impl Tensor {
+    /// The type: element type and extents.
+    pub fn ty(&self) -> &TensorType {
+        &self.0.ty
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.0.ty.dtype
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.0.ty.rank()
+    }
+
+    /// The line that built it.
+    pub fn site(&self) -> Site {
+        self.0.site
+    }
+
+    /// The leaf behind it, if it is an input, a shared variable or a constant array.
+    pub fn leaf(&self) -> Option<&Arc<Leaf>> {
+        self.0.leaf.as_ref()
+    }
+
+    /// What is wrong with this very node, if anything.
+    pub fn fault(&self) -> Option<&Diagnostic> {
+        self.0.fault.as_deref()
+    }
+
+    /// Gives it a name for messages, text and profiles. The first name stays; inputs and shared variables have theirs.
+    pub fn named(self, name: &str) -> Tensor {
+        self.0.name.get_or_init(|| name.into());
+        self
+    }
+
+    /// The name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.0.name.get().map(|name| &**name)
+    }
+
+    /// The extent along an axis as an `i64` scalar.
+    #[track_caller]
+    pub fn extent(&self, axis: usize) -> Tensor {
+        let site = Location::caller();
+        match self.0.ty.shape.get(axis) {
+            Some(Extent::Known(n)) => build(Op::Literal(Literal::I64(*n as i64)), smallvec![], site),
+            _ => build(Op::Extent(axis.min(255) as u8), smallvec![self.clone()], site),
+        }
+    }
+
+    /// Converts the elements, as [`Literal::cast`] does.
+    #[track_caller]
+    pub fn cast(&self, dtype: DType) -> Tensor {
+        cast_at(self, dtype, Location::caller())
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+}
+
+impl From<&Tensor> for Tensor {
+    fn from(tensor: &Tensor) -> Tensor {
+        tensor.clone()
+    }
+}
+
+impl From<&Shared> for Tensor {
+    fn from(shared: &Shared) -> Tensor {
+        shared.tensor.clone()
+    }
+}
+
+impl From<Shared> for Tensor {
+    fn from(shared: Shared) -> Tensor {
+        shared.tensor.clone()
+    }
+}
+
+macro_rules! weak_number {
+    ($($ty:ty => $literal:ident $as:ty),*) => {$(
+        impl From<$ty> for Tensor {
+            /// A number takes the element type of what it meets: `x * 2.0` has the type of `x`.
+            #[track_caller]
+            fn from(value: $ty) -> Tensor {
+                let value: $as = value.into();
+                let expression = Expression {
+                    op: Op::Literal(Literal::from(value)),
+                    operands: smallvec![],
+                    ty: TensorType::scalar(DType::$literal),
+                    site: Location::caller(),
+                    leaf: None,
+                    name: OnceLock::new(),
+                    weak: true,
+                    fault: None,
+                    poisoned: false,
+                };
+                Tensor(Arc::new(expression))
+            }
+        }
+    )*};
+}
+weak_number!(f64 => F64 f64, f32 => F64 f64, i64 => I64 i64, i32 => I64 i64, u8 => I64 i64, bool => Bool bool);
+
+impl From<f64> for Literal {
+    fn from(value: f64) -> Literal {
+        Literal::F64(value.to_bits())
+    }
+}
+
+impl From<i64> for Literal {
+    fn from(value: i64) -> Literal {
+        Literal::I64(value)
+    }
+}
+
+impl From<bool> for Literal {
+    fn from(value: bool) -> Literal {
+        Literal::Bool(value)
+    }
+}
+
+macro_rules! operator {
+    ($trait:ident $method:ident $f:ident; $($left:ty),*) => {
+        $(impl<R: Into<Tensor>> std::ops::$trait<R> for $left {
+            type Output = Tensor;
+            #[track_caller]
+            fn $method(self, right: R) -> Tensor {
+                map(ScalarFn::$f, &[&Tensor::from(self), &right.into()])
+            }
+        })*
+    };
+    (numbers $trait:ident $method:ident $f:ident; $($number:ty),*) => {
+        $(operator!(number $trait $method $f $number; Tensor, &Tensor, Shared, &Shared);)*
+    };
+    (number $trait:ident $method:ident $f:ident $number:ty; $($right:ty),*) => {
+        $(impl std::ops::$trait<$right> for $number {
+            type Output = Tensor;
+            #[track_caller]
+            fn $method(self, right: $right) -> Tensor {
+                map(ScalarFn::$f, &[&Tensor::from(self), &Tensor::from(right)])
+            }
+        })*
+    };
+}
+macro_rules! operators {
+    ($($trait:ident $method:ident $f:ident),*) => {$(
+        operator!($trait $method $f; Tensor, &Tensor, Shared, &Shared);
+        operator!(numbers $trait $method $f; f64, f32, i64, i32);
+    )*};
+}
+operators!(Add add Add, Sub sub Sub, Mul mul Mul, Div div Div, Rem rem Mod);
+
+macro_rules! bit_operators {
+    ($($trait:ident $method:ident $f:ident),*) => {$(
+        operator!($trait $method $f; Tensor, &Tensor, Shared, &Shared);
+    )*};
+}
+bit_operators!(BitAnd bitand And, BitOr bitor Or, BitXor bitxor Xor);
+
+macro_rules! unary_operators {
+    ($($trait:ident $method:ident $f:ident: $($ty:ty),*;)*) => {$($(
+        impl std::ops::$trait for $ty {
+            type Output = Tensor;
+            #[track_caller]
+            fn $method(self) -> Tensor {
+                map(ScalarFn::$f, &[&Tensor::from(self)])
+            }
+        }
+    )*)*};
+}
+unary_operators! {
+    Neg neg Neg: Tensor, &Tensor, Shared, &Shared;
+    Not not Not: Tensor, &Tensor, Shared, &Shared;
+}
