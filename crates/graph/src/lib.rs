@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod array;
+pub mod compose;
 pub mod diagnostic;
 pub mod dtype;
 pub mod graph;
+pub mod index;
 pub mod infer;
 pub mod leaf;
 pub mod math;
