@@ -76,7 +76,7 @@ macro_rules! ix {
     ($($index:expr),* $(,)?) => {{
         #[allow(unused_imports, reason = "`step` is for use inside the list")]
         use $crate::index::step;
-        &[$($crate::index::Index::from($index)),*]
+        [$($crate::index::Index::from($index)),*]
     }};
 }
 
@@ -156,9 +156,9 @@ impl Tensor {
 
     /// A part of the tensor: see [`ix!`](crate::ix). Axes without an index are taken whole.
     #[track_caller]
-    pub fn index(&self, indices: &[Index]) -> Tensor {
+    pub fn index(&self, indices: impl AsRef<[Index]>) -> Tensor {
         let site = Location::caller();
-        let part = match self.part(indices, site) {
+        let part = match self.part(indices.as_ref(), site) {
             Ok(part) => part,
             Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
         };
@@ -207,14 +207,14 @@ impl Tensor {
 
     /// The tensor with a part replaced by `value`, which is broadcast to it (Theano's `set_subtensor`).
     #[track_caller]
-    pub fn set_index(&self, indices: &[Index], value: impl Into<Tensor>) -> Tensor {
-        self.write(indices, value.into(), Write::Set, Location::caller())
+    pub fn set_index(&self, indices: impl AsRef<[Index]>, value: impl Into<Tensor>) -> Tensor {
+        self.write(indices.as_ref(), value.into(), Write::Set, Location::caller())
     }
 
     /// The tensor with `value` added to a part (Theano's `inc_subtensor`).
     #[track_caller]
-    pub fn inc_index(&self, indices: &[Index], value: impl Into<Tensor>) -> Tensor {
-        self.write(indices, value.into(), Write::Add, Location::caller())
+    pub fn inc_index(&self, indices: impl AsRef<[Index]>, value: impl Into<Tensor>) -> Tensor {
+        self.write(indices.as_ref(), value.into(), Write::Add, Location::caller())
     }
 
     /// Rows by index: element `[i.., r..]` of the result is `self[indices[i..], r..]`. Indices of any rank; negative
@@ -273,7 +273,7 @@ impl Tensor {
         for &length in lengths {
             let mut indices: Vec<Index> = vec![(..).into(); axis];
             indices.push((start..start + length).into());
-            parts.push(self.index(&indices));
+            parts.push(self.index(indices));
             start += length;
         }
         parts
