@@ -1,1 +1,4 @@
 //! Under construction.
+
+pub mod math;
+pub mod random;
