@@ -34,18 +34,23 @@ const ERFC: [f32; 10] = [
     2.769784e-1,
 ];
 
+/// `erf(t)` for `0 <= t <= 0.95`, NaN for NaN.
+fn erf_near_zero<A: Arith>(a: &mut A, t: A::F) -> A::F {
+    let square = a.mul(t, t);
+    let p = polynomial(a, square, &ERF);
+    a.fma(p, t, t)
+}
+
 /// The error function `2/sqrt(pi)` times the integral of `exp(-t^2)` from 0 to `x`.
 pub fn erf<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
-    let square = a.mul(t, t);
-    let p = polynomial(a, square, &ERF);
-    let near = a.fma(p, t, t);
+    let near = erf_near_zero(a, t);
     // From 4.2 on the result is 1.
     let clamped = at_most(a, t, 4.2);
     let minus = a.neg(clamped);
     let q = polynomial(a, clamped, &ERF_TAIL);
     let exponent = a.fma(q, minus, minus);
-    let (tail, _) = exp_of_negative(a, exponent);
+    let tail = exp_of_negative(a, exponent);
     let one = a.f(1.0);
     let far = a.sub(one, tail);
     let limit = a.f(0.93);
@@ -61,6 +66,8 @@ pub fn erfc<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = at_most(a, t, 10.1);
     let one = a.f(1.0);
     let two = a.f(2.0);
+    let near = erf_near_zero(a, t);
+    let near = a.sub(one, near);
     let numerator = a.sub(t, two);
     let denominator = a.add(t, two);
     let q = a.div(numerator, denominator);
@@ -73,11 +80,13 @@ pub fn erfc<A: Arith>(a: &mut A, x: A::F) -> A::F {
     // What the rounding of -t^2 lost.
     let exact = a.neg(square);
     let correction = a.fma(minus, t, exact);
-    let y = exp_times(a, square, correction, g);
+    let far = exp_times(a, square, correction, g);
+    // NaN takes the polynomial.
+    let limit = a.f(0.45);
+    let is_far = a.lt(limit, t);
+    let y = a.select(is_far, far, near);
     let reflected = a.sub(two, y);
     let zero = a.f(0.0);
     let is_negative = a.lt(x, zero);
-    let y = a.select(is_negative, reflected, y);
-    let is_number = a.eq(x, x);
-    a.select(is_number, y, x)
+    a.select(is_negative, reflected, y)
 }

@@ -3,7 +3,7 @@
 //! `exp(x) = 2^n exp(r)` with `|r| <= ln(2)/2`. The power of two is added to the exponent bits; results
 //! below the normal range take a detour 2^64 times larger, so that they round once.
 
-use super::{Arith, ONE, ROUND, at_least, polynomial};
+use super::{Arith, ONE, ROUND, at_least, at_most, polynomial};
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LN_2_HIGH: f32 = std::f32::consts::LN_2;
@@ -78,14 +78,14 @@ pub(super) fn overflow_from<A: Arith>(a: &mut A, y: A::F, x: A::F, limit: f32) -
     a.select(finite, y, beyond)
 }
 
-/// `e^x` for `x <= 0` (any bits for NaN), and the polynomial factor of it, which is NaN for NaN.
-pub(super) fn exp_of_negative<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::F) {
+/// `e^x` for `x <= 0`; any bits for NaN.
+pub(super) fn exp_of_negative<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let x = at_least(a, x, EXP_ZERO);
     let (r, exponent) = reduce(a, x);
     let p = exp_of_remainder(a, r);
     let normal = a.f(EXP_NORMAL);
     let small = a.lt(x, normal);
-    (scale_gradually(a, p, exponent, small), p)
+    scale_gradually(a, p, exponent, small)
 }
 
 /// `factor e^(x + correction)` for `-108 <= x <= 0`, a tiny `correction` and a `factor` in [1/32, 2].
@@ -115,7 +115,7 @@ pub(super) fn exp_of_positive<A: Arith>(a: &mut A, x: A::F, halvings: i32) -> A:
 
 /// `e^x`.
 pub fn exp<A: Arith>(a: &mut A, x: A::F) -> A::F {
-    let (y, _) = exp_of_negative(a, x);
+    let y = exp_of_negative(a, x);
     overflow_from(a, y, x, EXP_OVERFLOW)
 }
 
@@ -161,15 +161,22 @@ pub fn expm1<A: Arith>(a: &mut A, x: A::F) -> A::F {
 
 /// The logistic function `1 / (1 + e^-x)`, down to subnormal results.
 pub fn sigmoid<A: Arith>(a: &mut A, x: A::F) -> A::F {
-    let magnitude = a.abs(x);
-    let negative = a.neg(magnitude);
-    let (e, p) = exp_of_negative(a, negative);
+    let x = a.neg(x);
+    let x = at_least(a, x, -60.0);
+    let x = at_most(a, x, -EXP_ZERO);
+    let (r, exponent) = reduce(a, x);
+    let p = polynomial(a, r, &EXP);
     let one = a.f(1.0);
-    let zero = a.f(0.0);
-    let denominator = a.add(one, e);
-    // One, or NaN: the bits of e are arbitrary for NaN, those of p are not.
-    let one_or_nan = a.fma(p, zero, one);
-    let is_negative = a.lt(x, zero);
-    let numerator = a.select(is_negative, e, one_or_nan);
-    a.div(numerator, denominator)
+    let p = a.fma(p, r, one);
+    let p = a.mul(p, r);
+    // The fraction is unit / (unit + unit 2^n + unit 2^n p), with a unit that keeps the denominator finite: the
+    // division alone rounds to a subnormal result.
+    let large = a.f(80.0);
+    let is_large = a.lt(large, x);
+    let small_unit = a.f(f32::from_bits((127 - 64) << 23));
+    let unit = a.select(is_large, small_unit, one);
+    let power = scale(a, unit, exponent);
+    let denominator = a.add(power, unit);
+    let denominator = a.fma(power, p, denominator);
+    a.div(unit, denominator)
 }

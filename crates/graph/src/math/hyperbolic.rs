@@ -10,7 +10,7 @@ const TANH: [f32; 5] = [-5.8979667e-3, 2.0798625e-2, -5.3784717e-2, 1.3331936e-1
 /// `(sinh x - x) / x^3` in `x^2` on [0, 1].
 const SINH: [f32; 4] = [2.7822298e-6, 1.9842894e-4, 8.3333105e-3, 1.6666667e-1];
 /// The least float32 number whose hyperbolic cosine rounds to infinity.
-const COSH_OVERFLOW: f32 = 89.415_985;
+const COSH_OVERFLOW: f32 = 89.415_99;
 /// From here on `sqrt(x^2 + 1)` is `x`, and `2 x` would soon overflow when squared.
 const LARGE: f32 = 1_073_741_824.0;
 

@@ -188,7 +188,7 @@ pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
     // carries its own relative accuracy.
     let m = super::expm1(a, x);
     let m = a.neg(m);
-    let (e, _) = exp_of_negative(a, x);
+    let e = exp_of_negative(a, x);
     let whole = a.sub(one, e);
     let back = a.sub(one, whole);
     let rest = a.sub(back, e);
@@ -214,7 +214,7 @@ pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
 pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let magnitude = a.abs(x);
     let negative = a.neg(magnitude);
-    let (e, _) = exp_of_negative(a, negative);
+    let e = exp_of_negative(a, negative);
     let p = polynomial(a, e, &LOG1P);
     let square = a.mul(e, e);
     let y = a.fma(p, square, e);

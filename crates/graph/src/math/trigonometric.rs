@@ -9,7 +9,7 @@ use super::{Arith, ROUND, SIGN, odd_polynomial, polynomial, with_sign_of};
 const TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_PI;
 /// pi/2 in three parts. The first two are rounded toward zero, so that all are positive: then the reduction
 /// keeps the sign of zero.
-const HALF_PI: [f32; 3] = [1.570_796_3, 7.549_789e-8, 5.390_302_5e-15];
+const HALF_PI: [f32; 3] = [1.570_796_3, 7.549_789_4e-8, 5.390_303e-15];
 /// pi/2 and the remainder of its float32 value.
 const HALF_PI_HIGH: f32 = std::f32::consts::FRAC_PI_2;
 const HALF_PI_LOW: f32 = -4.371_139e-8;
