@@ -59,6 +59,25 @@ pub fn erf<A: Arith>(a: &mut A, x: A::F) -> A::F {
     with_sign_of(a, y, x)
 }
 
+/// `(1 + p) / (1 + 2 t)` for `|p| < 1` and `t >= 0`, rounded about once.
+fn quotient_of_sums<A: Arith>(a: &mut A, p: A::F, t: A::F) -> A::F {
+    let one = a.f(1.0);
+    let double = a.add(t, t);
+    let numerator = a.add(one, p);
+    let back = a.sub(numerator, one);
+    let numerator_lost = a.sub(p, back);
+    let denominator = a.add(one, double);
+    let back = a.sub(denominator, one);
+    let denominator_lost = a.sub(double, back);
+    let inverse = a.div(one, denominator);
+    let quotient = a.mul(numerator, inverse);
+    let minus = a.neg(quotient);
+    let remainder = a.fma(minus, denominator, numerator);
+    let remainder = a.add(remainder, numerator_lost);
+    let remainder = a.fma(minus, denominator_lost, remainder);
+    a.fma(remainder, inverse, quotient)
+}
+
 /// The complementary error function `1 - erf(x)`, down to subnormal results.
 pub fn erfc<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
@@ -72,9 +91,7 @@ pub fn erfc<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let denominator = a.add(t, two);
     let q = a.div(numerator, denominator);
     let g = polynomial(a, q, &ERFC);
-    let denominator = a.fma(t, two, one);
-    let g = a.add(g, one);
-    let g = a.div(g, denominator);
+    let g = quotient_of_sums(a, g, t);
     let minus = a.neg(t);
     let square = a.mul(minus, t);
     // What the rounding of -t^2 lost.

@@ -142,14 +142,16 @@ pub fn expm1<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let (r, exponent) = reduce(a, clamped);
     let square = a.mul(r, r);
     let q = polynomial(a, r, &EXPM1);
-    let p = a.fma(q, square, r);
+    let curve = a.mul(q, square);
     // Half of 2^n is still a number where 2^n no longer is.
     let half = a.i(ONE - (1 << 23));
     let power = a.i_add(exponent, half);
     let power = a.from_bits(power);
     let half = a.f(0.5);
     let less = a.sub(power, half);
-    let y = a.fma(power, p, less);
+    // In this order nothing is lost where the two first terms cancel.
+    let line = a.fma(power, r, less);
+    let y = a.fma(power, curve, line);
     let y = a.add(y, y);
     // Tiny numbers are their own image: this keeps the last bit of subnormal numbers and the sign of zero.
     let tiny = a.f(f32::from_bits((127 - 26) << 23));
@@ -171,12 +173,21 @@ pub fn sigmoid<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let p = a.mul(p, r);
     // The fraction is unit / (unit + unit 2^n + unit 2^n p), with a unit that keeps the denominator finite: the
     // division alone rounds to a subnormal result.
-    let large = a.f(80.0);
+    let large = a.f(87.5);
     let is_large = a.lt(large, x);
     let small_unit = a.f(f32::from_bits((127 - 64) << 23));
     let unit = a.select(is_large, small_unit, one);
     let power = scale(a, unit, exponent);
-    let denominator = a.add(power, unit);
-    let denominator = a.fma(power, p, denominator);
-    a.div(unit, denominator)
+    let sum = a.add(power, unit);
+    // Where the two differ by 2^24, the sum loses the smaller one and with it half of the last place.
+    let back = a.sub(sum, power);
+    let lost = a.sub(unit, back);
+    let rest = a.fma(power, p, lost);
+    let denominator = a.add(sum, rest);
+    let y = a.div(unit, denominator);
+    // One Newton step takes back the rounding of the denominator.
+    let back = a.sub(denominator, sum);
+    let excess = a.sub(back, rest);
+    let excess = a.mul(excess, y);
+    a.fma(excess, y, y)
 }

@@ -215,11 +215,19 @@ pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let magnitude = a.abs(x);
     let negative = a.neg(magnitude);
     let e = exp_of_negative(a, negative);
-    let p = polynomial(a, e, &LOG1P);
-    let square = a.mul(e, e);
-    let y = a.fma(p, square, e);
     let zero = a.f(0.0);
     let is_negative = a.lt(x, zero);
     let positive = a.select(is_negative, zero, x);
-    a.add(positive, y)
+    // max(x, 0) + e in two parts, then the curvature of the logarithm.
+    let sum = a.add(e, positive);
+    let back = a.sub(sum, e);
+    let lost = a.sub(positive, back);
+    let p = polynomial(a, e, &LOG1P);
+    let square = a.mul(e, e);
+    let rest = a.fma(p, square, lost);
+    let y = a.add(sum, rest);
+    // From 20 on the result is x. Infinity and NaN are theirs as well.
+    let limit = a.f(20.0);
+    let is_curved = a.lt(x, limit);
+    a.select(is_curved, y, x)
 }
