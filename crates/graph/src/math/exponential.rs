@@ -11,7 +11,7 @@ const LN_2_LOW: f32 = -1.904_654_3e-9;
 /// The least float32 number whose exponential rounds to infinity.
 pub(super) const EXP_OVERFLOW: f32 = 88.722_84;
 /// Below it the exponential rounds to zero.
-const EXP_ZERO: f32 = -104.0;
+pub(super) const EXP_ZERO: f32 = -104.0;
 /// From it upward the exponential, reduced polynomial times power of two, is a normal number.
 const EXP_NORMAL: f32 = -86.9;
 /// `(e^r - 1 - r) / r^2`.
@@ -49,8 +49,17 @@ pub(super) fn exp2_of_remainder<A: Arith>(a: &mut A, r: A::F) -> A::F {
     polynomial(a, r, &EXP2)
 }
 
+/// `p` and the bits `n << 23` with `e^x = 2^n (1 + p)`, the sum left to the caller: `p` is more accurate than
+/// its sum with one. For `|x| < 150`.
+pub(super) fn exp_in_two_parts<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::I) {
+    let (r, exponent) = reduce(a, x);
+    let p = polynomial(a, r, &EXP);
+    let square = a.mul(r, r);
+    (a.fma(p, square, r), exponent)
+}
+
 /// `p 2^n` for normal `p` and results, `exponent = n << 23`.
-fn scale<A: Arith>(a: &mut A, p: A::F, exponent: A::I) -> A::F {
+pub(super) fn scale<A: Arith>(a: &mut A, p: A::F, exponent: A::I) -> A::F {
     let bits = a.bits(p);
     let bits = a.i_add(bits, exponent);
     a.from_bits(bits)
@@ -166,11 +175,8 @@ pub fn sigmoid<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let x = a.neg(x);
     let x = at_least(a, x, -60.0);
     let x = at_most(a, x, -EXP_ZERO);
-    let (r, exponent) = reduce(a, x);
-    let p = polynomial(a, r, &EXP);
+    let (p, exponent) = exp_in_two_parts(a, x);
     let one = a.f(1.0);
-    let p = a.fma(p, r, one);
-    let p = a.mul(p, r);
     // The fraction is unit / (unit + unit 2^n + unit 2^n p), with a unit that keeps the denominator finite: the
     // division alone rounds to a subnormal result.
     let large = a.f(87.5);

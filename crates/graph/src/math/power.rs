@@ -42,7 +42,10 @@ fn log2_in_two_parts<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::F) {
     let sum = a.add(e, y);
     let back = a.sub(e, sum);
     let lost = a.add(back, y);
-    (sum, a.add(lost, rest))
+    let rest = a.add(lost, rest);
+    let high = a.add(sum, rest);
+    let back = a.sub(sum, high);
+    (high, a.add(back, rest))
 }
 
 /// `x` to the power `y`, with the special cases of IEEE 754: `pow(x, 0) = pow(1, y) = 1` even for NaN, NaN for a

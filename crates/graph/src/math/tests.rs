@@ -293,7 +293,9 @@ fn limits() {
                 assert!(same(found, expected), "{name}({x}) = {found}, expected {expected}");
             }
         }
-        for bits in [0x7fc0_0000u32, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff, 0x7fc1_2345] {
+        for bits in
+            [0x7fc0_0000u32, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff, 0x7fc1_2345]
+        {
             let found = function(f32::from_bits(bits));
             assert!(found.is_nan(), "{name}(NaN {bits:#x}) = {found}");
         }
