@@ -28,7 +28,17 @@ const LOG: [f32; 9] = [
     -0.5,
 ];
 /// `(log(1+e) - e + e^2/2) / e^3` on [0, 1].
-const LOG1P: [f32; 9] = [0, 1];
+const LOG1P: [f32; 9] = [
+    2.2753903e-03,
+    -1.4677777e-02,
+    4.429023e-02,
+    -8.591071e-02,
+    1.2679179e-01,
+    -1.6228282e-01,
+    1.9926327e-01,
+    -2.4993312e-01,
+    3.3333093e-01,
+];
 
 /// A positive number as `2^exponent (1 + fraction)`; `power` is `exponent << 23`.
 pub(super) struct Parts<A: Arith> {
