@@ -65,11 +65,8 @@ impl Vector for Singles {
         // SAFETY: see the impl. Halves are added until four lanes are left of each, then a transposition of these adds
         // the four vectors at once.
         unsafe {
-            let [a, b, c, d] = vectors.map(|vector| {
-                let half =
-                    _mm256_add_ps(_mm512_castps512_ps256(vector.0), _mm512_extractf32x8_ps::<1>(vector.0));
-                _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))
-            });
+            let [a, b, c, d] =
+                [quarter(vectors[0]), quarter(vectors[1]), quarter(vectors[2]), quarter(vectors[3])];
             let (ab_low, ab_high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
             let (cd_low, cd_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
             let low = _mm_add_ps(_mm_movelh_ps(ab_low, cd_low), _mm_movehl_ps(cd_low, ab_low));
@@ -88,7 +85,10 @@ impl Vector for Singles {
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         // SAFETY: see the impl. Lanes change places in pairs, quadruples, and twice in quarters of the register.
         unsafe {
-            let mut r = square.map(|vector| vector.0);
+            let mut r = [square[0].0; 16];
+            for i in 0..16 {
+                r[i] = square[i].0;
+            }
             let mut t = r;
             for i in 0..8 {
                 t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
@@ -176,9 +176,7 @@ impl Vector for Doubles {
     unsafe fn sums(vectors: [Self; 4]) -> [f64; 4] {
         // SAFETY: see the impl.
         unsafe {
-            let [a, b, c, d] = vectors.map(|vector| {
-                _mm256_add_pd(_mm512_castpd512_pd256(vector.0), _mm512_extractf64x4_pd::<1>(vector.0))
-            });
+            let [a, b, c, d] = [half(vectors[0]), half(vectors[1]), half(vectors[2]), half(vectors[3])];
             let (ab, cd) = (_mm256_hadd_pd(a, b), _mm256_hadd_pd(c, d));
             let low = _mm256_permute2f128_pd::<0x20>(ab, cd);
             let high = _mm256_permute2f128_pd::<0x31>(ab, cd);
@@ -196,11 +194,10 @@ impl Vector for Doubles {
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         // SAFETY: see the impl. Lanes change places in pairs, then twice in quarters of the register.
         unsafe {
-            let r = square.map(|vector| vector.0);
-            let mut pairs = [r[0]; 8];
+            let mut pairs = [square[0].0; 8];
             for i in 0..4 {
-                pairs[i] = _mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]);
-                pairs[i + 4] = _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]);
+                pairs[i] = _mm512_unpacklo_pd(square[2 * i].0, square[2 * i + 1].0);
+                pairs[i + 4] = _mm512_unpackhi_pd(square[2 * i].0, square[2 * i + 1].0);
             }
             for odd in 0..2 {
                 let p = &pairs[4 * odd..4 * odd + 4];
@@ -215,6 +212,23 @@ impl Vector for Doubles {
             }
         }
     }
+}
+
+/// The four sums of every fourth lane.
+#[inline(always)]
+unsafe fn quarter(vector: Singles) -> __m128 {
+    // SAFETY: as for `Singles`.
+    unsafe {
+        let half = _mm256_add_ps(_mm512_castps512_ps256(vector.0), _mm512_extractf32x8_ps::<1>(vector.0));
+        _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))
+    }
+}
+
+/// The four sums of every fourth lane.
+#[inline(always)]
+unsafe fn half(vector: Doubles) -> __m256d {
+    // SAFETY: as for `Singles`.
+    unsafe { _mm256_add_pd(_mm512_castpd512_pd256(vector.0), _mm512_extractf64x4_pd::<1>(vector.0)) }
 }
 
 kernel_tables! {

@@ -8,6 +8,7 @@
 #![allow(unsafe_code, reason = "kernels work on raw memory")]
 
 use super::vector::{Element, MAX_LANES, Vector};
+use std::mem::MaybeUninit;
 
 /// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
 pub(super) const LONG_DOT_SUMS: usize = 8;
@@ -202,21 +203,27 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
                 }
             }
         }
+        // Through memory, so that indices into `sums` are constants and the sums stay in registers above.
+        let mut memory = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
+        let memory = memory.as_mut_ptr().cast::<V::Element>();
         for i in 0..ROWS {
-            for j in (0..COLUMNS).step_by(4) {
-                let mut group = [zero; 4];
-                for o in 0..4 {
-                    if j + o < COLUMNS {
-                        group[o] = sums[i][j + o];
-                    }
-                }
-                let values = V::sums(group);
-                for o in 0..4 {
-                    if j + o < COLUMNS {
-                        write(tile, i, j + o, values[o]);
-                    }
+            for j in 0..COLUMNS {
+                sums[i][j].store(memory.add((i * COLUMNS + j) * MAX_LANES));
+            }
+        }
+        let mut index = 0;
+        while index < ROWS * COLUMNS {
+            let mut group = [zero; 4];
+            for o in 0..4 {
+                group[o] = V::load(memory.add((index + o).min(ROWS * COLUMNS - 1) * MAX_LANES));
+            }
+            let values = V::sums(group);
+            for o in 0..4 {
+                if index + o < ROWS * COLUMNS {
+                    write(tile, (index + o) / COLUMNS, (index + o) % COLUMNS, values[o]);
                 }
             }
+            index += 4;
         }
     }
 }
