@@ -69,6 +69,10 @@ fn main() {
     };
     let features = Features::detect().restricted_to(limit);
     println!("{features}; {} threads; median and best", pool.threads());
+    if pool.threads() > 1 {
+        let (median, best) = time(|| pool.run(pool.threads(), &|_, _| ()));
+        println!("fork and join: {:.2} us, best {:.2} us", median * 1e6, best * 1e6);
+    }
     let layers = [
         (784, 500),
         (500, 784),

@@ -40,6 +40,7 @@ impl ProductPlan {
     /// For every index within the shape's extents and batch, the strides lead to a valid, aligned element: readable in A
     /// and B (a packed B: `packed_bytes` of the [`PackPlan`]), readable and writable in C. The elements of C are distinct
     /// and overlap neither A nor B. Nobody else writes A or B, or touches this part's region of C or `scratch`, meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "the raw interface of a product")]
     pub unsafe fn run_part(
         &self,
         part: usize,
@@ -271,6 +272,7 @@ impl<E: Element> Part<'_, E> {
                 let [a_row, a_column] = strip.a_strides;
                 (strip.a.wrapping_offset(rows.start as isize * a_row), a_row, a_column)
             };
+            let c = strip.c.wrapping_offset(rows.start as isize * strip.c_row).wrapping_add(column);
             let tile = Tile {
                 depth: strip.depth,
                 a,
@@ -279,8 +281,12 @@ impl<E: Element> Part<'_, E> {
                 b: strip.panels.at(column, 2 * kernels.lanes),
                 b_row: strip.panels.b_row,
                 b_panel: strip.panels.b_panel,
-                c: strip.c.wrapping_offset(rows.start as isize * strip.c_row).wrapping_add(column),
+                c,
                 c_row: strip.c_row,
+                c_next: match outer {
+                    Outer::Rows => c.wrapping_add(columns_at_once),
+                    Outer::Columns => c.wrapping_offset(rows.len() as isize * strip.c_row),
+                },
                 columns,
                 alpha: self.alpha,
                 beta: strip.beta,

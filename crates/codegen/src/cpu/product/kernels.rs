@@ -6,6 +6,10 @@
 //! element depends neither on its place nor on the size of the tile.
 //! No closures in these loops: one that is not inlined would be compiled without the instruction set.
 #![allow(unsafe_code, reason = "kernels work on raw memory")]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "counted loops over several arrays, which unroll; iterators bring closures"
+)]
 
 use super::vector::{Element, MAX_LANES, Vector};
 use std::mem::MaybeUninit;
@@ -27,6 +31,8 @@ pub(super) struct Tile<E> {
     pub(super) b_panel: isize,
     pub(super) c: *mut E,
     pub(super) c_row: isize,
+    /// The first element of C in the tile that comes next, to be asked for early; it may be any address.
+    pub(super) c_next: *mut E,
     /// Columns of C to write, at least 1.
     pub(super) columns: usize,
     pub(super) alpha: E,
@@ -72,6 +78,11 @@ pub(super) struct Transposed<E> {
     pub(super) beta: E,
 }
 
+/// A kernel for panel tiles.
+pub(super) type PanelKernel<E> = unsafe fn(&Tile<E>);
+/// A kernel for dot tiles.
+pub(super) type DotKernel<E> = unsafe fn(&DotTile<E>);
+
 /// The kernels of one element type for one instruction set.
 ///
 /// # Safety
@@ -80,11 +91,11 @@ pub(super) struct Kernels<E: 'static> {
     /// Elements of a vector.
     pub(super) lanes: usize,
     /// Panel tiles of 1, 2, 4, 8 vectors; of 1, 2, ... rows; with whole vectors, and with masked loads of B.
-    pub(super) panels: [&'static [[unsafe fn(&Tile<E>); 2]]; 4],
+    pub(super) panels: [&'static [[PanelKernel<E>; 2]]; 4],
     /// Dot tiles of 1, 2, ... rows; of 1, 2, ... columns.
-    pub(super) dots: &'static [&'static [unsafe fn(&DotTile<E>)]],
+    pub(super) dots: &'static [&'static [DotKernel<E>]],
     /// A dot tile of one row and one column, for long ones.
-    pub(super) long_dot: unsafe fn(&DotTile<E>),
+    pub(super) long_dot: DotKernel<E>,
     pub(super) copy: unsafe fn(&Copy2<E>),
     pub(super) transpose: unsafe fn(&Transposed<E>),
 }
@@ -119,7 +130,7 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         }
         for i in 0..ROWS {
             for v in 0..VECTORS {
-                V::prefetch(tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES));
+                V::prefetch(tile.c_next.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES));
             }
         }
         let (a_row, a_column, b_row, b_panel) = (tile.a_row, tile.a_column, tile.b_row, tile.b_panel);
@@ -143,20 +154,25 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         let (alpha, beta) = (V::splat(tile.alpha), V::splat(tile.beta));
         let reads = tile.beta != V::Element::ZERO;
         let whole = tile.columns >= VECTORS * V::LANES;
+        // All of C is read before any of it is written: a masked store holds up loads from the row behind it, which may
+        // begin in the same cache line.
         for i in 0..ROWS {
             for v in 0..VECTORS {
                 let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
-                let mut value = sums[i][v].multiply(alpha);
+                sums[i][v] = sums[i][v].multiply(alpha);
+                if reads {
+                    let old = if whole { V::load(c) } else { V::load_masked(c, masks[v]) };
+                    sums[i][v] = old.multiply_add(beta, sums[i][v]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
                 if whole {
-                    if reads {
-                        value = V::load(c).multiply_add(beta, value);
-                    }
-                    value.store(c);
+                    sums[i][v].store(c);
                 } else {
-                    if reads {
-                        value = V::load_masked(c, masks[v]).multiply_add(beta, value);
-                    }
-                    value.store_masked(c, masks[v]);
+                    sums[i][v].store_masked(c, masks[v]);
                 }
             }
         }
@@ -378,15 +394,24 @@ pub(super) unsafe fn transpose<V: Vector>(transposed: &Transposed<V::Element>) {
                     }
                 }
                 V::transpose(&mut square);
+                let mask = V::mask(columns);
+                // Reading comes before writing for the same reason as in `panel`.
+                if reads {
+                    for l in 0..V::LANES {
+                        if l < rows {
+                            let c = transposed
+                                .c
+                                .wrapping_offset((i + l) as isize * transposed.c_row)
+                                .wrapping_add(j);
+                            square[l] = V::load_masked(c, mask).multiply_add(beta, square[l]);
+                        }
+                    }
+                }
                 for l in 0..V::LANES {
                     if l < rows {
-                        let c = transposed.c.offset((i + l) as isize * transposed.c_row).add(j);
-                        let mask = V::mask(columns);
-                        let mut value = square[l];
-                        if reads {
-                            value = V::load_masked(c, mask).multiply_add(beta, value);
-                        }
-                        value.store_masked(c, mask);
+                        let c =
+                            transposed.c.wrapping_offset((i + l) as isize * transposed.c_row).wrapping_add(j);
+                        square[l].store_masked(c, mask);
                     }
                 }
             }

@@ -13,8 +13,14 @@ const DEPTH: usize = 400;
 const THIN: usize = 64;
 /// Columns up to which C counts as narrow.
 const NARROW: usize = 16;
+/// Columns from which it pays to copy A into the order in which tiles read it.
+const WIDE: usize = 192;
 /// Rows up to which dots beat packing a transposed B.
 const DOT_ROWS: usize = 48;
+/// The same where k is small.
+const DOT_ROWS_SHALLOW: usize = 4;
+/// Bytes of B up to which it is streamed whatever the number of rows: it stays in cache as it lies.
+const SMALL_B: usize = 128 << 10;
 /// The depth from which summing lanes at the end is worth it.
 const DOT_DEPTH: usize = 64;
 /// Columns of B that one part packs at most.
@@ -172,7 +178,7 @@ fn choose(shape: &ProductShape) -> (Oriented, Method) {
         return (plain, Method::Scale);
     }
     if shape.b_packed {
-        let pack_a = m > THIN && n >= 4 * NARROW;
+        let pack_a = m > THIN && n >= WIDE;
         return (plain, Method::Panels { b: PanelSource::Packed, pack_a, outer: Outer::Columns });
     }
     if m == 1 && n == 1 && plain.a[1] == 1 && plain.b[0] == 1 {
@@ -185,26 +191,27 @@ fn choose(shape: &ProductShape) -> (Oriented, Method) {
     if b[1] == 1 && n > NARROW && m == 1 {
         return (oriented, by_panels(PanelSource::Streamed));
     }
-    if n <= NARROW && m >= THIN && deep {
+    if n <= NARROW && m >= NARROW / 2 {
         // A narrow result: the work is to read A once.
-        if a[1] == 1 {
+        if a[1] == 1 && deep {
             return (oriented, Method::Dots { gather_a: false, gather_b: b[0] != 1, outer: Outer::Rows });
         }
-        if a[0] == 1 {
+        if a[0] == 1 && m >= THIN {
             return (oriented.swapped(), by_panels(PanelSource::Streamed));
         }
     }
-    if b[0] == 1 && b[1] != 1 && m <= DOT_ROWS && deep {
+    if b[0] == 1 && b[1] != 1 && m <= DOT_ROWS && (deep || m <= DOT_ROWS_SHALLOW) {
         return (oriented, Method::Dots { gather_a: a[1] != 1, gather_b: false, outer: Outer::Columns });
     }
     if b[1] == 1 && k <= THIN {
         // Nearly an outer product: the work is to write C once, row after row.
         return (oriented, Method::Panels { b: PanelSource::Streamed, pack_a: false, outer: Outer::Rows });
     }
-    if b[1] == 1 && m <= THIN {
+    let small_b = k.saturating_mul(n).saturating_mul(shape.dtype.bytes()) <= SMALL_B;
+    if b[1] == 1 && (m <= THIN || small_b) {
         return (oriented, by_panels(PanelSource::Streamed));
     }
-    let pack_a = n >= 4 * NARROW && m > THIN && k > THIN;
+    let pack_a = n >= WIDE && m > THIN && k > THIN;
     (oriented, Method::Panels { b: PanelSource::PackedHere, pack_a, outer: Outer::Columns })
 }
 
@@ -226,8 +233,8 @@ fn cut(shape: &ProductShape, oriented: &Oriented, method: Method, width: usize, 
     let units = n.div_ceil(unit);
     let (rows, columns) = match method {
         Method::Scale | Method::LongDot => (1, 1),
-        Method::Panels { b: PanelSource::PackedHere, .. } => {
-            // Each part packs its own columns of B and rows of A, so both should stay large.
+        Method::Panels { b: PanelSource::PackedHere, .. } | Method::Panels { pack_a: true, .. } => {
+            // Each part packs its own columns of B or rows of A, so both should stay large.
             let columns =
                 wanted.min(n.div_ceil(PACKED_COLUMNS / 2)).max(n.div_ceil(PACKED_COLUMNS)).min(units);
             ((wanted / columns).clamp(1, (m / (16 * tile_rows)).max(1)), columns)
