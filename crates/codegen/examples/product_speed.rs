@@ -6,6 +6,7 @@
 use hypatia_codegen::cpu::features::{Features, InstructionSet};
 use hypatia_codegen::cpu::pool::Pool;
 use hypatia_codegen::cpu::product::{Element, Float, PackPlan, ProductPlan, ProductShape};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Seconds of one call: median and best over rounds of enough calls for a clock tick to be negligible.
@@ -70,8 +71,19 @@ fn main() {
     let features = Features::detect().restricted_to(limit);
     println!("{features}; {} threads; median and best", pool.threads());
     if pool.threads() > 1 {
-        let (median, best) = time(|| pool.run(pool.threads(), &|_, _| ()));
-        println!("fork and join: {:.2} us, best {:.2} us", median * 1e6, best * 1e6);
+        // Each part waits for all to have begun, so that every thread takes one.
+        let round = std::sync::atomic::AtomicUsize::new(0);
+        let (median, best) = time(|| {
+            let parts = pool.threads();
+            let goal = round.load(Relaxed) + parts;
+            pool.run(parts, &|_, _| {
+                round.fetch_add(1, Relaxed);
+                while round.load(Relaxed) < goal {
+                    std::hint::spin_loop();
+                }
+            });
+        });
+        println!("fork and join with all threads: {:.2} us, best {:.2} us", median * 1e6, best * 1e6);
     }
     let layers = [
         (784, 500),

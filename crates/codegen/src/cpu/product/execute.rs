@@ -508,11 +508,25 @@ impl ProductPlan {
         beta: f64,
         pool: &Pool,
     ) -> Result<(), ProductError> {
+        self.run_ordered(a, b, c, [alpha, beta], pool, false)
+    }
+
+    /// [`ProductPlan::run`] with `factors` alpha and beta; hands out the last part first if `reversed`.
+    pub(super) fn run_ordered<E: Element>(
+        &self,
+        a: &[E],
+        b: &[E],
+        c: &mut [E],
+        factors: [f64; 2],
+        pool: &Pool,
+        reversed: bool,
+    ) -> Result<(), ProductError> {
+        let [alpha, beta] = factors;
         let ProductShape { m, n, k, batch, c_row, .. } = self.shape;
         check_type::<E>(self.shape.dtype)?;
         check_length("A", [(batch.count, batch.a), (m, self.shape.a[0]), (k, self.shape.a[1])], a.len())?;
         if self.shape.b_packed {
-            let packed = k * n.next_multiple_of(E::kernels(self.instruction_set).panel_width());
+            let packed = k.saturating_mul(n.next_multiple_of(E::kernels(self.instruction_set).panel_width()));
             check_length("packed B", [(batch.count, batch.b), (packed, 1), (1, 0)], b.len())?;
         } else {
             check_length("B", [(batch.count, batch.b), (k, self.shape.b[0]), (n, self.shape.b[1])], b.len())?;
@@ -531,6 +545,7 @@ impl ProductPlan {
             Operands { a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), scratch: scratch.as_mut_ptr() };
         let operands = &operands;
         pool.run(self.parts(), &|part, thread| {
+            let part = if reversed { self.parts() - 1 - part } else { part };
             let Operands { a, b, c, scratch } = *operands;
             // SAFETY: the slices are as long as shape and strides reach, C is borrowed mutably and its elements are
             // distinct, parts write disjoint regions, and each thread has scratch memory of its own.

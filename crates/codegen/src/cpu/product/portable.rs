@@ -67,10 +67,8 @@ impl<T: Element, const N: usize> Vector for Lanes<T, N> {
     #[inline(always)]
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         let before = *square;
-        for row in 0..N {
-            for column in 0..N {
-                square[row].0[column] = before[column].0[row];
-            }
+        for (row, vector) in square.iter_mut().enumerate().take(N) {
+            *vector = Self(std::array::from_fn(|column| before[column].0[row]));
         }
     }
 }

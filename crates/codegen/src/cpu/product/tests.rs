@@ -294,17 +294,22 @@ fn rows_do_not_depend_on_each_other() {
 
 #[test]
 fn parts_in_any_order() {
-    let features = Features::detect();
-    let shape = ProductShape::row_major(Float::F32, 40, 784, 500);
-    let plan = ProductPlan::new(shape, &features);
-    assert!(plan.parts() > 4, "{plan}");
-    let (a, b) = (numbers::<f32>(40 * 784, 1), numbers::<f32>(784 * 500, 2));
-    // Threads take parts as they come, so that many runs see many orders.
     let (one, many) = (Pool::new(1), Pool::new(4));
-    let expected = bits(&plan, &one, &a, &b);
-    for _ in 0..20 {
-        assert_eq!(bits(&plan, &many, &a, &b), expected);
+    let mut several = 0;
+    for shape in model_shapes() {
+        let (a, b) = (numbers::<f32>(shape.m * shape.k, 1), numbers::<f32>(shape.k * shape.n, 2));
+        for set in Features::detect().available() {
+            let plan = ProductPlan::new(shape, &Features::detect().restricted_to(set));
+            several += usize::from(plan.parts() > 1);
+            let expected = bits(&plan, &one, &a, &b);
+            for pool in [&one, &many] {
+                let mut c = numbers::<f32>(shape.m * shape.n, 9);
+                plan.run_ordered(&a, &b, &mut c, [0.5, 1.5], pool, true).unwrap();
+                assert!(c.into_iter().map(f32::to_bits).eq(expected.iter().copied()), "{plan}");
+            }
+        }
     }
+    assert!(several > 20, "{several}");
 }
 
 #[test]
