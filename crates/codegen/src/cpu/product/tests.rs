@@ -313,7 +313,7 @@ fn parts_in_any_order() {
 }
 
 #[test]
-fn strides_may_be_negative_for_raw_runs_only() {
+fn negative_strides_are_refused_on_slices() {
     let shape = ProductShape { a: [-3, 1], ..ProductShape::row_major(Float::F32, 2, 3, 2) };
     let plan = ProductPlan::new(shape, &Features::portable());
     let error = plan.run(&[0f32; 6], &[0f32; 6], &mut [0f32; 4], 1.0, 0.0, &Pool::new(1)).unwrap_err();
