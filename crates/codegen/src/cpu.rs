@@ -4,5 +4,7 @@
 //! Results depend on the plan and on the instruction set, never on the number of threads.
 
 pub mod features;
+mod emit;
+mod lanes;
 pub mod pool;
 pub mod product;
