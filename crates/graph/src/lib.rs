@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod dtype;
 pub mod graph;
 pub mod infer;
+pub mod interp;
 pub mod leaf;
 pub mod math;
 pub mod op;
