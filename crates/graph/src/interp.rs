@@ -340,10 +340,11 @@ fn resolve_windows(
     starts.collect()
 }
 
-/// Refuses extents among the attributes whose product would overflow, before any rule multiplies them.
+/// Refuses attributes whose products would overflow, before any rule multiplies them.
 pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
     let dims: &[Dim] = match op {
         Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } => dims,
+        Op::Window(axes) | Op::SetWindow(axes, _) => return check_windows(op, axes),
         Op::Leaf(_)
         | Op::Literal(_)
         | Op::Extent(_)
@@ -355,8 +356,6 @@ pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
         | Op::Permute(_)
         | Op::Slice(_)
         | Op::SetSlice(..)
-        | Op::Window(_)
-        | Op::SetWindow(..)
         | Op::Concat(_)
         | Op::Gather { .. }
         | Op::Scatter { .. }
@@ -380,6 +379,25 @@ pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
     ))
 }
 
+fn check_windows(op: &Op, axes: &[WindowAxis]) -> Result<(), Diagnostic> {
+    let lengths: Vec<usize> = axes.iter().map(|axis| axis.len).collect();
+    let reaches = |axis: &WindowAxis| {
+        let start = match axis.start {
+            Start::Known(start) => i64::try_from(start).ok()?,
+            Start::Operand => 0,
+        };
+        axis.step.checked_mul(i64::try_from(axis.len).ok()?)?.checked_add(start)
+    };
+    if fits_in_memory(&lengths) && axes.iter().all(|axis| reaches(axis).is_some()) {
+        return Ok(());
+    }
+    Err(Diagnostic::new(format!("`{}` reaches outside any tensor", op.name())).with(
+        "window",
+        format!("{axes:?}"),
+        None,
+    ))
+}
+
 /// Whether a tensor of these extents could have an address for every element; extents of 0 count as 1, so that no
 /// order of multiplication overflows.
 pub(crate) fn fits_in_memory(extents: &[usize]) -> bool {
@@ -388,7 +406,7 @@ pub(crate) fn fits_in_memory(extents: &[usize]) -> bool {
 }
 
 /// Asks for the memory of a large result before it is taken, since running out would end the process.
-fn check_size(op: &Op, shape: &[usize], dtype: DType) -> Result<(), Diagnostic> {
+pub(crate) fn check_size(op: &Op, shape: &[usize], dtype: DType) -> Result<(), Diagnostic> {
     const UNQUESTIONED: usize = 1 << 28;
     let fail = || {
         Diagnostic::new(format!("the result of `{}` does not fit in memory", op.name())).with(

@@ -18,6 +18,7 @@ pub mod op;
 pub mod scalar;
 pub mod shape;
 pub mod tensor;
+pub mod text;
 
 pub use array::{Array, Element};
 pub use diagnostic::{Diagnostic, Diagnostics, Site};
