@@ -7,9 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod array;
+pub mod collect;
+pub mod compose;
 pub mod diagnostic;
+pub mod differentiate;
 pub mod dtype;
+pub mod gradient;
 pub mod graph;
+pub mod index;
 pub mod infer;
 pub mod interp;
 pub mod leaf;
@@ -17,6 +22,7 @@ pub mod math;
 pub mod op;
 pub mod scalar;
 pub mod shape;
+pub mod specialise;
 pub mod tensor;
 pub mod text;
 

@@ -1,0 +1,536 @@
+//! Kernels and programs: the second and last intermediate form. Back ends see these and never the tensor graph.
+//!
+//! A [`LoopKernel`] is a nest of loops with fixed extents around a straight-line body on single elements; each store
+//! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product. A [`Program`] is an
+//! ordered list of steps, each a kernel with buffers for its parameters.
+//!
+//! Always true (see [`verify`]): a body uses values computed before; every address lies inside its buffer for every
+//! iteration, given the checks on its run-time starts; a fold's address does not depend on reduced axes. Loop order and
+//! the lanes of a fold are part of the kernel's meaning, so every engine that follows them gives the same bits: a fold
+//! along the innermost axis of a vectorised kernel keeps [`LANES`] partial results, element `j` joining partial
+//! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
+
+use std::fmt;
+
+use hypatia_graph::array::Extents;
+use hypatia_graph::op::Write;
+use hypatia_graph::{Array, DType, Fold, LeafId, Literal, ScalarFn, Site};
+use smallvec::SmallVec;
+
+/// Partial results that a fold along the innermost axis keeps.
+pub const LANES: usize = 16;
+
+/// A value computed in a body: the position of its instruction.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Value(pub u32);
+
+impl Value {
+    /// As an index into the body.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A position: `offset + sum of strides[axis] * iteration[axis] + sum of coefficient * start`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Affine {
+    /// The constant part.
+    pub offset: i64,
+    /// One coefficient for each loop axis.
+    pub strides: SmallVec<[i64; 4]>,
+    /// Run-time starts (indices into the kernel's `starts`) with coefficients.
+    pub starts: SmallVec<[(u16, i64); 1]>,
+}
+
+/// An element of a parameter's buffer, in elements from its beginning.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Address {
+    /// Which parameter.
+    pub param: u16,
+    /// Where.
+    pub position: Affine,
+}
+
+/// A window's start, read from a buffer when the kernel begins: element 0 of an `i64` buffer, counted from the end if
+/// negative, then in `0..=limit` or an error.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RuntimeStart {
+    /// The parameter whose buffer holds it.
+    pub param: u16,
+    /// Extent of the axis, added to negative starts.
+    pub extent: usize,
+    /// The last start for which the window fits.
+    pub limit: usize,
+}
+
+/// One operation of a body, on single elements.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Instruction {
+    /// A constant.
+    Literal(Literal),
+    /// Element at an address.
+    Load(Address),
+    /// Element at an address plus `stride` times a value, which [`Instruction::Index`] has checked.
+    LoadAt {
+        /// Where the row begins.
+        address: Address,
+        /// Which element, `i64`.
+        index: Value,
+        /// Distance between elements.
+        stride: i64,
+    },
+    /// An `i64` position.
+    Position(Affine),
+    /// An index into an axis of that extent, as `i64`: negative ones count from the end; out of range is an error, and
+    /// the value is then 0 so that the kernel can finish.
+    Index {
+        /// The index, of an integer type.
+        index: Value,
+        /// Extent of the axis.
+        extent: usize,
+    },
+    /// A function of earlier values.
+    Map(ScalarFn, SmallVec<[Value; 3]>),
+    /// A conversion of an earlier value.
+    Cast(DType, Value),
+}
+
+/// What a kernel writes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Store {
+    /// Where.
+    pub address: Address,
+    /// What.
+    pub value: Value,
+    /// How.
+    pub kind: StoreKind,
+}
+
+/// How a kernel writes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum StoreKind {
+    /// Every iteration writes its own element.
+    Plain,
+    /// The values over the reduced axes, folded.
+    Fold(Fold),
+    /// The position (`i64`) of the first largest value along the only reduced axis; a NaN is largest.
+    ArgMax,
+    /// Every iteration, one after another in row-major order, writes or adds to element `address + stride * index`.
+    At {
+        /// Which element, checked by [`Instruction::Index`].
+        index: Value,
+        /// Distance between elements.
+        stride: i64,
+        /// Replace or add.
+        write: Write,
+    },
+}
+
+/// A parameter of a kernel.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Param {
+    /// Element type of the buffer.
+    pub dtype: DType,
+    /// Elements in the buffer.
+    pub len: usize,
+    /// Whether the kernel writes it.
+    pub written: bool,
+}
+
+/// A nest of loops around a body.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct LoopKernel {
+    /// Loop extents, outermost first.
+    pub extents: Extents,
+    /// For each loop axis, whether folds run over it. Reduced axes are not outside kept ones unless the innermost axis
+    /// is kept (then folds go to memory, vector by vector).
+    pub reduced: SmallVec<[bool; 4]>,
+    /// Buffers.
+    pub params: Vec<Param>,
+    /// Run-time starts.
+    pub starts: Vec<RuntimeStart>,
+    /// Straight-line code.
+    pub body: Vec<Instruction>,
+    /// Element type of each value of the body.
+    pub types: Vec<DType>,
+    /// What is written.
+    pub stores: Vec<Store>,
+}
+
+/// A factor of a product, constant or read from a buffer (element 0, the product's element type).
+#[derive(Copy, Clone, PartialEq, Debug)]
+pub enum Scale {
+    /// Known when compiled.
+    Constant(f64),
+    /// The value in that parameter.
+    Param(u16),
+}
+
+/// A stack of matrices in a buffer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Matrix {
+    /// Which parameter.
+    pub param: u16,
+    /// First element, with run-time starts (no loop axes).
+    pub position: Affine,
+    /// Elements from one matrix of the stack to the next.
+    pub batch_stride: i64,
+    /// Elements from one row to the next.
+    pub row_stride: i64,
+    /// Elements from one column to the next.
+    pub column_stride: i64,
+}
+
+/// `C = beta C + alpha A B` for each matrix of a stack; `beta = 0` does not read C.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProductKernel {
+    /// Element type; any number.
+    pub dtype: DType,
+    /// Matrices in the stack.
+    pub batch: usize,
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+    /// Left side.
+    pub a: Matrix,
+    /// Right side.
+    pub b: Matrix,
+    /// Result, row-major.
+    pub c: Matrix,
+    /// Factor of the product.
+    pub alpha: Scale,
+    /// Factor of the old C.
+    pub beta: Scale,
+    /// Buffers.
+    pub params: Vec<Param>,
+    /// Run-time starts.
+    pub starts: Vec<RuntimeStart>,
+}
+
+/// A unit of work.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Kernel {
+    /// Loops around a body.
+    Loop(LoopKernel),
+    /// A matrix product.
+    Product(ProductKernel),
+}
+
+impl Kernel {
+    /// Its parameters.
+    pub fn params(&self) -> &[Param] {
+        match self {
+            Kernel::Loop(kernel) => &kernel.params,
+            Kernel::Product(kernel) => &kernel.params,
+        }
+    }
+
+    /// Its run-time starts.
+    pub fn starts(&self) -> &[RuntimeStart] {
+        match self {
+            Kernel::Loop(kernel) => &kernel.starts,
+            Kernel::Product(kernel) => &kernel.starts,
+        }
+    }
+
+    /// Arithmetic operations of one run: one for each function of each element, two for each term of a product.
+    pub fn operations(&self) -> u64 {
+        match self {
+            Kernel::Loop(kernel) => {
+                let maps =
+                    kernel.body.iter().filter(|i| matches!(i, Instruction::Map(..) | Instruction::Cast(..)));
+                let folds = kernel.stores.iter().filter(|s| s.kind != StoreKind::Plain);
+                ((maps.count() + folds.count()) * kernel.extents.iter().product::<usize>()) as u64
+            }
+            Kernel::Product(kernel) => 2 * (kernel.batch * kernel.m * kernel.n * kernel.k) as u64,
+        }
+    }
+
+    /// Bytes of the elements that one run touches, each buffer element counted once.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Kernel::Loop(kernel) => {
+                let mut bytes = 0;
+                let loads = kernel.body.iter().filter_map(|instruction| match instruction {
+                    Instruction::Load(address) | Instruction::LoadAt { address, .. } => Some(address),
+                    _ => None,
+                });
+                for address in loads.chain(kernel.stores.iter().map(|s| &s.address)) {
+                    let touched: usize = kernel
+                        .extents
+                        .iter()
+                        .zip(&address.position.strides)
+                        .filter(|(_, stride)| **stride != 0)
+                        .map(|(extent, _)| *extent)
+                        .product();
+                    bytes += touched * kernel.params[usize::from(address.param)].dtype.size();
+                }
+                bytes as u64
+            }
+            Kernel::Product(p) => {
+                let c = p.m * p.n * if p.beta == Scale::Constant(0.0) { 1 } else { 2 };
+                (p.batch * (p.m * p.k + p.k * p.n + c) * p.dtype.size()) as u64
+            }
+        }
+    }
+}
+
+/// A buffer of a program.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BufferId(pub u32);
+
+impl BufferId {
+    /// As an index into the program's buffers.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a buffer lies.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Place {
+    /// The argument with that number.
+    Input(usize),
+    /// The shared variable with that number in the program's list.
+    Shared(usize),
+    /// The constant with that number in the program's list.
+    Constant(usize),
+    /// The result with that number.
+    Output(usize),
+    /// The arena, that many bytes from its beginning (a multiple of 64).
+    Arena(usize),
+}
+
+/// Memory that kernels read and write.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Buffer {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents of the value it holds; row-major.
+    pub shape: Extents,
+    /// Where it lies.
+    pub place: Place,
+}
+
+impl Buffer {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of bytes.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.dtype.size()
+    }
+}
+
+/// One kernel run with its buffers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Step {
+    /// What runs.
+    pub kernel: Kernel,
+    /// A buffer for each parameter.
+    pub arguments: Vec<BufferId>,
+    /// What it computes, for people: the operator or name of the node.
+    pub label: String,
+    /// The user's line.
+    pub site: Option<Site>,
+}
+
+/// A compiled function before it becomes machine code.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// All memory.
+    pub buffers: Vec<Buffer>,
+    /// What runs, in order.
+    pub steps: Vec<Step>,
+    /// The shared variables in use, in rising order.
+    pub shared: Vec<LeafId>,
+    /// The constant arrays.
+    pub constants: Vec<Array>,
+    /// Type and shape of each result, in order.
+    pub outputs: Vec<(DType, Extents)>,
+    /// Size of the arena.
+    pub arena_bytes: usize,
+    /// The number of steps before the first that writes a shared variable. Every step that can fail (it checks an index
+    /// or a start) is among them, so a failed call changes nothing.
+    pub commit: usize,
+}
+
+/// An index or start found out of range while a program ran.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct OutOfRange {
+    /// The step that found it.
+    pub step: usize,
+    /// The index.
+    pub value: i64,
+    /// The extent (of a start: the last start that fits, plus one).
+    pub extent: i64,
+}
+
+/// Why a program could not finish. Shared variables are as they were before.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum RunError {
+    /// An index is out of range.
+    #[error("index {} is out of range for an axis of extent {}", .0.value, .0.extent)]
+    OutOfRange(OutOfRange),
+    /// A device failed.
+    #[error("{0}")]
+    Device(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+const AXIS_NAMES: [&str; 8] = ["i", "j", "k", "l", "m", "n", "o", "p"];
+
+fn axis_name(axis: usize) -> &'static str {
+    AXIS_NAMES.get(axis).copied().unwrap_or("q")
+}
+
+impl fmt::Display for Affine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut terms: Vec<String> = Vec::new();
+        let factor = |c: i64, name: String| if c == 1 { name } else { format!("{c}{name}") };
+        terms.extend(self.starts.iter().map(|(s, c)| factor(*c, format!("s{s}"))));
+        terms.extend(
+            self.strides
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| **c != 0)
+                .map(|(a, c)| factor(*c, axis_name(a).to_string())),
+        );
+        if self.offset != 0 || terms.is_empty() {
+            terms.push(self.offset.to_string());
+        }
+        f.write_str(&terms.join(" + "))
+    }
+}
+
+impl fmt::Display for LoopKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "loop")?;
+        for (axis, (extent, reduced)) in self.extents.iter().zip(&self.reduced).enumerate() {
+            write!(f, " {}{}<{extent}", if *reduced { "fold " } else { "" }, axis_name(axis))?;
+        }
+        for (i, param) in self.params.iter().enumerate() {
+            write!(
+                f,
+                "{}{}p{i}: {}[{}]",
+                if i == 0 { " (" } else { ", " },
+                if param.written { "out " } else { "" },
+                param.dtype,
+                param.len
+            )?;
+        }
+        writeln!(f, "{}", if self.params.is_empty() { "" } else { ")" })?;
+        for (i, start) in self.starts.iter().enumerate() {
+            writeln!(f, "  s{i} = start p{}[0] of {} up to {}", start.param, start.extent, start.limit)?;
+        }
+        for (i, instruction) in self.body.iter().enumerate() {
+            write!(f, "  v{i}: {} = ", self.types[i])?;
+            match instruction {
+                Instruction::Literal(value) => writeln!(f, "{value}")?,
+                Instruction::Load(a) => writeln!(f, "p{}[{}]", a.param, a.position)?,
+                Instruction::LoadAt { address, index, stride } => {
+                    writeln!(f, "p{}[{} + {stride}{index}]", address.param, address.position)?;
+                }
+                Instruction::Position(position) => writeln!(f, "position {position}")?,
+                Instruction::Index { index, extent } => writeln!(f, "index {index} of {extent}")?,
+                Instruction::Map(function, operands) => {
+                    let operands: Vec<String> = operands.iter().map(Value::to_string).collect();
+                    writeln!(f, "{function} {}", operands.join(", "))?;
+                }
+                Instruction::Cast(dtype, value) => writeln!(f, "cast {value} to {dtype}")?,
+            }
+        }
+        for store in &self.stores {
+            let place = format!("p{}[{}", store.address.param, store.address.position);
+            match &store.kind {
+                StoreKind::Plain => writeln!(f, "  {place}] = {}", store.value)?,
+                StoreKind::Fold(fold) => writeln!(f, "  {place}] = {} {}", fold.name(), store.value)?,
+                StoreKind::ArgMax => writeln!(f, "  {place}] = argmax {}", store.value)?,
+                StoreKind::At { index, stride, write } => {
+                    let sign = if *write == Write::Add { "+=" } else { "=" };
+                    writeln!(f, "  {place} + {stride}{index}] {sign} {}", store.value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Scale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scale::Constant(x) => write!(f, "{x:?}"),
+            Scale::Param(p) => write!(f, "p{p}[0]"),
+        }
+    }
+}
+
+impl fmt::Display for ProductKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "product {} ", self.dtype)?;
+        if self.batch != 1 {
+            write!(f, "{}x", self.batch)?;
+        }
+        write!(f, "{}x{}x{}: ", self.m, self.k, self.n)?;
+        let matrix =
+            |m: &Matrix| format!("p{}[{} by {},{}]", m.param, m.position, m.row_stride, m.column_stride);
+        write!(f, "{} =", matrix(&self.c))?;
+        if self.beta != Scale::Constant(0.0) {
+            write!(f, " {} {} +", self.beta, matrix(&self.c))?;
+        }
+        if self.alpha != Scale::Constant(1.0) {
+            write!(f, " {}", self.alpha)?;
+        }
+        writeln!(f, " {} . {}", matrix(&self.a), matrix(&self.b))?;
+        for (i, start) in self.starts.iter().enumerate() {
+            writeln!(f, "  s{i} = start p{}[0] of {} up to {}", start.param, start.extent, start.limit)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kernel::Loop(kernel) => kernel.fmt(f),
+            Kernel::Product(kernel) => kernel.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, buffer) in self.buffers.iter().enumerate() {
+            let place = match &buffer.place {
+                Place::Input(n) => format!("input {n}"),
+                Place::Shared(n) => format!("shared {n}"),
+                Place::Constant(n) => format!("constant {n}"),
+                Place::Output(n) => format!("output {n}"),
+                Place::Arena(offset) => format!("arena {offset}"),
+            };
+            writeln!(f, "b{i}: {}{:?} in {place}", buffer.dtype, buffer.shape.as_slice())?;
+        }
+        writeln!(f, "arena of {} bytes", self.arena_bytes)?;
+        for (i, step) in self.steps.iter().enumerate() {
+            let arguments: Vec<String> = step.arguments.iter().map(|b| format!("b{}", b.0)).collect();
+            writeln!(f, "\nstep {i}: {} ({})", step.label, arguments.join(", "))?;
+            write!(f, "{}", step.kernel)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,787 @@
+//! The functions that users call on tensors: elementwise functions, reductions, products, shapes, and functions made
+//! of functions (mean, softmax, cross entropies).
+//!
+//! Nothing here has a rule of its own anywhere else: a composite function gets its derivative, its rewriting and its
+//! kernels from what it is made of. Axes may be negative, counting from the last.
+
+use std::panic::Location;
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::diagnostic::{Diagnostic, Site};
+use crate::dtype::{DType, Literal};
+use crate::op::{Dim, Fold, Op};
+use crate::scalar::ScalarFn;
+use crate::shape::{Axes, Extent, TensorType};
+use crate::tensor::{Tensor, build, faulty, map};
+
+/// All axes of a tensor.
+#[derive(Copy, Clone, Debug)]
+pub struct All;
+
+/// What names axes of a tensor: [`All`], a number, or numbers.
+pub trait AxisSet {
+    /// The axes of a tensor of that rank; the message says which one does not exist.
+    fn axes(&self, rank: usize) -> Result<Axes, String>;
+}
+
+impl AxisSet for All {
+    fn axes(&self, rank: usize) -> Result<Axes, String> {
+        Ok(Axes::all(rank))
+    }
+}
+
+impl AxisSet for i64 {
+    fn axes(&self, rank: usize) -> Result<Axes, String> {
+        resolve_axis(*self, rank).map(Axes::one)
+    }
+}
+
+impl AxisSet for i32 {
+    fn axes(&self, rank: usize) -> Result<Axes, String> {
+        i64::from(*self).axes(rank)
+    }
+}
+
+impl AxisSet for [i32] {
+    fn axes(&self, rank: usize) -> Result<Axes, String> {
+        self.iter().map(|axis| resolve_axis(i64::from(*axis), rank)).collect()
+    }
+}
+
+impl<const N: usize> AxisSet for [i32; N] {
+    fn axes(&self, rank: usize) -> Result<Axes, String> {
+        self.as_slice().axes(rank)
+    }
+}
+
+/// The axis that a possibly negative number names.
+pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
+    let resolved = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(resolved)
+        .ok()
+        .filter(|&a| a < rank)
+        .ok_or_else(|| format!("axis {axis} does not exist in a tensor of rank {rank}"))
+}
+
+/// One extent of a new shape.
+#[derive(Clone, Debug)]
+pub enum Size {
+    /// A number; -1 stands for what is left over.
+    Number(i64),
+    /// The value of an integer scalar.
+    Tensor(Tensor),
+}
+
+macro_rules! size_from {
+    ($($ty:ty),*) => {$(
+        impl From<$ty> for Size {
+            fn from(n: $ty) -> Size { Size::Number(n as i64) }
+        }
+    )*};
+}
+size_from!(i32, i64, usize);
+
+impl From<Tensor> for Size {
+    fn from(tensor: Tensor) -> Size {
+        Size::Tensor(tensor)
+    }
+}
+
+impl From<&Tensor> for Size {
+    fn from(tensor: &Tensor) -> Size {
+        Size::Tensor(tensor.clone())
+    }
+}
+
+macro_rules! unary {
+    ($($(#[doc = $doc:literal])+ $name:ident $f:ident;)*) => {
+        impl Tensor {$(
+            $(#[doc = $doc])+
+            #[track_caller]
+            pub fn $name(&self) -> Tensor {
+                map(ScalarFn::$f, &[self])
+            }
+        )*}
+    };
+}
+unary! {
+    /// Absolute value.
+    abs Abs;
+    /// -1, 0 or 1.
+    sign Sign;
+    /// Square.
+    sqr Sqr;
+    /// Square root.
+    sqrt Sqrt;
+    /// `1 / x`.
+    reciprocal Recip;
+    /// `e^x`.
+    exp Exp;
+    /// `2^x`.
+    exp2 Exp2;
+    /// `e^x - 1`, accurate near 0.
+    expm1 Expm1;
+    /// Natural logarithm.
+    log Log;
+    /// Logarithm to base 2.
+    log2 Log2;
+    /// Logarithm to base 10.
+    log10 Log10;
+    /// `log(1 + x)`, accurate near 0.
+    log1p Log1p;
+    /// `log(1 - e^x)` of `x <= 0`.
+    log1mexp Log1mexp;
+    /// Sine of radians.
+    sin Sin;
+    /// Cosine of radians.
+    cos Cos;
+    /// Tangent of radians.
+    tan Tan;
+    /// Inverse sine.
+    arcsin Asin;
+    /// Inverse cosine.
+    arccos Acos;
+    /// Inverse tangent.
+    arctan Atan;
+    /// Hyperbolic sine.
+    sinh Sinh;
+    /// Hyperbolic cosine.
+    cosh Cosh;
+    /// Hyperbolic tangent.
+    tanh Tanh;
+    /// Inverse hyperbolic sine.
+    arcsinh Asinh;
+    /// Inverse hyperbolic cosine.
+    arccosh Acosh;
+    /// Inverse hyperbolic tangent.
+    arctanh Atanh;
+    /// `1 / (1 + e^-x)`.
+    sigmoid Sigmoid;
+    /// `log(1 + e^x)`.
+    softplus Softplus;
+    /// Error function.
+    erf Erf;
+    /// `1 - erf(x)`.
+    erfc Erfc;
+    /// Largest integer not above.
+    floor Floor;
+    /// Smallest integer not below.
+    ceil Ceil;
+    /// Towards zero.
+    trunc Trunc;
+    /// To the nearest integer, halves to the even one.
+    round Round;
+    /// Whether NaN.
+    isnan IsNan;
+    /// Whether infinite.
+    isinf IsInf;
+}
+
+macro_rules! binary {
+    ($($(#[doc = $doc:literal])+ $name:ident $f:ident;)*) => {
+        impl Tensor {$(
+            $(#[doc = $doc])+
+            #[track_caller]
+            pub fn $name(&self, other: impl Into<Tensor>) -> Tensor {
+                map(ScalarFn::$f, &[self, &other.into()])
+            }
+        )*}
+    };
+}
+binary! {
+    /// To the power.
+    pow Pow;
+    /// `floor(x / y)`, Python's `//`.
+    floordiv FloorDiv;
+    /// The larger of two; NaN where either is.
+    maximum Max;
+    /// The smaller of two; NaN where either is.
+    minimum Min;
+    /// Angle of the point `(x = other, y = self)`.
+    arctan2 Atan2;
+    /// `x < y`.
+    lt Lt;
+    /// `x <= y`.
+    le Le;
+    /// `x > y`.
+    gt Gt;
+    /// `x >= y`.
+    ge Ge;
+    /// `x == y`.
+    eq Eq;
+    /// `x != y`.
+    neq Ne;
+}
+
+/// `then` where `condition` (a `bool` tensor, or numbers: not zero) holds, else `otherwise`, element by element.
+#[track_caller]
+pub fn switch(condition: impl Into<Tensor>, then: impl Into<Tensor>, otherwise: impl Into<Tensor>) -> Tensor {
+    let condition = condition.into().cast(DType::Bool);
+    map(ScalarFn::Select, &[&condition, &then.into(), &otherwise.into()])
+}
+
+/// A mistake in the arguments of a method, as a poisoned tensor of the same type.
+fn mistake(x: &Tensor, message: String, site: Site) -> Tensor {
+    let fault = Diagnostic::new(message).with("operand", x.ty().to_string(), None);
+    faulty(fault, smallvec![x.clone()], x.ty().clone(), site)
+}
+
+/// An `i64` scalar constant.
+fn integer(value: usize, site: Site) -> Tensor {
+    build(Op::Literal(Literal::I64(value as i64)), smallvec![], site)
+}
+
+/// An extent as an attribute and, if it is not known, the operand that gives it.
+fn dim_of(x: &Tensor, axis: usize, operands: &mut SmallVec<[Tensor; 2]>, site: Site) -> Dim {
+    match x.ty().shape[axis] {
+        Extent::Known(n) => Dim::Known(n),
+        Extent::Unknown => {
+            operands.push(build(Op::Extent(axis as u8), smallvec![x.clone()], site));
+            Dim::Operand
+        }
+    }
+}
+
+/// `x` with its axes at `places` of a result of that rank; the other axes have extent 1, or that of `like` where given.
+fn spread(x: &Tensor, places: &[usize], rank: usize, like: Option<&Tensor>, site: Site) -> Tensor {
+    let mut operands: SmallVec<[Tensor; 2]> = smallvec![x.clone()];
+    let dims = (0..rank)
+        .map(|axis| match (places.iter().position(|&p| p == axis), like) {
+            (_, Some(like)) => dim_of(like, axis, &mut operands, site),
+            (Some(own), None) => dim_of(x, own, &mut operands, site),
+            (None, None) => Dim::Known(1),
+        })
+        .collect();
+    build(Op::Broadcast { axes: places.iter().map(|&p| p as u8).collect(), dims }, operands, site)
+}
+
+/// `x` without the given axes, whose extents are 1.
+fn squeeze_axes(x: &Tensor, axes: Axes, site: Site) -> Tensor {
+    let mut operands: SmallVec<[Tensor; 2]> = smallvec![x.clone()];
+    let dims = axes.others(x.rank()).map(|axis| dim_of(x, axis, &mut operands, site)).collect();
+    build(Op::Reshape(dims), operands, site)
+}
+
+impl Tensor {
+    fn fold(&self, fold: Fold, axes: &impl AxisSet, keepdims: bool, site: Site) -> Tensor {
+        let set = match axes.axes(self.rank()) {
+            Ok(set) => set,
+            Err(message) => return mistake(self, format!("`{}`: {message}", fold.name()), site),
+        };
+        let operand = match (fold, self.dtype()) {
+            (Fold::All | Fold::Any, _) => self.cast(DType::Bool),
+            (Fold::Sum | Fold::Prod, DType::Bool | DType::U8 | DType::I32) => {
+                build(Op::Cast(DType::I64), smallvec![self.clone()], site)
+            }
+            (Fold::Max | Fold::Min, DType::Bool) => build(Op::Cast(DType::U8), smallvec![self.clone()], site),
+            (Fold::Sum | Fold::Prod | Fold::Max | Fold::Min, _) => self.clone(),
+        };
+        let reduced = build(Op::Reduce(fold, set), smallvec![operand], site);
+        if keepdims { keep_axes(&reduced, set, self.rank(), site) } else { reduced }
+    }
+
+    /// Sum over axes; `bool`, `u8` and `i32` are summed as `i64`.
+    #[track_caller]
+    pub fn sum(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Sum, &axes, false, Location::caller())
+    }
+
+    /// As [`Tensor::sum`], with the axes kept as extents of 1.
+    #[track_caller]
+    pub fn sum_keepdims(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Sum, &axes, true, Location::caller())
+    }
+
+    /// Product over axes; `bool`, `u8` and `i32` are multiplied as `i64`.
+    #[track_caller]
+    pub fn prod(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Prod, &axes, false, Location::caller())
+    }
+
+    /// As [`Tensor::prod`], with the axes kept as extents of 1.
+    #[track_caller]
+    pub fn prod_keepdims(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Prod, &axes, true, Location::caller())
+    }
+
+    /// Largest over axes; NaN where there is one.
+    #[track_caller]
+    pub fn max(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Max, &axes, false, Location::caller())
+    }
+
+    /// As [`Tensor::max`], with the axes kept as extents of 1.
+    #[track_caller]
+    pub fn max_keepdims(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Max, &axes, true, Location::caller())
+    }
+
+    /// Smallest over axes; NaN where there is one.
+    #[track_caller]
+    pub fn min(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Min, &axes, false, Location::caller())
+    }
+
+    /// As [`Tensor::min`], with the axes kept as extents of 1.
+    #[track_caller]
+    pub fn min_keepdims(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Min, &axes, true, Location::caller())
+    }
+
+    /// Whether all are true (numbers: not zero) over axes.
+    #[track_caller]
+    pub fn all(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::All, &axes, false, Location::caller())
+    }
+
+    /// Whether any is true (numbers: not zero) over axes.
+    #[track_caller]
+    pub fn any(&self, axes: impl AxisSet) -> Tensor {
+        self.fold(Fold::Any, &axes, false, Location::caller())
+    }
+
+    /// The number of elements along axes, as a scalar of the given float type.
+    fn count(&self, set: Axes, dtype: DType, site: Site) -> Tensor {
+        let known: Option<usize> = set.iter().map(|axis| self.ty().shape[axis].known()).product();
+        if let Some(n) = known {
+            return build(Op::Literal(Literal::from_f64(n as f64, dtype)), smallvec![], site);
+        }
+        let extents = set.iter().map(|axis| self.extent(axis));
+        let product = extents.reduce(|a, b| a * b).unwrap_or_else(|| integer(1, site));
+        build(Op::Cast(dtype), smallvec![product], site)
+    }
+
+    fn mean_over(&self, axes: &impl AxisSet, keepdims: bool, site: Site) -> Tensor {
+        let operand = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F32) };
+        match axes.axes(self.rank()) {
+            Ok(set) => operand.fold(Fold::Sum, axes, keepdims, site) / self.count(set, operand.dtype(), site),
+            Err(message) => mistake(self, format!("`mean`: {message}"), site),
+        }
+    }
+
+    /// Arithmetic mean over axes; of integers and truth values in `f32`.
+    #[track_caller]
+    pub fn mean(&self, axes: impl AxisSet) -> Tensor {
+        self.mean_over(&axes, false, Location::caller())
+    }
+
+    /// As [`Tensor::mean`], with the axes kept as extents of 1.
+    #[track_caller]
+    pub fn mean_keepdims(&self, axes: impl AxisSet) -> Tensor {
+        self.mean_over(&axes, true, Location::caller())
+    }
+
+    /// Mean squared distance from the mean over axes (divided by the number of elements), computed in two passes.
+    #[track_caller]
+    pub fn var(&self, axes: impl AxisSet) -> Tensor {
+        let site = Location::caller();
+        let centred = self - self.mean_over(&axes, true, site);
+        centred.sqr().mean_over(&axes, false, site)
+    }
+
+    /// Square root of [`Tensor::var`].
+    #[track_caller]
+    pub fn std(&self, axes: impl AxisSet) -> Tensor {
+        self.var(axes).sqrt()
+    }
+
+    /// Position of the first largest element along an axis, `i64`.
+    #[track_caller]
+    pub fn argmax(&self, axis: i64) -> Tensor {
+        let site = Location::caller();
+        match resolve_axis(axis, self.rank()) {
+            Ok(axis) => build(Op::ArgMax(axis as u8), smallvec![self.clone()], site),
+            Err(message) => mistake(self, format!("`argmax`: {message}"), site),
+        }
+    }
+
+    /// Position of the first smallest element along an axis, `i64`.
+    #[track_caller]
+    pub fn argmin(&self, axis: i64) -> Tensor {
+        (-self).argmax(axis)
+    }
+
+    /// Matrix product of tensors of rank 1 or 2 (a vector stands for a row on the left, for a column on the right, and
+    /// that axis goes away), or of two stacks `[b, m, k]`, `[b, k, n]`.
+    #[track_caller]
+    pub fn dot(&self, other: impl Into<Tensor>) -> Tensor {
+        let site = Location::caller();
+        let other = other.into();
+        let dtype = match self.dtype().promote(other.dtype()) {
+            DType::Bool => DType::I64,
+            dtype => dtype,
+        };
+        let (mut left, mut right) = (self.cast(dtype), other.cast(dtype));
+        let ranks = (left.rank(), right.rank());
+        if !matches!(ranks, (1 | 2, 1 | 2) | (3, 3)) {
+            let fault = Diagnostic::new("`dot` takes operands of rank 1 or 2, or two stacks of matrices")
+                .with("left", self.ty().to_string(), None)
+                .with("right", other.ty().to_string(), None)
+                .hint("reshape, or use `dimshuffle`, so that the axes to be summed over are the last and the first");
+            return faulty(fault, smallvec![self.clone(), other], self.ty().clone(), site);
+        }
+        if left
+            .ty()
+            .shape
+            .last()
+            .zip(right.ty().shape.iter().nth_back(usize::from(ranks.1 > 1)))
+            .is_some_and(|(a, b)| a.unify(*b).is_none())
+        {
+            let mut fault = Diagnostic::new("inner extents of `dot` differ")
+                .with("left", self.ty().to_string(), None)
+                .with("right", other.ty().to_string(), None);
+            let inner = left.ty().shape.last().copied();
+            if ranks.1 == 2 && right.ty().shape.last().copied() == inner {
+                fault = fault.hint("the transpose of the right operand would match: use `.t()`");
+            }
+            return faulty(fault, smallvec![self.clone(), other], self.ty().clone(), site);
+        }
+        let mut gone = Axes::NONE;
+        if ranks.0 == 1 {
+            left = spread(&left, &[1], 2, None, site);
+            gone = Axes::one(0);
+        }
+        if ranks.1 == 1 {
+            right = spread(&right, &[0], 2, None, site);
+            gone = gone.iter().chain([1]).collect();
+        }
+        let product = build(Op::Dot, smallvec![left, right], site);
+        if gone.is_empty() { product } else { squeeze_axes(&product, gone, site) }
+    }
+
+    /// Product of every element of a vector with every element of another.
+    #[track_caller]
+    pub fn outer(&self, other: impl Into<Tensor>) -> Tensor {
+        self.dimshuffle(&[Some(0), None]) * other.into().dimshuffle(&[None, Some(0)])
+    }
+
+    /// The axes in reverse order; the transpose of a matrix.
+    #[track_caller]
+    pub fn t(&self) -> Tensor {
+        let permutation = (0..self.rank() as u8).rev().collect();
+        build(Op::Permute(permutation), smallvec![self.clone()], Location::caller())
+    }
+
+    /// Axis `i` of the result is axis `axes[i]`.
+    #[track_caller]
+    pub fn transpose(&self, axes: &[i64]) -> Tensor {
+        let site = Location::caller();
+        let resolved: Result<SmallVec<[u8; 8]>, String> =
+            axes.iter().map(|&axis| resolve_axis(axis, self.rank()).map(|a| a as u8)).collect();
+        match resolved {
+            Ok(permutation) => build(Op::Permute(permutation), smallvec![self.clone()], site),
+            Err(message) => mistake(self, format!("`transpose`: {message}"), site),
+        }
+    }
+
+    /// Reorders, drops and inserts axes: entry `i` says which axis becomes axis `i`, `None` inserts an extent of 1.
+    /// Only axes of extent 1 may be left out.
+    #[track_caller]
+    pub fn dimshuffle(&self, pattern: &[Option<usize>]) -> Tensor {
+        let site = Location::caller();
+        let kept: SmallVec<[usize; 8]> = pattern.iter().flatten().copied().collect();
+        let kept_set: Axes = kept.iter().copied().filter(|&a| a < self.rank()).collect();
+        if kept.iter().any(|&axis| axis >= self.rank()) || kept_set.len() != kept.len() {
+            let message = format!(
+                "`dimshuffle` wants axes of a tensor of rank {}, each at most once, found {pattern:?}",
+                self.rank()
+            );
+            return mistake(self, message, site);
+        }
+        let dropped: Axes = kept_set.others(self.rank()).collect();
+        if let Some(axis) = dropped.iter().find(|&axis| !matches!(self.ty().shape[axis], Extent::Known(1))) {
+            let message = format!(
+                "`dimshuffle` can drop axis {axis} only if its extent is 1, found {}",
+                self.ty().shape[axis]
+            );
+            return mistake(self, message, site);
+        }
+        let squeezed = if dropped.is_empty() { self.clone() } else { squeeze_axes(self, dropped, site) };
+        let left: Vec<usize> = kept_set.iter().collect();
+        let place = |axis: usize| left.iter().position(|&k| k == axis).unwrap_or(0);
+        let permutation: SmallVec<[u8; 8]> = kept.iter().map(|&axis| place(axis) as u8).collect();
+        let ordered = if permutation.iter().enumerate().all(|(i, &p)| i == usize::from(p)) {
+            squeezed
+        } else {
+            build(Op::Permute(permutation), smallvec![squeezed], site)
+        };
+        if kept.len() == pattern.len() {
+            return ordered;
+        }
+        let places: Vec<usize> = (0..pattern.len()).filter(|&i| pattern[i].is_some()).collect();
+        spread(&ordered, &places, pattern.len(), None, site)
+    }
+
+    /// The same elements in row-major order under another shape; one size may be -1.
+    #[track_caller]
+    pub fn reshape<S: Into<Size>>(&self, sizes: impl IntoIterator<Item = S>) -> Tensor {
+        let site = Location::caller();
+        let sizes: Vec<Size> = sizes.into_iter().map(Into::into).collect();
+        let inferred = sizes.iter().filter(|s| matches!(s, Size::Number(-1))).count();
+        let wrong = sizes.iter().find_map(|s| match s {
+            Size::Number(n) if *n < -1 => Some(format!("`reshape` to a negative extent {n}")),
+            Size::Tensor(t) if t.rank() != 0 || !t.dtype().is_int() => {
+                Some(format!("`reshape` takes extents as integer scalars, found {}", t.ty()))
+            }
+            Size::Number(_) | Size::Tensor(_) => None,
+        });
+        if let Some(message) = wrong {
+            return mistake(self, message, site);
+        }
+        if inferred > 1 {
+            return mistake(self, "`reshape` can infer one extent, found -1 more than once".into(), site);
+        }
+        let rest_known: Option<i64> = sizes
+            .iter()
+            .map(|s| if let Size::Number(n) = s { Some(*n).filter(|&n| n >= 0).or(Some(1)) } else { None })
+            .product();
+        let mut operands: SmallVec<[Tensor; 2]> = smallvec![self.clone()];
+        let mut dims = Vec::new();
+        for size in &sizes {
+            let dim = match (size, self.ty().element_count(), rest_known) {
+                (Size::Number(-1), Some(total), Some(rest)) => {
+                    let rest = rest as usize;
+                    if rest == 0 || total % rest != 0 {
+                        let message = format!("`reshape` cannot divide {total} elements into rows of {rest}");
+                        return mistake(self, message, site);
+                    }
+                    Dim::Known(total / rest)
+                }
+                (Size::Number(-1), _, _) => {
+                    let total = (0..self.rank()).map(|axis| self.extent(axis)).reduce(|a, b| a * b);
+                    let rest = sizes.iter().filter_map(|s| match s {
+                        Size::Number(-1) => None,
+                        Size::Number(n) => Some(integer(*n as usize, site)),
+                        Size::Tensor(t) => Some(t.cast(DType::I64)),
+                    });
+                    let total = total.unwrap_or_else(|| integer(1, site));
+                    operands.push(rest.fold(total, |total, n| total.floordiv(n)));
+                    Dim::Operand
+                }
+                (Size::Number(n), _, _) => Dim::Known(*n as usize),
+                (Size::Tensor(t), _, _) => match t.0.op {
+                    Op::Literal(value) => Dim::Known(value.to_i64().unwrap_or(0).max(0) as usize),
+                    _ => {
+                        operands.push(t.cast(DType::I64));
+                        Dim::Operand
+                    }
+                },
+            };
+            dims.push(dim);
+        }
+        build(Op::Reshape(dims.into()), operands, site)
+    }
+
+    /// The first `rank - 1` axes kept, all others joined into one; `flatten(1)` is the vector of all elements.
+    #[track_caller]
+    pub fn flatten(&self, rank: usize) -> Tensor {
+        if rank == 0 || rank > self.rank().max(1) {
+            let message = format!("`flatten` of a tensor of rank {} to rank {rank}", self.rank());
+            return mistake(self, message, Location::caller());
+        }
+        let mut sizes: Vec<Size> = (0..rank - 1)
+            .map(|axis| match self.ty().shape[axis] {
+                Extent::Known(n) => Size::from(n),
+                Extent::Unknown => Size::Tensor(self.extent(axis)),
+            })
+            .collect();
+        sizes.push(Size::Number(-1));
+        self.reshape(sizes)
+    }
+
+    /// Repeats the elements to the shape of `like`, aligning axes from the last.
+    #[track_caller]
+    pub fn broadcast_like(&self, like: &Tensor) -> Tensor {
+        let site = Location::caller();
+        if self.rank() > like.rank() {
+            let fault = Diagnostic::new("`broadcast_like` cannot lower the rank")
+                .with("operand", self.ty().to_string(), None)
+                .with("like", like.ty().to_string(), None);
+            return faulty(fault, smallvec![self.clone(), like.clone()], like.ty().clone(), site);
+        }
+        let places: Vec<usize> = (like.rank() - self.rank()..like.rank()).collect();
+        spread(self, &places, like.rank(), Some(like), site)
+    }
+
+    /// The same value everywhere, in the shape of this tensor and with its element type.
+    #[track_caller]
+    pub fn full_like(&self, value: f64) -> Tensor {
+        let site = Location::caller();
+        let literal = build(Op::Literal(Literal::from_f64(value, self.dtype())), smallvec![], site);
+        spread(&literal, &[], self.rank(), Some(self), site)
+    }
+
+    /// Zeros in the shape of this tensor.
+    #[track_caller]
+    pub fn zeros_like(&self) -> Tensor {
+        self.full_like(0.0)
+    }
+
+    /// Ones in the shape of this tensor.
+    #[track_caller]
+    pub fn ones_like(&self) -> Tensor {
+        self.full_like(1.0)
+    }
+
+    /// Elements below `low` become `low`, above `high` become `high`. The gradient passes where the element is not
+    /// outside the closed interval.
+    #[track_caller]
+    pub fn clip(&self, low: impl Into<Tensor>, high: impl Into<Tensor>) -> Tensor {
+        self.maximum(low).minimum(high)
+    }
+
+    /// `max(x, 0)`; the gradient at 0 is 1, as for all ties of `maximum`.
+    #[track_caller]
+    pub fn relu(&self) -> Tensor {
+        self.maximum(0.0)
+    }
+
+    /// `e^x / sum(e^x)` along an axis, shifted by the largest element so that it never overflows.
+    #[track_caller]
+    pub fn softmax(&self, axis: i64) -> Tensor {
+        let exponentials = self.shifted(axis).exp();
+        let total = exponentials.sum_keepdims(axis);
+        exponentials / total
+    }
+
+    /// `log(softmax(x))`, accurate where the softmax underflows.
+    #[track_caller]
+    pub fn log_softmax(&self, axis: i64) -> Tensor {
+        let shifted = self.shifted(axis);
+        let total = shifted.exp().sum_keepdims(axis);
+        shifted - total.log()
+    }
+
+    /// `log(sum(e^x))` along an axis, which goes away.
+    #[track_caller]
+    pub fn logsumexp(&self, axis: i64) -> Tensor {
+        let largest = self.max(axis).stop_gradient();
+        self.shifted(axis).exp().sum(axis).log() + largest
+    }
+
+    /// `log(e^x + e^y)`.
+    #[track_caller]
+    pub fn logaddexp(&self, other: impl Into<Tensor>) -> Tensor {
+        let other = other.into();
+        let largest = self.maximum(&other).stop_gradient();
+        ((self - &largest).exp() + (other - &largest).exp()).log() + largest
+    }
+
+    /// `x` minus its largest element along an axis; the shift cancels in what is made of it, so it carries no gradient.
+    #[track_caller]
+    fn shifted(&self, axis: i64) -> Tensor {
+        let float = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F32) };
+        let largest = float.max_keepdims(axis).stop_gradient();
+        float - largest
+    }
+
+    /// The same value, through which no gradient flows.
+    #[track_caller]
+    pub fn stop_gradient(&self) -> Tensor {
+        build(Op::StopGradient, smallvec![self.clone()], Location::caller())
+    }
+
+    /// Rows of ones and zeros: `1` in column `x[i]` of row `i`, of the given float type.
+    #[track_caller]
+    pub fn one_hot(&self, classes: usize, dtype: DType) -> Tensor {
+        let columns = arange(classes).dimshuffle(&[None, Some(0)]);
+        self.cast(DType::I64).dimshuffle(&[Some(0), None]).eq(columns).cast(dtype)
+    }
+
+    /// Cross entropy of probabilities `self` in (0, 1) against targets, element by element:
+    /// `-(t log p + (1 - t) log(1 - p))`.
+    #[track_caller]
+    pub fn binary_crossentropy(&self, targets: impl Into<Tensor>) -> Tensor {
+        let targets = targets.into();
+        -(&targets * self.log() + (1.0 - &targets) * (1.0 - self).log())
+    }
+
+    /// Cross entropy of the logits `self` against targets, element by element, accurate for logits of any size.
+    #[track_caller]
+    pub fn sigmoid_binary_crossentropy(&self, targets: impl Into<Tensor>) -> Tensor {
+        self.softplus() - self * targets.into()
+    }
+
+    /// Cross entropy of rows of probabilities against targets, one value a row: class numbers (an integer vector) or
+    /// rows of probabilities.
+    #[track_caller]
+    pub fn categorical_crossentropy(&self, targets: impl Into<Tensor>) -> Tensor {
+        let targets = targets.into();
+        if targets.rank() == 1 && targets.dtype().is_int() {
+            -self.log().pick(&targets)
+        } else {
+            -(targets * self.log()).sum(1)
+        }
+    }
+}
+
+/// `reduced` with extents of 1 at the axes that a reduction of a tensor of that rank took away.
+fn keep_axes(reduced: &Tensor, axes: Axes, rank: usize, site: Site) -> Tensor {
+    let places: Vec<usize> = axes.others(rank).collect();
+    spread(reduced, &places, rank, None, site)
+}
+
+/// `i64[n]`: 0, 1, ..., n - 1.
+#[track_caller]
+pub fn arange(n: impl Into<Size>) -> Tensor {
+    let site = Location::caller();
+    match n.into() {
+        Size::Number(n) => build(Op::Iota(Box::new([Dim::Known(n.max(0) as usize)])), smallvec![], site),
+        Size::Tensor(t) => build(Op::Iota(Box::new([Dim::Operand])), smallvec![t.cast(DType::I64)], site),
+    }
+}
+
+/// The same value everywhere, of the given element type and shape.
+#[track_caller]
+pub fn full(value: f64, dtype: DType, shape: &[usize]) -> Tensor {
+    let site = Location::caller();
+    let literal = build(Op::Literal(Literal::from_f64(value, dtype)), smallvec![], site);
+    build(Op::Broadcast { axes: smallvec![], dims: crate::op::known_dims(shape) }, smallvec![literal], site)
+}
+
+/// Tensors one after another along an axis they all have, converted to their common element type.
+#[track_caller]
+pub fn concatenate(tensors: &[Tensor], axis: i64) -> Tensor {
+    let site = Location::caller();
+    let Some(first) = tensors.first() else {
+        return faulty(
+            Diagnostic::new("`concatenate` of nothing"),
+            smallvec![],
+            TensorType::scalar(DType::F32),
+            site,
+        );
+    };
+    let dtype = tensors.iter().map(Tensor::dtype).fold(first.dtype(), DType::promote);
+    match resolve_axis(axis, first.rank()) {
+        Ok(axis) => build(Op::Concat(axis as u8), tensors.iter().map(|t| t.cast(dtype)).collect(), site),
+        Err(message) => mistake(first, format!("`concatenate`: {message}"), site),
+    }
+}
+
+/// Tensors of equal shape side by side along a new axis.
+#[track_caller]
+pub fn stack(tensors: &[Tensor], axis: i64) -> Tensor {
+    let site = Location::caller();
+    let Some(first) = tensors.first() else {
+        return faulty(
+            Diagnostic::new("`stack` of nothing"),
+            smallvec![],
+            TensorType::scalar(DType::F32),
+            site,
+        );
+    };
+    let axis = match resolve_axis(axis, first.rank() + 1) {
+        Ok(axis) => axis,
+        Err(message) => return mistake(first, format!("`stack`: {message}"), site),
+    };
+    let widened: Vec<Tensor> = tensors
+        .iter()
+        .map(|t| {
+            let rank = t.rank() + 1;
+            let places: Vec<usize> = (0..rank).filter(|&a| a != axis.min(rank - 1)).collect();
+            spread(t, &places, rank, None, site)
+        })
+        .collect();
+    concatenate(&widened, axis as i64)
+}

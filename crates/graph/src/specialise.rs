@@ -1,0 +1,357 @@
+//! Making every extent known: a graph for one set of argument shapes.
+//!
+//! After this pass there is no unknown extent, no `Slice`, `SetSlice` or `Extent`, and no extent given by an operand.
+//! Integer scalars are folded where that takes; the bounds `i * n` and `(i + 1) * n` of a minibatch are seen to be `n`
+//! apart whatever `i` is, and become a window with a start computed when run. An extent that depends on the value of
+//! an integer input makes the graph one for that value; [`Unspecialised::Needs`] asks for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use smallvec::SmallVec;
+
+use crate::array::Extents;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::dtype::{DType, Literal};
+use crate::graph::{Graph, NodeId, Operands};
+use crate::infer::resolve_slice;
+use crate::leaf::LeafKind;
+use crate::op::{Bound, Dim, Dims, LeafId, Op, SliceAxis, Start, WindowAxis};
+use crate::scalar::ScalarFn;
+use crate::shape::{Extent, TensorType};
+
+/// What is known of the arguments.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    /// The shapes of the inputs whose declared extents are not all known.
+    pub shapes: BTreeMap<LeafId, Extents>,
+    /// The values of the integer inputs that extents depend on.
+    pub values: BTreeMap<LeafId, i64>,
+}
+
+/// Why a graph could not be made concrete.
+#[derive(Clone, Debug)]
+pub enum Unspecialised {
+    /// Shapes do not fit, or an extent depends on a computed value.
+    Faults(Diagnostics),
+    /// Extents depend on the values of these integer scalar inputs; give them.
+    Needs(Vec<LeafId>),
+}
+
+/// The graph for these arguments.
+pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspecialised> {
+    let mut state = State {
+        known: BTreeMap::new(),
+        affine: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        needs: BTreeSet::new(),
+        faults: Vec::new(),
+    };
+    let mut concrete = graph.rebuilt(|out, from, id, operands| {
+        let new = state.node(out, from, id, operands, arguments);
+        state.note(out, new, arguments);
+        new
+    });
+    concrete.inputs.clone_from(&graph.inputs);
+    state.faults.extend(concrete.faults().iter().cloned());
+    if !state.needs.is_empty() && state.faults.is_empty() {
+        return Err(Unspecialised::Needs(state.needs.into_iter().collect()));
+    }
+    for (leaf, id) in &concrete.updates {
+        let Some(leaf) = concrete.leaf(*leaf) else { continue };
+        if leaf.ty != *concrete.ty(*id) {
+            state.faults.push(
+                Diagnostic::new(format!("the update of {} has another type than the variable", leaf.label()))
+                    .at(concrete.node(*id).site)
+                    .with("expected", leaf.ty.to_string(), leaf.site)
+                    .with("found", concrete.ty(*id).to_string(), concrete.node(*id).site),
+            );
+        }
+    }
+    if state.faults.is_empty() { Ok(concrete) } else { Err(Unspecialised::Faults(Diagnostics(state.faults))) }
+}
+
+/// A sum of integer nodes times factors, plus a constant.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Affine {
+    terms: BTreeMap<NodeId, i64>,
+    constant: i64,
+}
+
+impl Affine {
+    fn plus(&self, other: &Affine, sign: i64) -> Affine {
+        let mut sum = self.clone();
+        sum.constant = sum.constant.wrapping_add(other.constant.wrapping_mul(sign));
+        for (id, factor) in &other.terms {
+            *sum.terms.entry(*id).or_default() += factor * sign;
+        }
+        sum.terms.retain(|_, factor| *factor != 0);
+        sum
+    }
+
+    fn times(&self, factor: i64) -> Affine {
+        let mut product = Affine { constant: self.constant.wrapping_mul(factor), ..Affine::default() };
+        if factor != 0 {
+            product.terms = self.terms.iter().map(|(id, f)| (*id, f.wrapping_mul(factor))).collect();
+        }
+        product
+    }
+}
+
+/// What is known of the integer scalars of the new graph.
+struct State {
+    known: BTreeMap<NodeId, i64>,
+    affine: BTreeMap<NodeId, Affine>,
+    /// The integer inputs a scalar depends on; `None` where it depends on anything else.
+    sources: BTreeMap<NodeId, Option<BTreeSet<LeafId>>>,
+    needs: BTreeSet<LeafId>,
+    faults: Vec<Diagnostic>,
+}
+
+impl State {
+    fn node(
+        &mut self,
+        out: &mut Graph,
+        from: &Graph,
+        id: NodeId,
+        operands: &[NodeId],
+        arguments: &Arguments,
+    ) -> NodeId {
+        let node = from.node(id);
+        let add = |out: &mut Graph, op: Op, operands: &[NodeId]| {
+            let new = out.add(op, operands, node.site);
+            if let (Some(name), false) = (from.name(id), matches!(node.op, Op::Leaf(_))) {
+                out.set_name(new, name.into());
+            }
+            new
+        };
+        match &node.op {
+            Op::Leaf(leaf) => {
+                let Some(leaf) = from.leaf(*leaf) else { return add(out, node.op.clone(), operands) };
+                let shape = arguments.shapes.get(&leaf.id);
+                let ty = match shape {
+                    Some(shape) => TensorType::known(leaf.ty.dtype, shape),
+                    None => leaf.ty.clone(),
+                };
+                out.add_leaf_as(leaf, ty)
+            }
+            Op::Extent(axis) => match out.ty(operands[0]).shape.get(usize::from(*axis)) {
+                Some(Extent::Known(n)) => add(out, Op::Literal(Literal::I64(*n as i64)), &[]),
+                _ => add(out, node.op.clone(), operands),
+            },
+            Op::Iota(dims) => match self.dims(out, dims, operands, node.site) {
+                Some(dims) => add(out, Op::Iota(dims), &[]),
+                None => add(out, node.op.clone(), operands),
+            },
+            Op::Reshape(dims) => match self.dims(out, dims, &operands[1..], node.site) {
+                Some(dims) => add(out, Op::Reshape(dims), &operands[..1]),
+                None => add(out, node.op.clone(), operands),
+            },
+            Op::Broadcast { axes, dims } => match self.dims(out, dims, &operands[1..], node.site) {
+                Some(dims) => add(out, Op::Broadcast { axes: axes.clone(), dims }, &operands[..1]),
+                None => add(out, node.op.clone(), operands),
+            },
+            Op::Slice(axes) => match self.window(out, axes, operands[0], &operands[1..], node.site) {
+                Some((window, starts)) => {
+                    let operands: Operands = [operands[0]].into_iter().chain(starts).collect();
+                    add(out, Op::Window(window), &operands)
+                }
+                None => add(out, node.op.clone(), operands),
+            },
+            Op::SetSlice(axes, write) => match self.window(out, axes, operands[0], &operands[2..], node.site)
+            {
+                Some((window, starts)) => {
+                    let operands: Operands = operands[..2].iter().copied().chain(starts).collect();
+                    add(out, Op::SetWindow(window, *write), &operands)
+                }
+                None => add(out, node.op.clone(), operands),
+            },
+            Op::Literal(_)
+            | Op::Map(_)
+            | Op::Cast(_)
+            | Op::Reduce(..)
+            | Op::ArgMax(_)
+            | Op::Dot
+            | Op::Permute(_)
+            | Op::Window(_)
+            | Op::SetWindow(..)
+            | Op::Concat(_)
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::StopGradient
+            | Op::Grad(_) => out.add_like(from, id, operands),
+        }
+    }
+
+    /// Records what is known of a node that has just been added.
+    fn note(&mut self, out: &Graph, id: NodeId, arguments: &Arguments) {
+        let node = out.node(id);
+        if node.ty.rank() != 0
+            || !node.ty.dtype.is_int() && node.ty.dtype != DType::Bool
+            || self.sources.contains_key(&id)
+        {
+            return;
+        }
+        let known = |o: &NodeId| self.known.get(o).copied();
+        let value = match &node.op {
+            Op::Literal(value) => value.to_i64(),
+            Op::Leaf(leaf) => arguments.values.get(leaf).copied(),
+            Op::Map(f) => {
+                let operands: Option<SmallVec<[Literal; 3]>> = node
+                    .operands
+                    .iter()
+                    .map(|o| Some(Literal::from_i64(known(o)?, out.ty(*o).dtype)))
+                    .collect();
+                operands.and_then(|operands| f.eval(&operands)).and_then(Literal::to_i64)
+            }
+            Op::Cast(dtype) => known(&node.operands[0]).and_then(|v| Literal::I64(v).cast(*dtype).to_i64()),
+            Op::Reshape(_) | Op::Broadcast { .. } | Op::StopGradient => known(&node.operands[0]),
+            _ => None,
+        };
+        if let Some(value) = value {
+            self.known.insert(id, value);
+        }
+        let known = |o: &NodeId| self.known.get(o).copied();
+        let affine = match (value, &node.op) {
+            (Some(value), _) => Affine { constant: value, ..Affine::default() },
+            (None, Op::Map(ScalarFn::Add)) => {
+                self.affine[&node.operands[0]].plus(&self.affine[&node.operands[1]], 1)
+            }
+            (None, Op::Map(ScalarFn::Sub)) => {
+                self.affine[&node.operands[0]].plus(&self.affine[&node.operands[1]], -1)
+            }
+            (None, Op::Map(ScalarFn::Neg)) => self.affine[&node.operands[0]].times(-1),
+            (None, Op::Map(ScalarFn::Mul)) if known(&node.operands[0]).is_some() => {
+                self.affine[&node.operands[1]].times(self.known[&node.operands[0]])
+            }
+            (None, Op::Map(ScalarFn::Mul)) if known(&node.operands[1]).is_some() => {
+                self.affine[&node.operands[0]].times(self.known[&node.operands[1]])
+            }
+            (None, Op::Cast(dtype)) if dtype.is_int() && self.affine.contains_key(&node.operands[0]) => {
+                self.affine[&node.operands[0]].clone()
+            }
+            _ => Affine { terms: BTreeMap::from([(id, 1)]), constant: 0 },
+        };
+        self.affine.insert(id, affine);
+        let sources = match &node.op {
+            Op::Leaf(leaf) => out
+                .leaf(*leaf)
+                .filter(|leaf| matches!(leaf.kind, LeafKind::Input))
+                .map(|leaf| BTreeSet::from([leaf.id])),
+            _ => node.operands.iter().try_fold(BTreeSet::new(), |mut all, o| {
+                all.extend(self.sources.get(o)?.clone()?);
+                Some(all)
+            }),
+        };
+        self.sources.insert(id, if value.is_some() { Some(BTreeSet::new()) } else { sources });
+    }
+
+    /// The value of a scalar that an extent depends on; where it is not known, says what is missing.
+    fn value(&mut self, out: &Graph, id: NodeId, site: Option<crate::diagnostic::Site>) -> Option<i64> {
+        if let Some(value) = self.known.get(&id) {
+            return Some(*value);
+        }
+        match self.sources.get(&id) {
+            Some(Some(sources)) => self.needs.extend(sources.iter().copied()),
+            _ => self.faults.push(
+                Diagnostic::new("an extent depends on a computed value")
+                    .at(site)
+                    .with(
+                        "value",
+                        format!("{} of `{}`", out.ty(id), out.node(id).op.name()),
+                        out.node(id).site,
+                    )
+                    .hint("extents may depend on shapes and on integer inputs; pass the value as an input"),
+            ),
+        }
+        None
+    }
+
+    fn dims(
+        &mut self,
+        out: &Graph,
+        dims: &[Dim],
+        scalars: &[NodeId],
+        site: Option<crate::diagnostic::Site>,
+    ) -> Option<Dims> {
+        let mut scalars = scalars.iter();
+        let mut resolved = Vec::new();
+        let mut complete = true;
+        for dim in dims {
+            match dim {
+                Dim::Known(n) => resolved.push(Dim::Known(*n)),
+                Dim::Operand => match scalars.next().and_then(|id| self.value(out, *id, site)) {
+                    Some(n) if n >= 0 => resolved.push(Dim::Known(n as usize)),
+                    Some(n) => {
+                        self.faults.push(Diagnostic::new(format!("a negative extent {n}")).at(site));
+                        complete = false;
+                    }
+                    None => complete = false,
+                },
+            }
+        }
+        complete.then(|| resolved.into())
+    }
+
+    /// A slice as a window, with the scalars that give starts.
+    fn window(
+        &mut self,
+        out: &mut Graph,
+        axes: &[SliceAxis],
+        x: NodeId,
+        scalars: &[NodeId],
+        site: Option<crate::diagnostic::Site>,
+    ) -> Option<(Box<[WindowAxis]>, Operands)> {
+        let mut scalars = scalars.iter().copied();
+        let mut windows = Vec::new();
+        let mut starts = Operands::new();
+        let mut complete = true;
+        for (axis, slice) in axes.iter().enumerate() {
+            let Extent::Known(extent) = out.ty(x).shape[axis] else { return None };
+            let start = if slice.start == Bound::Operand { scalars.next() } else { None };
+            let stop = if slice.stop == Bound::Operand { scalars.next() } else { None };
+            if let Some(len) = self.fixed_length(start, stop, slice, extent)
+                && let Some(start) = start
+            {
+                windows.push(WindowAxis { start: Start::Operand, len, step: 1 });
+                starts.push(start);
+                continue;
+            }
+            let mut bound = |bound: Bound, operand: Option<NodeId>| match (bound, operand) {
+                (Bound::End, _) => Some(None),
+                (Bound::Known(n), _) => Some(Some(n)),
+                (Bound::Operand, Some(id)) => self.value(out, id, site).map(Some),
+                (Bound::Operand, None) => None,
+            };
+            let (from, to) = (bound(slice.start, start), bound(slice.stop, stop));
+            match (from, to) {
+                (Some(from), Some(to)) => {
+                    let (first, len) = resolve_slice(from, to, slice.step, extent);
+                    windows.push(WindowAxis {
+                        start: Start::Known(first),
+                        len,
+                        step: if len == 0 { 1 } else { slice.step },
+                    });
+                }
+                _ => complete = false,
+            }
+        }
+        complete.then(|| (windows.into(), starts))
+    }
+
+    /// The length of a slice whose start is not known but whose bounds are a fixed distance apart.
+    fn fixed_length(
+        &self,
+        start: Option<NodeId>,
+        stop: Option<NodeId>,
+        slice: &SliceAxis,
+        extent: usize,
+    ) -> Option<usize> {
+        let (start, stop) = (start?, stop?);
+        if slice.step != 1 || self.known.contains_key(&start) {
+            return None;
+        }
+        let distance = self.affine.get(&stop)?.plus(self.affine.get(&start)?, -1);
+        let len = usize::try_from(distance.constant).ok()?;
+        (distance.terms.is_empty() && len <= extent).then_some(len)
+    }
+}
