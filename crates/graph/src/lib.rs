@@ -25,6 +25,7 @@ pub mod shape;
 pub mod specialise;
 pub mod tensor;
 pub mod text;
+pub mod verify;
 
 pub use array::{Array, Element};
 pub use diagnostic::{Diagnostic, Diagnostics, Site};

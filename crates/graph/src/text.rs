@@ -23,9 +23,13 @@ use crate::graph::{Graph, NodeId};
 use crate::leaf::LeafKind;
 use crate::op::{Bound, Dim, Disconnected, LeafId, Op, SliceAxis, Start, WindowAxis};
 
+mod formula;
+mod infix;
 mod lexer;
 mod parse;
 
+pub use formula::{Formula, parse_formula};
+pub use infix::formula;
 pub use parse::parse;
 
 /// Text that is not a graph or a formula: where, and what stood there instead.

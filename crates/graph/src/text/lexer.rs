@@ -61,8 +61,9 @@ fn is_word_character(c: &char) -> bool {
     c.is_alphanumeric() || *c == '_'
 }
 
-/// All tokens of a text, the last one [`Token::End`]. `#` begins a comment.
-fn tokens(text: &str) -> Result<Vec<(Token, Place)>, ParseError> {
+/// All tokens of a text, the last one [`Token::End`]. `#` begins a comment. Where there are no names with `%`, that is
+/// the operator.
+fn tokens(text: &str, names: bool) -> Result<Vec<(Token, Place)>, ParseError> {
     let mut tokens = Vec::new();
     let mut line = 0;
     for row in text.lines() {
@@ -75,7 +76,7 @@ fn tokens(text: &str) -> Result<Vec<(Token, Place)>, ParseError> {
                 continue;
             }
             let place = Place { line, column: at + 1 };
-            let (token, len) = token(&characters[at..]).map_err(|found| ParseError {
+            let (token, len) = token(&characters[at..], names).map_err(|found| ParseError {
                 line,
                 column: at + 1,
                 expected: "a name, a number or an operator".to_string(),
@@ -93,15 +94,15 @@ fn tokens(text: &str) -> Result<Vec<(Token, Place)>, ParseError> {
 }
 
 /// The first token of characters that begin with one, and its length; an error says what was found.
-fn token(rest: &[char]) -> Result<(Token, usize), String> {
+fn token(rest: &[char], names: bool) -> Result<(Token, usize), String> {
     let run = |from: usize, fits: &dyn Fn(&char) -> bool| {
         from + rest[from.min(rest.len())..].iter().take_while(|c| fits(c)).count()
     };
     let text = |from: usize, to: usize| rest[from..to].iter().collect::<String>();
-    if rest[0] == '%' && rest.get(1) == Some(&'"') {
+    if names && rest[0] == '%' && rest.get(1) == Some(&'"') {
         return quoted(rest);
     }
-    if rest[0] == '%' && rest.get(1).is_some_and(|&c| is_name_character(c)) {
+    if names && rest[0] == '%' && rest.get(1).is_some_and(|&c| is_name_character(c)) {
         let end = run(1, &|&c| is_name_character(c));
         let name = text(1, end);
         let number = name.chars().all(|c| c.is_ascii_digit());
@@ -179,8 +180,35 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str) -> Result<Reader<'a>, ParseError> {
-        Ok(Reader { text, tokens: tokens(text)?, at: 0, open: 0 })
+    /// A reader of a graph: names begin with `%`, lines matter.
+    pub(super) fn of_graph(text: &'a str) -> Result<Reader<'a>, ParseError> {
+        Ok(Reader { text, tokens: tokens(text, true)?, at: 0, open: 0 })
+    }
+
+    /// A reader of a formula: `%` is an operator, lines do not matter.
+    pub(super) fn of_formula(text: &'a str) -> Result<Reader<'a>, ParseError> {
+        let mut tokens = tokens(text, false)?;
+        tokens.retain(|(token, _)| *token != Token::Newline);
+        Ok(Reader { text, tokens, at: 0, open: 0 })
+    }
+
+    /// Where reading stands, for [`Reader::return_to`].
+    pub(super) fn position(&self) -> (usize, usize) {
+        (self.at, self.open)
+    }
+
+    /// Goes back to where reading once stood.
+    pub(super) fn return_to(&mut self, (at, open): (usize, usize)) {
+        self.at = at;
+        self.open = open;
+    }
+
+    /// Goes on behind the next token that is that word; stays if there is none.
+    pub(super) fn seek_word(&mut self, word: &str) -> bool {
+        let found =
+            self.tokens[self.at..].iter().position(|(token, _)| matches!(token, Token::Word(w) if w == word));
+        self.at += found.map_or(0, |offset| offset + 1);
+        found.is_some()
     }
 
     fn skip_newlines(&mut self) {

@@ -28,7 +28,7 @@ use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
 /// An error says where the text is no graph or is ill typed, what could stand there and what was found.
 pub fn parse(text: &str) -> Result<Graph, ParseError> {
     let mut parser = Parser {
-        reader: Reader::new(text)?,
+        reader: Reader::of_graph(text)?,
         graph: Graph::new(),
         nodes: BTreeMap::new(),
         leaves: BTreeMap::new(),
