@@ -20,6 +20,7 @@ pub mod interp;
 pub mod leaf;
 pub mod math;
 pub mod op;
+pub mod random;
 pub mod scalar;
 pub mod shape;
 pub mod specialise;
