@@ -88,9 +88,9 @@ struct Point {
 
 /// Moves the control points of a form and bends the whole, then draws splines through them, in the form's own units.
 fn bend(form: &[&[(f32, f32)]], rng: &mut Rng) -> Vec<Vec<Point>> {
-    let jitter = rng.between(0.015, 0.055);
+    let jitter = rng.between(0.012, 0.045);
     // Coefficients of a quadratic deformation about the middle of the form.
-    let warp = [(); 6].map(|()| rng.normal() * 0.10);
+    let warp = [(); 6].map(|()| rng.normal() * 0.085);
     let mut last: Option<((f32, f32), Point)> = None;
     let mut splines = Vec::with_capacity(form.len());
     for stroke in form {
@@ -139,9 +139,9 @@ fn spline(controls: &[Point]) -> Vec<Point> {
 
 /// Slants, turns, scales and shifts the strokes into the image, in pixels.
 fn place(mut strokes: Vec<Vec<Point>>, rng: &mut Rng) -> Vec<Vec<Point>> {
-    let slant = 0.12 + 0.22 * rng.normal();
-    let narrowing = rng.between(0.62, 1.0);
-    let half_tangent = 0.065 * rng.normal();
+    let slant = 0.12 + 0.21 * rng.normal();
+    let narrowing = rng.between(0.66, 1.0);
+    let half_tangent = 0.06 * rng.normal();
     let norm = 1.0 + half_tangent * half_tangent;
     let (cos, sin) = ((1.0 - half_tangent * half_tangent) / norm, 2.0 * half_tangent / norm);
     let (mut low, mut high) = (Point { x: f32::MAX, y: f32::MAX }, Point { x: f32::MIN, y: f32::MIN });
@@ -153,9 +153,9 @@ fn place(mut strokes: Vec<Vec<Point>>, rng: &mut Rng) -> Vec<Vec<Point>> {
     }
     // As in MNIST the longer side fills about 20 of 28 pixels, here with some play in size and place.
     let extent = (high.x - low.x).max(high.y - low.y).max(0.1);
-    let scale = rng.between(15.5, 20.5) / extent;
+    let scale = rng.between(16.0, 20.5) / extent;
     let middle = (IMAGE_SIDE as f32 - 1.0) / 2.0;
-    let (shift_x, shift_y) = (middle + 1.1 * rng.normal(), middle + 1.1 * rng.normal());
+    let (shift_x, shift_y) = (middle + 0.9 * rng.normal(), middle + 0.9 * rng.normal());
     for point in strokes.iter_mut().flatten() {
         point.x = (point.x - (low.x + high.x) / 2.0) * scale + shift_x;
         point.y = (point.y - (low.y + high.y) / 2.0) * scale + shift_y;
