@@ -21,6 +21,23 @@ fn main() {
         let b: Vec<u8> = s.labels().iter().map(|p| *p as u8).collect();
         std::fs::File::create(format!("/tmp/dg_{n}.y")).unwrap().write_all(&b).unwrap();
     }
+    let ep: Vec<log::Epoch> = (1..=73u64)
+        .map(|n| {
+            let d = 1.0 / (1.0 + 0.3 * n as f64);
+            log::Epoch {
+                epoch: n,
+                train_cost: Some(0.26 + 1.3 * d),
+                valid_error: Some(0.07 + 0.2 * d + 0.002 * ((n * 7919 % 13) as f64 / 13.0)),
+                test_error: (n % 3 != 0).then_some(0.072 + 0.2 * d),
+                seconds: 1.0,
+            }
+        })
+        .collect();
+    plot::write_learning_curve("/tmp/curve.png".as_ref(), "logreg on MNIST", &ep, Some(70)).unwrap();
+    let ep: Vec<log::Epoch> =
+        ep.into_iter().take(15).map(|e| log::Epoch { valid_error: None, test_error: None, ..e }).collect();
+    plot::write_learning_curve("/tmp/curve2.png".as_ref(), "rbm on generated digits, seed 1", &ep, None)
+        .unwrap();
     let t = std::time::Instant::now();
     let r = data::Dataset::read("/work/shared/data/mnist/mnist.pkl.gz".as_ref()).unwrap();
     eprintln!("pickle {:?}", t.elapsed());

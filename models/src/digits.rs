@@ -90,7 +90,7 @@ struct Point {
 fn bend(form: &[&[(f32, f32)]], rng: &mut Rng) -> Vec<Vec<Point>> {
     let jitter = rng.between(0.012, 0.045);
     // Coefficients of a quadratic deformation about the middle of the form.
-    let warp = [(); 6].map(|()| rng.normal() * 0.085);
+    let warp = [(); 6].map(|()| rng.normal() * 0.09);
     let mut last: Option<((f32, f32), Point)> = None;
     let mut splines = Vec::with_capacity(form.len());
     for stroke in form {
@@ -155,7 +155,7 @@ fn place(mut strokes: Vec<Vec<Point>>, rng: &mut Rng) -> Vec<Vec<Point>> {
     let extent = (high.x - low.x).max(high.y - low.y).max(0.1);
     let scale = rng.between(16.0, 20.5) / extent;
     let middle = (IMAGE_SIDE as f32 - 1.0) / 2.0;
-    let (shift_x, shift_y) = (middle + 0.9 * rng.normal(), middle + 0.9 * rng.normal());
+    let (shift_x, shift_y) = (middle + 0.95 * rng.normal(), middle + 0.95 * rng.normal());
     for point in strokes.iter_mut().flatten() {
         point.x = (point.x - (low.x + high.x) / 2.0) * scale + shift_x;
         point.y = (point.y - (low.y + high.y) / 2.0) * scale + shift_y;

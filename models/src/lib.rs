@@ -4,5 +4,8 @@ pub mod data;
 pub mod digits;
 pub mod early_stopping;
 pub mod interrupt;
+pub mod log;
 pub mod picture;
+pub mod plot;
+pub mod progress;
 pub mod random_state;
