@@ -236,3 +236,97 @@ impl Tiling {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufReader;
+
+    const TILING: Tiling = Tiling {
+        image_shape: (2, 3),
+        tile_shape: (2, 2),
+        tile_spacing: (1, 2),
+        scale_rows_to_unit_interval: false,
+    };
+
+    /// Three images of 2 x 3 whose values tell image, row and column.
+    fn images() -> Vec<f32> {
+        let value = |i: usize| ((i / 6 + 1) * 36 + (i % 6) * 6) as f32 / 255.0;
+        (0..18).map(|i| value(i) + 0.5 / 255.0).collect()
+    }
+
+    #[test]
+    fn tiles_are_laid_out_as_in_the_tutorial() {
+        // Worked out by hand from out_shape = (image + spacing) * tiles - spacing and the loops of utils.py.
+        let picture = tile_raster_images(&images(), &TILING).unwrap();
+        assert_eq!((picture.height, picture.width, picture.colours), (5, 8, Colours::Grey));
+        #[rustfmt::skip]
+        let expected = [
+             36,  42,  48, 0, 0,  72,  78,  84,
+             54,  60,  66, 0, 0,  90,  96, 102,
+              0,   0,   0, 0, 0,   0,   0,   0,
+            108, 114, 120, 0, 0,   0,   0,   0,
+            126, 132, 138, 0, 0,   0,   0,   0,
+        ];
+        assert_eq!(picture.bytes, expected);
+        // A fifth image has no tile.
+        let many = [images(), images()].concat();
+        assert_eq!(tile_raster_images(&many, &TILING).unwrap().height, 5);
+    }
+
+    #[test]
+    fn rows_are_scaled_by_themselves() {
+        let tiling = Tiling { image_shape: (1, 3), tile_shape: (2, 1), tile_spacing: (0, 0), ..TILING };
+        let tiling = Tiling { scale_rows_to_unit_interval: true, ..tiling };
+        let x = [-4.0, 0.0, 4.0, 7.0, 7.0, 7.0];
+        let (height, width, values) = tile_values(&x, &tiling).unwrap();
+        assert_eq!((height, width), (2, 3));
+        assert_eq!(values, [0.0, 0.5, 1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(tile_raster_images(&x, &tiling).unwrap().bytes, [0, 127, 255, 0, 0, 0]);
+        let odd = [f32::NAN, 1e30, -1e30, f32::INFINITY, 0.5, -1.0];
+        let tiling = Tiling { scale_rows_to_unit_interval: false, ..tiling };
+        assert_eq!(tile_raster_images(&odd, &tiling).unwrap().bytes, [0, 255, 0, 255, 127, 0]);
+    }
+
+    #[test]
+    fn colours_come_from_four_matrices() {
+        let tiling = Tiling { image_shape: (1, 1), tile_shape: (1, 2), tile_spacing: (0, 1), ..TILING };
+        let rgb = tile_colour_images([Some(&[1.0, 0.5]), None, Some(&[0.25, 1.0]), None], &tiling).unwrap();
+        assert_eq!(rgb.colours, Colours::Rgb);
+        assert_eq!(rgb.bytes, [255, 0, 63, 0, 0, 0, 127, 0, 255]);
+        let rgba = tile_colour_images([None, Some(&[1.0, 0.5]), None, Some(&[1.0, 1.0])], &tiling).unwrap();
+        assert_eq!(rgba.bytes, [0, 255, 0, 255, 0, 0, 0, 0, 0, 127, 0, 255]);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_explained() {
+        let error = tile_raster_images(&images()[..7], &TILING).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "picture: values: expected rows of 6 values for images of 2 x 3, found 7 values in all"
+        );
+        for (image_shape, tile_shape) in
+            [((0, 3), (1, 1)), ((1, 1), (0, 0)), ((usize::MAX, 2), (2, 2)), ((1 << 20, 1 << 20), (1, 1))]
+        {
+            let tiling = Tiling { image_shape, tile_shape, ..TILING };
+            assert!(matches!(tile_raster_images(&[], &tiling), Err(PictureError::Extent { .. })));
+        }
+    }
+
+    #[test]
+    fn a_written_picture_reads_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tiles.png");
+        let picture = tile_raster_images(&images(), &TILING).unwrap();
+        picture.write_png(&path).unwrap();
+        let mut reader = png::Decoder::new(BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut bytes).unwrap();
+        assert_eq!((info.width, info.height, info.color_type), (8, 5, png::ColorType::Grayscale));
+        assert_eq!(bytes, picture.bytes);
+        let error = picture.write_png(&directory.path().join("no/tiles.png")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write ") && error.contains("tiles.png"), "{error}");
+        let short = Picture { bytes: vec![0; 3], ..picture };
+        assert!(matches!(short.write_png(&path), Err(PictureError::Write { .. })));
+    }
+}

@@ -159,14 +159,12 @@ fn draw<'a>(
     let legend = |colour: RGBColor| {
         move |(x, y): (i32, i32)| PathElement::new([(x, y), (x + 26, y)], colour.stroke_width(3))
     };
-    let line = |points: &[(f64, f64)], colour: RGBColor| {
-        // A single point is no line: it is drawn as a dot by its size.
-        LineSeries::new(points.to_vec(), colour.stroke_width(2)).point_size(if points.len() < 40 {
-            3
-        } else {
-            0
-        })
-    };
+    let line =
+        |points: &[(f64, f64)], colour: RGBColor| {
+            // A single point is no line: it is drawn as a dot by its size.
+            LineSeries::new(points.to_vec(), colour.filled().stroke_width(2))
+                .point_size(if points.len() < 40 { 3 } else { 0 })
+        };
     if !curves.cost.is_empty() {
         let series = line(&curves.cost, COST);
         let drawn =
