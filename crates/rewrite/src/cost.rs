@@ -165,7 +165,12 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 x.facts.low >= 0.0 && y.facts.high <= 0.0 || x.facts.high <= 0.0 && y.facts.low >= 0.0
             };
             let computed = x.constant.is_none() && y.constant.is_none();
-            i64::from(!x.facts.finite && !y.facts.finite)
+            // Near 0, where it is needed, 1 - cos x is left without digits.
+            let cosine = *f == ScalarFn::Sub
+                && x.constant.is_some_and(|c| c.to_f64() == 1.0)
+                && holds(term.operands[1], &|t| t.op == Op::Map(ScalarFn::Cos));
+            i64::from(cosine)
+                + i64::from(!x.facts.finite && !y.facts.finite)
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
         _ => 0,

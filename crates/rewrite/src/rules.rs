@@ -45,6 +45,10 @@ pub(crate) enum Guard {
     Integer(usize),
     /// A float type.
     Float(usize),
+    /// No float type: neither NaN nor infinities exist.
+    Discrete(usize),
+    /// Between two numbers, or NaN.
+    Bounded(usize),
     /// A constant that divides exactly: a power of two.
     PowerOfTwo(usize),
     /// A constant whose reciprocal is a normal number.
@@ -78,6 +82,8 @@ impl Guard {
             ("number", &[x]) => Guard::Number(x),
             ("integer", &[x]) => Guard::Integer(x),
             ("float", &[x]) => Guard::Float(x),
+            ("discrete", &[x]) => Guard::Discrete(x),
+            ("bounded", &[x]) => Guard::Bounded(x),
             ("power_of_two", &[x]) => Guard::PowerOfTwo(x),
             ("invertible", &[x]) => Guard::Invertible(x),
             ("below", &[x, y]) => Guard::Below(x, y),
@@ -101,6 +107,8 @@ impl Guard {
             Guard::Number(x) => is(x, &|d| d.facts.number),
             Guard::Integer(x) => is(x, &|d| d.facts.integer),
             Guard::Float(x) => is(x, &|d| d.ty.dtype.is_float()),
+            Guard::Discrete(x) => is(x, &|d| !d.ty.dtype.is_float()),
+            Guard::Bounded(x) => is(x, &|d| d.facts.low.is_finite() && d.facts.high.is_finite()),
             Guard::PowerOfTwo(x) => is(x, &|d| {
                 d.constant.is_some_and(|c| {
                     let c = c.to_f64().abs();

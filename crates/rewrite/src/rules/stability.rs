@@ -127,6 +127,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         // A norm whose squares would overflow.
         function("norm", Real, "(sqrt (sum:r (sqr ?x)))", norm),
         function("hypotenuse", Real, "(sqrt (add (sqr ?a) (sqr ?b)))", hypotenuse),
+        fact("scaled_by_largest", Real, "(div ?x (broadcast:b (stop? (switch ?c 1 (max:r (abs ?x))))))", |_| Some(Facts::within(-1.0, 1.0))),
+        fact("scaled_by_larger", Real, "(div ?a (stop? (switch ?c 1 (maximum (abs ?a) (abs ?b)))))", |_| Some(Facts::within(-1.0, 1.0))),
     ]
 }
 
