@@ -12,7 +12,8 @@
 //!
 //! The maximum errors, in units in the last place of the exact result, are measured against float64
 //! references by the tests of this module, on 70 million numbers or more (`HYPATIA_EXHAUSTIVE=61`; 1 takes
-//! all 2^32), those of two arguments on 7 million pairs. Coefficients come from `tests/reference/minimax_coefficients.py`.
+//! all 2^32), those of two arguments on 7 million pairs. Coefficients come from
+//! `tests/reference/minimax_coefficients.py`.
 
 mod error_function;
 mod exponential;
