@@ -221,7 +221,7 @@ pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
 
 /// `log(1 + e^x)`.
 ///
-/// Measured maximum error: 1.52 ULP.
+/// Measured maximum error: 1.53 ULP.
 pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let magnitude = a.abs(x);
     let negative = a.neg(magnitude);
