@@ -76,7 +76,9 @@ fn function_work(f: ScalarFn) -> i64 {
         ScalarFn::FloorDiv | ScalarFn::Mod => 8,
         ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
         ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
-        ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => 25,
+        ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => {
+            25
+        }
         ScalarFn::Atan2 | ScalarFn::Sinh | ScalarFn::Cosh => 30,
         ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh => 30,
         ScalarFn::Softplus | ScalarFn::Log1mexp | ScalarFn::Erf | ScalarFn::Erfc => 35,
@@ -104,7 +106,9 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Permute(_) | Op::Window(_) | Op::Iota(_) | Op::Slice(_) => n.saturating_mul(2),
         Op::Concat(_) | Op::Gather { .. } => n.saturating_mul(4),
         Op::SetWindow(..) | Op::SetSlice(..) => n.saturating_mul(8),
-        Op::Scatter { .. } => n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16)),
+        Op::Scatter { .. } => {
+            n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
+        }
         Op::Grad(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
@@ -122,7 +126,9 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
     let x = operands[0];
     match f {
         ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 => 2 * i64::from(x.facts.high > exp_limit(dtype)),
-        ScalarFn::Sinh | ScalarFn::Cosh => i64::from(x.facts.high > exp_limit(dtype) || x.facts.low < -exp_limit(dtype)),
+        ScalarFn::Sinh | ScalarFn::Cosh => {
+            i64::from(x.facts.high > exp_limit(dtype) || x.facts.low < -exp_limit(dtype))
+        }
         ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 4 * i64::from(x.facts.low < tiny(dtype)),
         ScalarFn::Log1p => 4 * i64::from(x.facts.low <= -0.999),
         ScalarFn::Sqrt => {
@@ -147,7 +153,9 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
             let chosen = |id: Id| {
                 holds(id, &|t| {
                     t.op == Op::Map(ScalarFn::Select)
-                        && t.operands[1..].iter().any(|o| egraph[*o].data.constant.is_some_and(|c| c.to_f64() == 0.0))
+                        && t.operands[1..]
+                            .iter()
+                            .any(|o| egraph[*o].data.constant.is_some_and(|c| c.to_f64() == 0.0))
                 })
             };
             let unsure = i64::from(!x.facts.finite || !y.facts.finite);

@@ -47,7 +47,9 @@ pub(crate) fn extract<'e>(egraph: &'e Egraph<'_>, roots: &[Id], built: &[(Id, Te
             for operand in &mut canonical.operands {
                 *operand = egraph.find(*operand);
             }
-            let found = class.candidates.iter().position(|candidate| candidate.term.op == canonical.op && same_operands(egraph, candidate.term, &canonical));
+            let found = class.candidates.iter().position(|candidate| {
+                candidate.term.op == canonical.op && same_operands(egraph, candidate.term, &canonical)
+            });
             class.built = found.map(|found| (found as u32, order));
         }
     }
@@ -77,7 +79,8 @@ pub(crate) fn extract<'e>(egraph: &'e Egraph<'_>, roots: &[Id], built: &[(Id, Te
 
 /// Equal up to the order of two operands, which the e-graph does not keep for sums and products.
 fn same_operands(egraph: &Egraph<'_>, a: &Term, b: &Term) -> bool {
-    let find = |term: &Term| -> SmallVec<[Id; 4]> { term.operands.iter().map(|id| egraph.find(*id)).collect() };
+    let find =
+        |term: &Term| -> SmallVec<[Id; 4]> { term.operands.iter().map(|id| egraph.find(*id)).collect() };
     let (left, mut right) = (find(a), find(b));
     if left == right {
         return true;

@@ -362,7 +362,9 @@ impl<'e, 'p, 'g> Matcher<'e, 'p, 'g> {
             }
             Pattern::Number(wanted) => {
                 let constant = self.egraph[class].data.constant;
-                if constant.is_some_and(|value| value.to_f64() == Literal::from_f64(*wanted, value.dtype()).to_f64()) {
+                if constant
+                    .is_some_and(|value| value.to_f64() == Literal::from_f64(*wanted, value.dtype()).to_f64())
+                {
                     self.solve(bindings);
                 }
             }
@@ -390,7 +392,8 @@ impl<'e, 'p, 'g> Matcher<'e, 'p, 'g> {
 
     fn match_node(&mut self, pattern: &'p Pattern, term: &'e Term, bindings: &mut Bindings<'e>) {
         let Pattern::Node { head, name, operands, more } = pattern else { return };
-        let fits = if *more { term.operands.len() >= operands.len() } else { term.operands.len() == operands.len() };
+        let fits =
+            if *more { term.operands.len() >= operands.len() } else { term.operands.len() == operands.len() };
         if !fits || !head.matches(&term.op) {
             return;
         }
@@ -520,7 +523,9 @@ fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> O
         Pattern::Computed(f, operands) => {
             let values: Option<Vec<Literal>> = operands
                 .iter()
-                .map(|operand| compute(egraph, operand, bindings).map(|value| Literal::from_f64(value, DType::F64)))
+                .map(|operand| {
+                    compute(egraph, operand, bindings).map(|value| Literal::from_f64(value, DType::F64))
+                })
                 .collect();
             Some(f.eval(&values?)?.to_f64())
         }

@@ -90,7 +90,15 @@ impl<'g> Pass<'g> {
         }
         let strict = options.numerics == Numerics::Strict;
         let facts = graph.nodes().map(|(_, node)| Facts::unknown(node.ty.dtype, strict)).collect();
-        Pass { graph, options, new: graph.emptied(), mapped: vec![None; graph.len()], facts, last_use, barriers }
+        Pass {
+            graph,
+            options,
+            new: graph.emptied(),
+            mapped: vec![None; graph.len()],
+            facts,
+            last_use,
+            barriers,
+        }
     }
 
     fn simplify_part(&mut self, part: &[NodeId], rules: &RuleSet, report: &mut Report) {
@@ -122,7 +130,9 @@ impl<'g> Pass<'g> {
         let places: HashMap<Id, NodeId> =
             extraction.nodes.iter().zip(&made).map(|((class, ..), node)| (*class, *node)).collect();
         for &id in part {
-            if let (Some(name), Some(&node)) = (self.graph.name(id), places.get(&egraph.find(loaded.classes[&id]))) {
+            if let (Some(name), Some(&node)) =
+                (self.graph.name(id), places.get(&egraph.find(loaded.classes[&id])))
+            {
                 self.new.set_name(node, name.into());
             }
         }
@@ -168,7 +178,9 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
             Op::Leaf(_) => leaf_of(id),
             _ if !known => leaf_of(id),
             Op::Slice(_) | Op::SetSlice(..) | Op::Extent(_) => leaf_of(id),
-            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } if dims.contains(&Dim::Operand) => {
+            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. }
+                if dims.contains(&Dim::Operand) =>
+            {
                 leaf_of(id)
             }
             op => op.clone(),

@@ -66,18 +66,66 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("sign_of_positive", Exact, "(sign ?x) => 1 if positive ?x, number ?x"),
         rule("sign_times_abs", Exact, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x"),
         // Constants gather.
-        rule("mul_mul_constant", Rounding, "(mul ?a (mul ?b ?x)) => (mul (! mul ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
-        rule("add_add_constant", Rounding, "(add ?a (add ?b ?x)) => (add (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
-        rule("add_sub_constant", Rounding, "(add ?a (sub ?b ?x)) => (sub (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
-        rule("sub_add_constant", Rounding, "(sub (add ?a ?x) ?b) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
-        rule("sub_from_constants", Rounding, "(sub ?a (add ?b ?x)) => (sub (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
-        rule("sub_sub_constant", Rounding, "(sub ?a (sub ?b ?x)) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
-        rule("mul_div_constant", Rounding, "(div (mul ?a ?x) ?b) => (mul (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
-        rule("div_power_of_two", Exact, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if power_of_two ?c, invertible ?c, variable ?x"),
-        rule("div_constant", Rounding, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, variable ?x"),
-        rule("div_of_div", Rounding, "(div (div ?x ?y) ?c) => (div (mul (! reciprocal ?c) ?x) ?y) if invertible ?c, variable ?x"),
-        rule("constant_over_mul", Rounding, "(div ?a (mul ?b ?x)) => (div (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
-        rule("mul_constant_over", Rounding, "(mul ?a (div ?b ?x)) => (div (! mul ?a ?b) ?x) if constant ?a, constant ?b"),
+        rule(
+            "mul_mul_constant",
+            Rounding,
+            "(mul ?a (mul ?b ?x)) => (mul (! mul ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
+        ),
+        rule(
+            "add_add_constant",
+            Rounding,
+            "(add ?a (add ?b ?x)) => (add (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
+        ),
+        rule(
+            "add_sub_constant",
+            Rounding,
+            "(add ?a (sub ?b ?x)) => (sub (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
+        ),
+        rule(
+            "sub_add_constant",
+            Rounding,
+            "(sub (add ?a ?x) ?b) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
+        ),
+        rule(
+            "sub_from_constants",
+            Rounding,
+            "(sub ?a (add ?b ?x)) => (sub (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
+        ),
+        rule(
+            "sub_sub_constant",
+            Rounding,
+            "(sub ?a (sub ?b ?x)) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
+        ),
+        rule(
+            "mul_div_constant",
+            Rounding,
+            "(div (mul ?a ?x) ?b) => (mul (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b",
+        ),
+        rule(
+            "div_power_of_two",
+            Exact,
+            "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if power_of_two ?c, invertible ?c, variable ?x",
+        ),
+        rule(
+            "div_constant",
+            Rounding,
+            "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, variable ?x",
+        ),
+        rule(
+            "div_of_div",
+            Rounding,
+            "(div (div ?x ?y) ?c) => (div (mul (! reciprocal ?c) ?x) ?y) if invertible ?c, variable ?x",
+        ),
+        rule(
+            "constant_over_mul",
+            Rounding,
+            "(div ?a (mul ?b ?x)) => (div (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b",
+        ),
+        rule(
+            "mul_constant_over",
+            Rounding,
+            "(mul ?a (div ?b ?x)) => (div (! mul ?a ?b) ?x) if constant ?a, constant ?b",
+        ),
         // Products and quotients.
         rule("mul_self", Exact, "(mul ?x ?x) => (sqr ?x)"),
         rule("one_over", Exact, "(div 1 ?x) => (reciprocal ?x)"),
@@ -197,7 +245,8 @@ fn widens(from: DType, to: DType) -> bool {
 /// The inner conversion does not show where it loses nothing.
 fn cast_cast(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Cast(to), Op::Cast(between)) = (found.op("c"), found.op("d")) else { return None };
-    widens(found.data("x").ty.dtype, *between).then(|| Built::node(Op::Cast(*to), Built::Class(found.class("x"))))
+    widens(found.data("x").ty.dtype, *between)
+        .then(|| Built::node(Op::Cast(*to), Built::Class(found.class("x"))))
 }
 
 fn cast_constant(found: &Found<'_, '_>) -> Option<Built> {

@@ -36,14 +36,34 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("unary_of_view", Exact, "(unary:f (view:v ?x)) => (:v (:f ?x))"),
         function("cast_of_view", Exact, "(cast:c (view:v ?x))", cast_of_view),
         function("binary_of_views", Exact, "(binary:f (view:v ?x) (view:v ?y))", binary_of_views),
-        function("binary_of_view_and_constant", Exact, "(binary:f (view:v ?x) ?c) if constant ?c, variable ?x", view_and_constant),
-        function("binary_of_constant_and_view", Exact, "(binary:f ?c (view:v ?x)) if constant ?c, variable ?x", constant_and_view),
+        function(
+            "binary_of_view_and_constant",
+            Exact,
+            "(binary:f (view:v ?x) ?c) if constant ?c, variable ?x",
+            view_and_constant,
+        ),
+        function(
+            "binary_of_constant_and_view",
+            Exact,
+            "(binary:f ?c (view:v ?x)) if constant ?c, variable ?x",
+            constant_and_view,
+        ),
         function("unary_of_concat", Exact, "(unary:f (concat:c ?x ...))", unary_of_concat),
         // Logarithms leave what picks elements.
         function("log_of_window", Exact, "(unary:f (window:v ?x ...))", logarithm_of_part),
         function("log_of_gather", Exact, "(unary:f (gather:v ?x ?i))", logarithm_of_part),
-        function("constant_minus_part", Exact, "(sub ?c (window:v ?x ...)) if constant ?c, variable ?x", constant_minus_part),
-        function("constant_minus_picked", Exact, "(sub ?c (gather:v ?x ?i)) if constant ?c, variable ?x", constant_minus_part),
+        function(
+            "constant_minus_part",
+            Exact,
+            "(sub ?c (window:v ?x ...)) if constant ?c, variable ?x",
+            constant_minus_part,
+        ),
+        function(
+            "constant_minus_picked",
+            Exact,
+            "(sub ?c (gather:v ?x ?i)) if constant ?c, variable ?x",
+            constant_minus_part,
+        ),
         // What picks elements goes below functions.
         function("window_of_unary", Exact, "(window:v (unary:f ?x) ...)", part_of_unary),
         function("gather_of_unary", Exact, "(gather:v (unary:f ?x) ?i)", part_of_unary),
@@ -91,7 +111,8 @@ fn reshape_reshape(found: &Found<'_, '_>) -> Option<Built> {
 }
 
 fn broadcast_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Broadcast { axes: outer, dims }, Op::Broadcast { axes: inner, .. }) = (found.op("b"), found.op("c"))
+    let (Op::Broadcast { axes: outer, dims }, Op::Broadcast { axes: inner, .. }) =
+        (found.op("b"), found.op("c"))
     else {
         return None;
     };
@@ -139,7 +160,10 @@ fn unit_axes(short: &[usize], long: &[usize]) -> Option<SmallVec<[Option<usize>;
     for (axis, &n) in long.iter().enumerate() {
         let left = long.len() - axis;
         let wanted = short.len() - next;
-        if next < short.len() && short[next] == n && (n != 1 || left == wanted || short[next..].iter().any(|&s| s == 1)) {
+        if next < short.len()
+            && short[next] == n
+            && (n != 1 || left == wanted || short[next..].iter().any(|&s| s == 1))
+        {
             places.push(Some(next));
             next += 1;
         } else if n == 1 {
@@ -229,12 +253,16 @@ fn permute_is_reshape(found: &Found<'_, '_>) -> Option<Built> {
 }
 
 fn window_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Window(windows), Op::Broadcast { axes, .. }) = (found.op("w"), found.op("b")) else { return None };
+    let (Op::Window(windows), Op::Broadcast { axes, .. }) = (found.op("w"), found.op("b")) else {
+        return None;
+    };
     let inner = found.extents("x");
     let middle = found.egraph[found.term("w").operands[0]].data.extents();
     let repeated = |own: usize| inner[own] != middle[usize::from(axes[own])];
     let parts: Vec<WindowAxis> = (0..inner.len())
-        .map(|own| if repeated(own) { WindowAxis::whole(inner[own]) } else { windows[usize::from(axes[own])] })
+        .map(
+            |own| if repeated(own) { WindowAxis::whole(inner[own]) } else { windows[usize::from(axes[own])] },
+        )
         .collect();
     let whole = parts.iter().zip(&inner).all(|(part, &n)| *part == WindowAxis::whole(n));
     let operand = if whole { x(found) } else { Built::node(Op::Window(parts.into()), x(found)) };
@@ -280,7 +308,9 @@ fn window_set_window(found: &Found<'_, '_>) -> Option<Built> {
 
 /// Picking rows of equal rows: the rows are equal.
 fn gather_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Gather { batch }, Op::Broadcast { axes, .. }) = (found.op("g"), found.op("b")) else { return None };
+    let (Op::Gather { batch }, Op::Broadcast { axes, .. }) = (found.op("g"), found.op("b")) else {
+        return None;
+    };
     let own = axes.iter().position(|axis| axis == batch);
     let dims = known_dims(&found.result().extents());
     match own {
@@ -394,13 +424,15 @@ fn dot_zero(found: &Found<'_, '_>) -> Option<Built> {
 fn dot_scaled_left(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
     let constant = found.data("c").constant?.to_f64();
-    (found.data("a").constant.is_none()).then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
+    (found.data("a").constant.is_none())
+        .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
 }
 
 fn dot_scaled_right(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
     let constant = found.data("c").constant?.to_f64();
-    (found.data("b").constant.is_none()).then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
+    (found.data("b").constant.is_none())
+        .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
 }
 
 fn writes_whole(found: &Found<'_, '_>) -> Option<Write> {
