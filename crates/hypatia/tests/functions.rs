@@ -18,7 +18,12 @@ fn a_formula_is_computed() {
 fn logistic_regression_learns() {
     let (n, d, c) = (200usize, 5usize, 3usize);
     let data: Vec<f32> = (0..n * d).map(|i| ((i * 7919 % 101) as f32) / 50.0 - 1.0).collect();
-    let labels: Vec<i32> = (0..n).map(|i| { let r = &data[i * d..]; (0..3).max_by(|a, b| (r[*a]).total_cmp(&r[*b])).unwrap() as i32 }).collect();
+    let labels: Vec<i32> = (0..n)
+        .map(|i| {
+            let r = &data[i * d..];
+            (0..3).max_by(|a, b| (r[*a]).total_cmp(&r[*b])).unwrap() as i32
+        })
+        .collect();
     let x = shared("x", Array::new(&[n, d], &data));
     let y = shared("y", Array::vector(&labels));
     let w = shared("w", Array::zeros(DType::F32, &[d, c]));
@@ -33,7 +38,9 @@ fn logistic_regression_learns() {
     for epoch in 0..30 {
         for batch in 0..10i64 {
             let cost = train.call(&[&Array::scalar(batch)]).unwrap().scalar(0);
-            if batch == 0 { costs.push(cost); }
+            if batch == 0 {
+                costs.push(cost);
+            }
         }
         let _ = epoch;
     }
