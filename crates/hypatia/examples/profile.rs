@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (0..n).map(next).collect()
     };
     let rows = 50_000;
-    let pixels: Vec<f32> = random(rows * 784, 2.0).into_iter().map(|x| if x > 1.0 { x - 1.0 } else { 0.0 }).collect();
+    let pixels: Vec<f32> =
+        random(rows * 784, 2.0).into_iter().map(|x| if x > 1.0 { x - 1.0 } else { 0.0 }).collect();
     let labels: Vec<i32> = random(rows, 5.0).into_iter().map(|x| (x + 5.0) as i32 % 10).collect();
     let x = shared("x", Array::new(&[rows, 784], &pixels));
     let y = shared("y", Array::vector(&labels));

@@ -362,12 +362,13 @@ impl Function {
         let (simplified, _) = simplify(&differentiated, options(true));
         let simplification = begin.elapsed();
         let begin = Instant::now();
-        let program = Arc::new(hypatia_codegen::compile(&simplified));
+        let failed = |e: &dyn fmt::Display| Failure::Faults(Diagnostic::new(e.to_string()).into());
+        let program = Arc::new(hypatia_codegen::compile(&simplified).map_err(|e| failed(&e))?);
         let kernels = begin.elapsed();
         let begin = Instant::now();
         let engine = match self.device {
             Device::Cpu => CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone())
-                .map_err(|e| Failure::Faults(Diagnostic::new(e.to_string()).into()))?,
+                .map_err(|e| failed(&e))?,
             Device::OpenCl(_) => return Err(Failure::Faults(Diagnostic::new("OpenCL").into())),
         };
         let times = [simplification, kernels, begin.elapsed()];
