@@ -10,6 +10,8 @@
 //! along the innermost axis of a vectorised kernel keeps [`LANES`] partial results, element `j` joining partial
 //! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
 
+pub mod reference;
+
 use std::fmt;
 
 use hypatia_graph::array::Extents;

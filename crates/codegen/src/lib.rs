@@ -3,3 +3,4 @@
 //! Read the modules in this order. [`kernel`] is the form that back ends see; neither knows the other, nor the graph.
 
 pub mod kernel;
+pub mod opencl;
