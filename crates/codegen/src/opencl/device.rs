@@ -34,7 +34,7 @@ pub(super) struct Device {
     context: Context,
     queue: CommandQueue,
     correct_division: bool,
-    resident: Mutex<BTreeMap<LeafId, Weak<Resident>>>,
+    resident: Mutex<BTreeMap<(LeafId, usize), Weak<Resident>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -118,18 +118,15 @@ impl Device {
         Ok(device)
     }
 
-    /// The copy of a shared variable on this device, made on first use.
+    /// The copy of a shared variable of that size on this device, made on first use.
     pub(super) fn resident(self: &Arc<Device>, leaf: LeafId, bytes: usize) -> Result<Arc<Resident>, String> {
         let mut resident = lock(&self.resident);
         resident.retain(|_, copy| copy.strong_count() > 0);
-        if let Some(copy) = resident.get(&leaf).and_then(Weak::upgrade) {
-            if copy.memory.bytes == bytes {
-                return Ok(copy);
-            }
-            return Err(format!("a shared variable of {bytes} bytes had {} before", copy.memory.bytes));
+        if let Some(copy) = resident.get(&(leaf, bytes)).and_then(Weak::upgrade) {
+            return Ok(copy);
         }
         let copy = Arc::new(Resident { memory: Memory::allocate(self, bytes)?, version: Mutex::new(None) });
-        resident.insert(leaf, Arc::downgrade(&copy));
+        resident.insert((leaf, bytes), Arc::downgrade(&copy));
         Ok(copy)
     }
 

@@ -8,7 +8,8 @@
 
 use std::fmt::Write;
 
-use hypatia_graph::math::{self, Arith};
+use hypatia_graph::math::Arith;
+use hypatia_graph::scalar::Applied;
 use hypatia_graph::{DType, Literal, ScalarFn};
 
 /// A function that kernels call, defined once before them.
@@ -297,68 +298,12 @@ fn float32_function(function: ScalarFn) -> Option<String> {
     let mut text = Text { lines: String::new(), count: 0 };
     let a = &mut text;
     let (x, y) = (Operand::Named("x"), Operand::Named("y"));
-    let result = match function {
-        ScalarFn::Pow => math::pow(a, x, y),
-        ScalarFn::Exp => math::exp(a, x),
-        ScalarFn::Exp2 => math::exp2(a, x),
-        ScalarFn::Expm1 => math::expm1(a, x),
-        ScalarFn::Log => math::log(a, x),
-        ScalarFn::Log2 => math::log2(a, x),
-        ScalarFn::Log10 => math::log10(a, x),
-        ScalarFn::Log1p => math::log1p(a, x),
-        ScalarFn::Log1mexp => math::log1mexp(a, x),
-        ScalarFn::Sin => math::sin(a, x),
-        ScalarFn::Cos => math::cos(a, x),
-        ScalarFn::Tan => math::tan(a, x),
-        ScalarFn::Asin => math::asin(a, x),
-        ScalarFn::Acos => math::acos(a, x),
-        ScalarFn::Atan => math::atan(a, x),
-        ScalarFn::Atan2 => math::atan2(a, x, y),
-        ScalarFn::Sinh => math::sinh(a, x),
-        ScalarFn::Cosh => math::cosh(a, x),
-        ScalarFn::Tanh => math::tanh(a, x),
-        ScalarFn::Asinh => math::asinh(a, x),
-        ScalarFn::Acosh => math::acosh(a, x),
-        ScalarFn::Atanh => math::atanh(a, x),
-        ScalarFn::Sigmoid => math::sigmoid(a, x),
-        ScalarFn::Softplus => math::softplus(a, x),
-        ScalarFn::Erf => math::erf(a, x),
-        ScalarFn::Erfc => math::erfc(a, x),
-        // These are expressions, see `float_expression`, or not defined on floats.
-        ScalarFn::Add
-        | ScalarFn::Sub
-        | ScalarFn::Mul
-        | ScalarFn::Div
-        | ScalarFn::FloorDiv
-        | ScalarFn::Mod
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Sqr
-        | ScalarFn::Sqrt
-        | ScalarFn::Recip
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => return None,
+    let result = match function.apply(a, x, y)? {
+        Applied::Float(result) => result.text("f", float),
+        Applied::Truth(_) => return None,
     };
     let parameters = if function.arity() == 2 { "float x, float y" } else { "float x" };
-    let (name, lines, result) = (helper_name(function, DType::F32), text.lines, result.text("f", float));
+    let (name, lines) = (helper_name(function, DType::F32), text.lines);
     Some(format!("static float {name}({parameters})\n{{\n{lines}    return {result};\n}}\n"))
 }
 

@@ -54,8 +54,8 @@ fn reduce<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::I) {
     (r, a.bits(shifted))
 }
 
-/// `sin(r + quadrant pi/2)` for `|r| <= pi/4`.
-fn sine_of_reduced<A: Arith>(a: &mut A, r: A::F, quadrant: A::I) -> A::F {
+/// `sin(r + quadrant pi/2)` for `|r| <= pi/4`, negated where `sign` has its top bit set.
+fn sine_of_reduced<A: Arith>(a: &mut A, r: A::F, quadrant: A::I, sign: A::I) -> A::F {
     let square = a.mul(r, r);
     let sine = odd_polynomial(a, r, square, &SIN);
     let one = a.f(1.0);
@@ -66,7 +66,8 @@ fn sine_of_reduced<A: Arith>(a: &mut A, r: A::F, quadrant: A::I) -> A::F {
     let zero = a.i(0);
     let is_even = a.i_eq(low, zero);
     let y = a.select(is_even, sine, cosine);
-    let sign = a.shl(quadrant, 30);
+    let half_turn = a.shl(quadrant, 30);
+    let sign = a.i_xor(half_turn, sign);
     let mask = a.i(SIGN);
     let sign = a.i_and(sign, mask);
     let bits = a.bits(y);
@@ -76,8 +77,11 @@ fn sine_of_reduced<A: Arith>(a: &mut A, r: A::F, quadrant: A::I) -> A::F {
 
 /// The sine of an angle in radians.
 pub fn sin<A: Arith>(a: &mut A, x: A::F) -> A::F {
-    let (r, quadrant) = reduce(a, x);
-    sine_of_reduced(a, r, quadrant)
+    // Odd by construction, which keeps the sign of zero.
+    let magnitude = a.abs(x);
+    let (r, quadrant) = reduce(a, magnitude);
+    let sign = a.bits(x);
+    sine_of_reduced(a, r, quadrant, sign)
 }
 
 /// The cosine of an angle in radians.
@@ -85,7 +89,8 @@ pub fn cos<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let (r, quadrant) = reduce(a, x);
     let one = a.i(1);
     let quadrant = a.i_add(quadrant, one);
-    sine_of_reduced(a, r, quadrant)
+    let none = a.i(0);
+    sine_of_reduced(a, r, quadrant, none)
 }
 
 /// The tangent of an angle in radians.
