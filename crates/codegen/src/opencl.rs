@@ -12,6 +12,9 @@ mod emit;
 mod product;
 mod scalar;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 

@@ -14,8 +14,8 @@ use hypatia_graph::op::Write;
 use hypatia_graph::{Array, DType, Literal, ScalarFn};
 
 use super::{
-    Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel, Program,
-    RunError, RuntimeStart, Scale, Store, StoreKind, Value,
+    Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel,
+    Program, RunError, RuntimeStart, Scale, Store, StoreKind, Value,
 };
 
 /// Runs a program: its results, in order. `shared` holds the shared variables in the order of [`Program::shared`];
@@ -23,10 +23,12 @@ use super::{
 pub fn evaluate(program: &Program, inputs: &[&Array], shared: &mut [Array]) -> Result<Vec<Array>, RunError> {
     let mut memory = Memory::new(program, inputs, shared)?;
     for (number, step) in program.steps.iter().enumerate() {
-        if let Some((parameter, argument)) = step.kernel.params().iter().zip(&step.arguments).find(|(param, id)| {
-            let buffer = program.buffers.get(id.index());
-            buffer.is_none_or(|b| b.dtype != param.dtype || b.len() != param.len)
-        }) {
+        if let Some((parameter, argument)) =
+            step.kernel.params().iter().zip(&step.arguments).find(|(param, id)| {
+                let buffer = program.buffers.get(id.index());
+                buffer.is_none_or(|b| b.dtype != param.dtype || b.len() != param.len)
+            })
+        {
             return fault(format!("step {number} passes buffer {} as {parameter:?}", argument.0));
         }
         if step.kernel.params().len() != step.arguments.len() {
@@ -155,8 +157,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn kernel(&mut self, slots: &[Place]) -> Result<(), RunError> {
-        let starts =
-            self.kernel.starts().iter().map(|start| self.start(slots, start)).collect::<Result<Vec<i64>, _>>()?;
+        let starts = self
+            .kernel
+            .starts()
+            .iter()
+            .map(|start| self.start(slots, start))
+            .collect::<Result<Vec<i64>, _>>()?;
         match self.kernel {
             Kernel::Loop(kernel) => self.loops(kernel, slots, &starts),
             Kernel::Product(kernel) => self.product(kernel, slots, &starts),
@@ -185,7 +191,10 @@ impl Run<'_> {
         }
         let size = declared.size();
         if !self.kernel.params()[usize::from(param)].written {
-            return fault(format!("step {} writes parameter {param}, which is not declared written", self.step));
+            return fault(format!(
+                "step {} writes parameter {param}, which is not declared written",
+                self.step
+            ));
         }
         let (bytes, from) = self.memory.at_mut(slot);
         let from = from + position as usize * size;
@@ -263,7 +272,8 @@ impl Run<'_> {
                         partial.value = map(fold.join(), &[partial.value, value])?;
                     }
                     StoreKind::ArgMax => {
-                        let along = (0..rank).find(|axis| kernel.reduced[*axis]).map_or(0, |axis| index[axis]);
+                        let along =
+                            (0..rank).find(|axis| kernel.reduced[*axis]).map_or(0, |axis| index[axis]);
                         let best = &mut partials[result];
                         if best.position < 0 || exceeds(value, best.value) {
                             *best = Partial { value, position: along as i64 };
@@ -295,7 +305,14 @@ impl Run<'_> {
                 for (axis, at) in kept.iter().zip(kept_index) {
                     index[*axis] = *at;
                 }
-                self.finish(store, slots, partials, lanes, number, place(&store.address.position, &index, starts))?;
+                self.finish(
+                    store,
+                    slots,
+                    partials,
+                    lanes,
+                    number,
+                    place(&store.address.position, &index, starts),
+                )?;
                 number += 1;
                 Ok(())
             })?;
@@ -482,7 +499,10 @@ fn integer(value: Literal) -> Result<i64, RunError> {
 }
 
 fn value_of(values: &[Literal], value: Value) -> Result<Literal, RunError> {
-    values.get(value.index()).copied().map_or_else(|| fault(format!("{value} is used before it is there")), Ok)
+    values
+        .get(value.index())
+        .copied()
+        .map_or_else(|| fault(format!("{value} is used before it is there")), Ok)
 }
 
 fn map(function: ScalarFn, operands: &[Literal]) -> Result<Literal, RunError> {

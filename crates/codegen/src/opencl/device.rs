@@ -6,7 +6,7 @@
 //! [`Compiled::launch`], whose text comes from [`super::emit`] and whose program was verified.
 #![allow(unsafe_code, reason = "calls of the OpenCL library")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -210,8 +210,7 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub(super) fn new(device: &Arc<Device>, module: &Module) -> Result<Compiled, String> {
-        let division =
-            if device.correct_division { " -cl-fp32-correctly-rounded-divide-sqrt" } else { "" };
+        let division = if device.correct_division { " -cl-fp32-correctly-rounded-divide-sqrt" } else { "" };
         let options = format!("-cl-std=CL1.2{division}");
         let program = Program::create_and_build_from_source(&device.context, &module.source, &options)
             .map_err(|log| build_error(&log, &module.source))?;
@@ -290,15 +289,21 @@ impl Timer {
 pub(super) fn build_error(log: &str, source: &str) -> String {
     let mut text = format!("OpenCL failed to build a program: {}\n", log.trim());
     let lines: Vec<&str> = source.lines().collect();
-    let mut shown = Vec::new();
-    for message in log.lines().filter(|line| line.contains("error")) {
-        // The common form is `file:line:column: error: ...`; some drivers write `(line)`.
-        let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<usize>().ok());
-        let Some(line) = numbers.into_iter().find(|n| (1..=lines.len()).contains(n)) else { continue };
-        if !shown.contains(&line) {
-            shown.push(line);
-            text.push_str(&format!("{line:6} | {}\n", lines[line - 1]));
+    let faults: BTreeSet<usize> = log.lines().filter(|line| line.contains("error")).filter_map(line_number).collect();
+    for fault in faults {
+        if let Some(line) = fault.checked_sub(1).and_then(|n| lines.get(n)) {
+            text.push_str(&format!("{fault:6} | {line}\n"));
         }
     }
     text
+}
+
+/// The number of the line that a compiler's message speaks of: `file:line:column: ...`.
+fn line_number(message: &str) -> Option<usize> {
+    let parts: Vec<&str> = message.split(':').collect();
+    let pair = parts.windows(2).find_map(|pair| match (pair[0].parse(), pair[1].parse::<usize>()) {
+        (Ok(line), Ok(_)) => Some(line),
+        _ => None,
+    });
+    pair
 }

@@ -174,7 +174,8 @@ pub(super) fn head(params: &[Param], fallible: bool, group: usize) -> String {
     for (n, param) in params.iter().enumerate() {
         let ty = scalar::memory_type(param.dtype);
         let constant = if param.written { "" } else { "const " };
-        let _ = writeln!(text, "    __global {constant}{ty} *p{n} = (__global {constant}{ty} *)(b{n} + o{n});");
+        let _ =
+            writeln!(text, "    __global {constant}{ty} *p{n} = (__global {constant}{ty} *)(b{n} + o{n});");
     }
     text
 }
@@ -240,8 +241,11 @@ struct LoopText<'a> {
 impl LoopText<'_> {
     fn emit(kernel: &LoopKernel, helpers: &mut BTreeSet<Helper>) -> Result<Option<KernelText>, String> {
         let axes: Vec<usize> = (0..kernel.extents.len()).collect();
-        let parallel: Vec<usize> =
-            axes.iter().copied().filter(|axis| !kernel.reduced[*axis] && is_parallel(kernel, *axis)).collect();
+        let parallel: Vec<usize> = axes
+            .iter()
+            .copied()
+            .filter(|axis| !kernel.reduced[*axis] && is_parallel(kernel, *axis))
+            .collect();
         let serial: Vec<usize> = axes.iter().copied().filter(|axis| !parallel.contains(axis)).collect();
         let items: usize = parallel.iter().map(|axis| kernel.extents[*axis]).product();
         if items == 0 && kernel.starts.is_empty() {
@@ -265,7 +269,8 @@ impl LoopText<'_> {
             writer.open(&format!("if (item < {items}) {{"));
         }
         for axis in &serial {
-            let (index, extent, lane) = (writer.index, kernel.extents[*axis], lanes && axis + 1 == axes.len());
+            let (index, extent, lane) =
+                (writer.index, kernel.extents[*axis], lanes && axis + 1 == axes.len());
             let (from, by) = if lane { ("lane", LANES) } else { ("0", 1) };
             writer.open(&format!("for ({index} i{axis} = {from}; i{axis} < {extent}; i{axis} += {by}) {{"));
         }
@@ -303,7 +308,7 @@ impl LoopText<'_> {
     fn decode(&mut self, parallel: &[usize], items: usize, lanes: bool) {
         let index = self.index;
         if lanes {
-            self.line(&format!("const int local = get_local_id(0), lane = local % {LANES};"));
+            self.line(&format!("const int member = get_local_id(0), lane = member % {LANES};"));
             self.line(&format!("const {index} item = get_global_id(0) / {LANES};"));
         } else {
             self.line(&format!("const {index} item = get_global_id(0);"));
@@ -463,22 +468,22 @@ impl LoopText<'_> {
             .filter(|(_, s)| matches!(s.kind, StoreKind::Fold(_) | StoreKind::ArgMax))
             .collect();
         for (n, store) in &folds {
-            self.line(&format!("l{n}[local] = a{n};"));
+            self.line(&format!("l{n}[member] = a{n};"));
             if store.kind == StoreKind::ArgMax {
-                self.line(&format!("r{n}[local] = q{n};"));
+                self.line(&format!("r{n}[member] = q{n};"));
             }
         }
-        self.open(&format!("for (int half = {}; half > 0; half /= 2) {{", LANES / 2));
+        self.open(&format!("for (int apart = {}; apart > 0; apart /= 2) {{", LANES / 2));
         self.line("barrier(CLK_LOCAL_MEM_FENCE);");
-        self.open("if (lane < half) {");
+        self.open("if (lane < apart) {");
         for (n, store) in &folds {
             let dtype = kernel.types[store.value.index()];
-            let (low, high) = (format!("l{n}[local]"), format!("l{n}[local + half]"));
+            let (low, high) = (format!("l{n}[member]"), format!("l{n}[member + apart]"));
             if let StoreKind::Fold(fold) = store.kind {
                 let joined = self.join(fold, dtype, &low, &high)?;
                 self.line(&format!("{low} = {joined};"));
             } else {
-                let (before, after) = (format!("r{n}[local]"), format!("r{n}[local + half]"));
+                let (before, after) = (format!("r{n}[member]"), format!("r{n}[member + apart]"));
                 let (beats, beaten) = (exceeds(dtype, &high, &low), exceeds(dtype, &low, &high));
                 self.line(&format!(
                     "if ({after} >= 0 && ({before} < 0 || ({beats}) || (!({beaten}) && {after} < {before}))) {{"
@@ -493,9 +498,9 @@ impl LoopText<'_> {
         self.open(&format!("if (lane == 0 && item < {items}) {{"));
         for (n, store) in &folds {
             let result = if store.kind == StoreKind::ArgMax {
-                format!("r{n}[local] < 0 ? 0 : r{n}[local]")
+                format!("r{n}[member] < 0 ? 0 : r{n}[member]")
             } else {
-                format!("l{n}[local]")
+                format!("l{n}[member]")
             };
             let position = self.position(&store.address, None);
             self.line(&format!("p{}[{position}] = {result};", store.address.param));

@@ -61,7 +61,7 @@ pub(super) fn emit(kernel: &ProductKernel) -> Result<Option<KernelText>, String>
     let _ = write!(
         text,
         "    __local {sum} left[{DEPTH}][{high} + 1], right[{DEPTH}][{wide} + 1];
-    const {index} local = get_local_id(0), x = local % {columns}, y = local / {columns};
+    const {index} member = get_local_id(0), x = member % {columns}, y = member / {columns};
     const {index} tile = get_group_id(0), batch = tile / {tiles};
     const {index} row = tile / {right} % {down} * {high}, column = tile % {right} * {wide};
     {sum} sums[{across}][{along}];
@@ -90,7 +90,7 @@ pub(super) fn emit(kernel: &ProductKernel) -> Result<Option<KernelText>, String>
         let element = if valid { element(matrix, row, column) } else { "0".to_string() };
         let _ = write!(
             text,
-            "        for ({index} e = local; e < {size}; e += {group}) {{
+            "        for ({index} e = member; e < {size}; e += {group}) {{
             const {index} d = {depth}, s = {across}, t = base + d, o = {origin} + s;
             {name}[d][s] = t < {k} && o < {extent} ? ({sum}){element} : 0;
         }}
