@@ -11,6 +11,7 @@
 //! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
 
 pub mod verify;
+pub mod reference;
 
 use std::fmt;
 

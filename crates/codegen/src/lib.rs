@@ -6,6 +6,7 @@ pub mod accumulate;
 pub mod cpu;
 pub mod kernel;
 pub mod lower;
+pub mod opencl;
 pub mod plan;
 pub mod schedule;
 
