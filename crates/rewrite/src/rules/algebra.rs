@@ -78,6 +78,9 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("div_of_div", Rounding, "(div (div ?x ?y) ?c) => (div (mul (! reciprocal ?c) ?x) ?y) if invertible ?c, variable ?x"),
         rule("constant_over_mul", Rounding, "(div ?a (mul ?b ?x)) => (div (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
         rule("mul_constant_over", Rounding, "(mul ?a (div ?b ?x)) => (div (! mul ?a ?b) ?x) if constant ?a, constant ?b"),
+        rule("common_variable", Real, "(add (mul ?a ?x) (mul ?b ?x)) => (mul (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("common_variable_once", Real, "(add ?x (mul ?a ?x)) => (mul (! add ?a 1) ?x) if constant ?a, float ?a"),
+        rule("common_variable_sub", Real, "(sub (mul ?a ?x) (mul ?b ?x)) => (mul (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
         // Products and quotients.
         rule("mul_self", Exact, "(mul ?x ?x) => (sqr ?x)"),
         rule("one_over", Exact, "(div 1 ?x) => (reciprocal ?x)"),

@@ -113,6 +113,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         fact("quotient_by_own_sum", Real, "(div ?x (broadcast:b (sum:r ?x))) if nonnegative ?x", quotient_by_own_sum),
         // A chosen 0 beside y log y is there for an infinite logarithm.
         rule("xlogy_eq", Real, "(switch (eq ?y 0) 0 (mul ?y ?z)) => (mul ?y ?z) if finite ?z"),
+        rule("xlogy_eq_spread", Real, "(switch (broadcast:b (eq ?y 0)) 0 (mul (broadcast:b ?y) ?z)) => (mul (:b ?y) ?z) if finite ?z"),
         rule("xlogy_ne", Real, "(switch (ne ?y 0) (mul ?y ?z) 0) => (mul ?y ?z) if finite ?z"),
         rule("xlogy_gt", Real, "(switch (gt ?y 0) (mul ?y ?z) 0) => (mul ?y ?z) if finite ?z, nonnegative ?y"),
         // Differences that cancel.
@@ -127,8 +128,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         // A norm whose squares would overflow.
         function("norm", Real, "(sqrt (sum:r (sqr ?x)))", norm),
         function("hypotenuse", Real, "(sqrt (add (sqr ?a) (sqr ?b)))", hypotenuse),
-        fact("scaled_by_largest", Real, "(div ?x (broadcast:b (stop? (switch ?c 1 (max:r (abs ?x))))))", |_| Some(Facts::within(-1.0, 1.0))),
-        fact("scaled_by_larger", Real, "(div ?a (stop? (switch ?c 1 (maximum (abs ?a) (abs ?b)))))", |_| Some(Facts::within(-1.0, 1.0))),
+        fact("scaled_by_largest", Real, "(div ?x (broadcast:b (stop? (switch ?c 1 (max:r (abs ?x))))))", |_| Some(Facts { finite: true, number: true, ..Facts::within(-1.0, 1.0) })),
+        fact("scaled_by_larger", Real, "(div ?a (stop? (switch ?c 1 (maximum (abs ?a) (abs ?b)))))", |_| Some(Facts { finite: true, number: true, ..Facts::within(-1.0, 1.0) })),
     ]
 }
 
