@@ -38,7 +38,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("exp_softplus", Real, "(exp (softplus ?x)) => (add 1 (exp ?x))"),
         rule("exp_neg_softplus", Real, "(exp (neg (softplus ?x))) => (sigmoid (neg ?x))"),
         rule("expm1_softplus", Real, "(expm1 (softplus ?x)) => (exp ?x)"),
-        rule("log_recip", Rounding, "(log (reciprocal ?x)) => (neg (log ?x)) if float ?x"),
+        rule("log_recip", Real, "(log (reciprocal ?x)) => (neg (log ?x)) if float ?x"),
         rule("log_sqrt", Rounding, "(log (sqrt ?x)) => (mul 0.5 (log ?x))"),
         rule("log_sqr_positive", Real, "(log (sqr ?x)) => (mul 2 (log ?x)) if positive ?x"),
         rule("log_sqr", Real, "(log (sqr ?x)) => (mul 2 (log (abs ?x)))"),
@@ -46,7 +46,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("log_product", Real, "(log (mul ?a ?b)) => (add (log ?a) (log ?b)) if positive ?a, positive ?b"),
         rule("log_quotient", Real, "(log (div ?a ?b)) => (sub (log ?a) (log ?b)) if positive ?a, positive ?b"),
         function("log_prod", Real, "(log (prod:r ?x)) if positive ?x", log_prod),
-        rule("log_switch", Rounding, "(log (switch ?c ?a ?b)) => (switch ?c (log ?a) (log ?b))"),
+        rule("log_switch", Exact, "(log (switch ?c ?a ?b)) => (switch ?c (log ?a) (log ?b))"),
         rule("log2_of_exp", Real, "(log2 (exp ?x)) => (mul 1.4426950408889634 ?x)"),
         rule("log10_of_exp", Real, "(log10 (exp ?x)) => (mul 0.4342944819032518 ?x)"),
         // Exponentials of sums.
@@ -123,13 +123,23 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("sqrt_difference_right", Real, "(sub (sqrt ?a) (sqrt ?b)) => (div (sub ?a ?b) (add (sqrt ?a) (sqrt ?b))) if positive ?b"),
         rule("one_minus_cos", Rounding, "(sub 1 (cos ?x)) => (mul 2 (sqr (sin (mul 0.5 ?x))))"),
         rule("one_minus_cos_over_sqr", Real, "(div (sub 1 (cos ?x)) (sqr ?x)) => (mul 0.5 (sqr (div (sin (mul 0.5 ?x)) (mul 0.5 ?x))))"),
-        function("variance", Real, "(sub (mul ?c (sum:r (sqr ?x))) (sqr (mul ?c (sum:r ?x)))) if constant ?c", variance),
+        function("variance", Real, "(sub (mul ?c (sum:r (sqr ?x))) (sqr (mul ?c (sum:r ?x)))) if constant ?c, float ?c", variance),
         function("variance_of_quotients", Real, "(sub (div (sum:r (sqr ?x)) ?c) (sqr (div (sum:r ?x) ?c))) if constant ?c", variance_of_quotients),
         // A norm whose squares would overflow.
         function("norm", Real, "(sqrt (sum:r (sqr ?x)))", norm),
         function("hypotenuse", Real, "(sqrt (add (sqr ?a) (sqr ?b)))", hypotenuse),
-        fact("scaled_by_largest", Real, "(div ?x (broadcast:b (stop? (switch ?c 1 (max:r (abs ?x))))))", |_| Some(Facts { finite: true, number: true, ..Facts::within(-1.0, 1.0) })),
-        fact("scaled_by_larger", Real, "(div ?a (stop? (switch ?c 1 (maximum (abs ?a) (abs ?b)))))", |_| Some(Facts { finite: true, number: true, ..Facts::within(-1.0, 1.0) })),
+        fact(
+            "scaled_by_largest",
+            Real,
+            "(div ?x (broadcast:b (stop? (switch (or (eq (max:r (abs ?x)) 0) (isinf (max:r (abs ?x)))) 1 (max:r (abs ?x))))))",
+            scaled_by_largest,
+        ),
+        fact(
+            "scaled_by_larger",
+            Real,
+            "(div ?a (stop? (switch (or (eq (maximum (abs ?a) (abs ?b)) 0) (isinf (maximum (abs ?a) (abs ?b)))) 1 (maximum (abs ?a) (abs ?b)))))",
+            |_| Some(unit_range()),
+        ),
     ]
 }
 
@@ -373,6 +383,15 @@ fn hypotenuse(found: &Found<'_, '_>) -> Option<Built> {
     let part = |x: Id| Built::map(ScalarFn::Sqr, [Built::map(ScalarFn::Div, [Built::Class(x), m.clone()])]);
     let root = Built::map(ScalarFn::Sqrt, [Built::map(ScalarFn::Add, [part(a), part(b)])]);
     Some(Built::map(ScalarFn::Mul, [m.clone(), root]))
+}
+
+fn unit_range() -> Facts {
+    Facts { finite: true, number: true, ..Facts::within(-1.0, 1.0) }
+}
+
+/// See [`norm`].
+fn scaled_by_largest(found: &Found<'_, '_>) -> Option<Facts> {
+    keeps_places(found, "b", "r", "x").then(unit_range)
 }
 
 /// What to divide by so that the largest becomes 1: nothing where it is 0 or infinite.
