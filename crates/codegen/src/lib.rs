@@ -3,6 +3,7 @@
 //! Read the modules in this order. [`kernel`] is the form that back ends see; neither knows the other, nor the graph.
 
 pub mod accumulate;
+pub mod cpu;
 pub mod kernel;
 pub mod lower;
 pub mod plan;

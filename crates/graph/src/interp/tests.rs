@@ -5,6 +5,7 @@ use crate::leaf::fresh_leaf_id;
 use crate::op::known_dims;
 use crate::shape::Extent;
 use crate::tensor;
+use crate::text::parse;
 
 fn f32s(shape: &[usize], data: &[f32]) -> Array {
     Array::new(shape, data)
@@ -132,4 +133,40 @@ fn what_is_out_of_range_is_said() {
     let huge = Op::Broadcast { axes: smallvec![], dims: known_dims(&[usize::MAX, 2]) };
     assert!(message(&huge, &[&Array::scalar(1.0f32)]).contains("more elements than memory can hold"));
     assert!(message(&Op::Map(ScalarFn::Add), &[&x, &indices]).contains("not defined on these element types"));
+}
+
+/// Whether two arrays have the same type and elements, floats within a relative error; a NaN equals a NaN of any bits.
+fn agrees(found: &Array, expected: &Array, tolerance: f64) -> bool {
+    let same = |position: usize| {
+        let (x, y) = (found.get(position), expected.get(position));
+        let (a, b) = (x.to_f64(), y.to_f64());
+        x == y || a.is_nan() && b.is_nan() || (a - b).abs() <= tolerance * b.abs()
+    };
+    type_of(found) == type_of(expected) && (0..found.len()).all(same)
+}
+
+/// NumPy's values; `reference.txt` is written by `tests/reference/interpreter.py`.
+#[test]
+fn operators_agree_with_numpy() {
+    let text = include_str!("reference.txt");
+    let mut cases = 0;
+    for case in text.split("== ").skip(1) {
+        let (title, lines) = case.split_once('\n').unwrap();
+        let (expected, graph): (Vec<&str>, Vec<&str>) =
+            lines.lines().partition(|line| line.starts_with("= "));
+        let graph = parse(&graph.join("\n")).unwrap_or_else(|e| panic!("{title}\n{e}"));
+        let found = interpret(&graph, &[]).unwrap_or_else(|e| panic!("{title}\n{e}")).outputs;
+        assert_eq!(found.len(), expected.len(), "{title}");
+        let tolerance = if title.ends_with('~') { 4.0 * f64::EPSILON } else { 0.0 };
+        for (position, (found, line)) in found.iter().zip(expected).enumerate() {
+            let expected = parse(&format!("{}\noutput %0", &line[2..])).unwrap();
+            let expected = interpret(&expected, &[]).unwrap().outputs.remove(0);
+            assert!(
+                agrees(found, &expected, tolerance),
+                "{title}, output {position}\nfound    {found:?}\nexpected {expected:?}\n{graph}"
+            );
+        }
+        cases += 1;
+    }
+    assert!(cases > 150, "{cases} cases");
 }

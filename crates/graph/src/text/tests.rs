@@ -8,6 +8,7 @@ use crate::op::{Dims, Fold, Grad, Write};
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, TensorType};
 use crate::tensor;
+use crate::verify::{Stage, verify};
 
 fn reprinted(text: &str) -> String {
     match parse(text) {
@@ -286,7 +287,7 @@ proptest! {
     fn graphs_return_as_they_were(
         leaves in proptest::collection::vec(any_leaf(), 1..5),
         steps in proptest::collection::vec((any_op(), any::<[u32; 6]>(), proptest::option::of("[xyz%\"\\\\]{1,2}")), 0..200),
-        roots in any::<[u32; 3]>(),
+        roots in any::<[u32; 8]>(),
     ) {
         let mut graph = Graph::new();
         for leaf in leaves.into_iter().map(Arc::new) {
@@ -321,6 +322,13 @@ proptest! {
         graph.updates.extend(shared.map(|id| (id, NodeId(roots[0] % graph.len() as u32))));
         let text = graph.to_string();
         prop_assert_eq!(reprinted(&text), text);
+        // Run, they give values of their types, which the interpreter checks, or a message; never a panic.
+        let inputs = graph.inputs.iter().filter_map(|id| graph.leaf(*id)).map(|leaf| {
+            let shape: Vec<usize> = leaf.ty.shape.iter().map(|extent| extent.known().unwrap_or(2)).collect();
+            Array::zeros(leaf.ty.dtype, &shape)
+        });
+        let _ = crate::interp::interpret(&graph, &inputs.collect::<Vec<_>>());
+        let _ = verify(&graph, Stage::Collected);
     }
 
     #[test]
