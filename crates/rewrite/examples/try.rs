@@ -6,6 +6,7 @@ fn main() {
         let g = f.graph().unwrap();
         let (s, r) = hypatia_rewrite::simplify(&g, hypatia_rewrite::Numerics::Real);
         println!("{text}\n   =>  {}", formula(&s, s.outputs[0]));
+        if std::env::var("E").is_ok() { print!("{}", hypatia_rewrite::explain(&g, hypatia_rewrite::Numerics::Real)); }
         if std::env::var("V").is_ok() { println!("{s}\n{r}"); }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
         pass.simplify_part(part, rules, &mut report);
     }
     let simplified = pass.finish();
-    let (folded, count) = fold_constants(&simplified);
+    let (folded, count) = fold_constants(simplified);
     report.folded = count;
     report.nodes_after = folded.len();
     report.time = start.elapsed();
@@ -138,7 +138,8 @@ impl<'g> Pass<'g> {
         self.new.outputs = self.graph.outputs.iter().filter_map(new).collect();
         self.new.updates =
             self.graph.updates.iter().filter_map(|(leaf, id)| Some((*leaf, new(id)?))).collect();
-        self.new.pruned()
+        // A part may have kept what a later one turned out not to need.
+        if self.new.reachable().contains(&false) { self.new.pruned() } else { self.new }
     }
 }
 
