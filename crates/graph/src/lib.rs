@@ -19,6 +19,7 @@ pub mod infer;
 pub mod leaf;
 pub mod math;
 pub mod op;
+pub mod random;
 pub mod scalar;
 pub mod shape;
 pub mod specialise;

@@ -1,0 +1,203 @@
+//! Circular functions and their inverses.
+//!
+//! Arguments are reduced by multiples of pi/2 in three parts (Cody and Waite), exact to the last bits for
+//! arguments up to 10^5, useful up to 4 10^6; beyond, the reduction has no digits left and the results are
+//! merely between -1 and 1 (finite for the tangent).
+
+use super::{Arith, ROUND, SIGN, odd_polynomial, polynomial, with_sign_of};
+
+const TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_PI;
+/// pi/2 in three parts. The first two are rounded toward zero, so that all are positive: then the reduction
+/// keeps the sign of zero.
+const HALF_PI: [f32; 3] = [1.570_796_3, 7.549_789_4e-8, 5.390_303e-15];
+/// pi/2 and the remainder of its float32 value.
+const HALF_PI_HIGH: f32 = std::f32::consts::FRAC_PI_2;
+const HALF_PI_LOW: f32 = -4.371_139e-8;
+/// `(sin r - r) / r^3` in `r^2`.
+const SIN: [f32; 3] = [-1.9507896e-4, 8.332106e-3, -1.6666654e-1];
+/// `(cos r - 1) / r^2` in `r^2`.
+const COS: [f32; 4] = [2.4432107e-5, -1.3887308e-3, 4.1666646e-2, -0.5];
+/// `(tan r - r) / r^3` in `r^2`.
+const TAN: [f32; 6] = [9.424244e-3, 3.0558307e-3, 2.4468992e-2, 5.3400766e-2, 1.333892e-1, 3.3333153e-1];
+/// `(atan x - x) / x^3` in `x^2` on [0, 1].
+const ATAN: [f32; 9] = [
+    -1.7875299e-3,
+    1.0887304e-2,
+    -3.1126933e-2,
+    5.790651e-2,
+    -8.4004745e-2,
+    1.0951175e-1,
+    -1.4264052e-1,
+    1.9998531e-1,
+    -3.33333e-1,
+];
+/// `(asin x - x) / x^3` in `x^2` on [0, 1/2].
+const ASIN: [f32; 5] = [4.2158306e-2, 2.4184778e-2, 4.546915e-2, 7.4953094e-2, 1.6666752e-1];
+
+/// `x` less the nearest multiple of pi/2, and that multiple in the two lowest bits.
+fn reduce<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::I) {
+    let two_over_pi = a.f(TWO_OVER_PI);
+    let round = a.f(ROUND);
+    let shifted = a.fma(x, two_over_pi, round);
+    let n = a.sub(shifted, round);
+    let mut r = x;
+    for part in HALF_PI {
+        let part = a.f(-part);
+        r = a.fma(n, part, r);
+    }
+    // Out of range, where the remainder means nothing, it is at least small. NaN passes.
+    let one = a.f(1.0);
+    let zero = a.f(0.0);
+    let magnitude = a.abs(r);
+    let is_lost = a.lt(one, magnitude);
+    let r = a.select(is_lost, zero, r);
+    (r, a.bits(shifted))
+}
+
+/// `sin(r + quadrant pi/2)` for `|r| <= pi/4`.
+fn sine_of_reduced<A: Arith>(a: &mut A, r: A::F, quadrant: A::I) -> A::F {
+    let square = a.mul(r, r);
+    let sine = odd_polynomial(a, r, square, &SIN);
+    let one = a.f(1.0);
+    let cosine = polynomial(a, square, &COS);
+    let cosine = a.fma(cosine, square, one);
+    let low = a.i(1);
+    let low = a.i_and(quadrant, low);
+    let zero = a.i(0);
+    let is_even = a.i_eq(low, zero);
+    let y = a.select(is_even, sine, cosine);
+    let sign = a.shl(quadrant, 30);
+    let mask = a.i(SIGN);
+    let sign = a.i_and(sign, mask);
+    let bits = a.bits(y);
+    let bits = a.i_xor(bits, sign);
+    a.from_bits(bits)
+}
+
+/// The sine of an angle in radians.
+pub fn sin<A: Arith>(a: &mut A, x: A::F) -> A::F {
+    let (r, quadrant) = reduce(a, x);
+    sine_of_reduced(a, r, quadrant)
+}
+
+/// The cosine of an angle in radians.
+pub fn cos<A: Arith>(a: &mut A, x: A::F) -> A::F {
+    let (r, quadrant) = reduce(a, x);
+    let one = a.i(1);
+    let quadrant = a.i_add(quadrant, one);
+    sine_of_reduced(a, r, quadrant)
+}
+
+/// The tangent of an angle in radians.
+pub fn tan<A: Arith>(a: &mut A, x: A::F) -> A::F {
+    let (r, quadrant) = reduce(a, x);
+    let square = a.mul(r, r);
+    let tangent = odd_polynomial(a, r, square, &TAN);
+    let minus_one = a.f(-1.0);
+    let inverse = a.div(minus_one, tangent);
+    let one = a.i(1);
+    let low = a.i_and(quadrant, one);
+    let is_odd = a.i_eq(low, one);
+    a.select(is_odd, inverse, tangent)
+}
+
+/// `z` and the square from which `asin |x|` is `p = z + z^3 P(z^2)`, or `pi/2 - 2 p` where the mask.
+fn arcsine<A: Arith>(a: &mut A, magnitude: A::F) -> (A::F, A::M) {
+    let half = a.f(0.5);
+    let minus_half = a.f(-0.5);
+    let is_large = a.lt(half, magnitude);
+    let square = a.mul(magnitude, magnitude);
+    let complement = a.fma(magnitude, minus_half, half);
+    let square = a.select(is_large, complement, square);
+    let root = a.sqrt(complement);
+    let z = a.select(is_large, root, magnitude);
+    (odd_polynomial(a, z, square, &ASIN), is_large)
+}
+
+/// The arc sine, in [-pi/2, pi/2]; NaN outside [-1, 1].
+pub fn asin<A: Arith>(a: &mut A, x: A::F) -> A::F {
+    let t = a.abs(x);
+    let (p, is_large) = arcsine(a, t);
+    let minus_two = a.f(-2.0);
+    let low = a.f(HALF_PI_LOW);
+    let high = a.f(HALF_PI_HIGH);
+    let y = a.fma(p, minus_two, low);
+    let y = a.add(y, high);
+    let y = a.select(is_large, y, p);
+    with_sign_of(a, y, x)
+}
+
+/// The arc cosine, in [0, pi]; NaN outside [-1, 1].
+pub fn acos<A: Arith>(a: &mut A, x: A::F) -> A::F {
+    let t = a.abs(x);
+    let (p, is_large) = arcsine(a, t);
+    let zero = a.f(0.0);
+    let is_negative = a.lt(x, zero);
+    // Small: pi/2 - asin x. Large: 2 p, or pi - 2 p for negative x.
+    let minus = a.neg(p);
+    let signed = a.select(is_negative, p, minus);
+    let low = a.f(HALF_PI_LOW);
+    let high = a.f(HALF_PI_HIGH);
+    let small = a.add(signed, low);
+    let small = a.add(small, high);
+    let double = a.add(p, p);
+    let pi_low = a.f(2.0 * HALF_PI_LOW);
+    let pi_high = a.f(2.0 * HALF_PI_HIGH);
+    let far = a.sub(pi_low, double);
+    let far = a.add(far, pi_high);
+    let large = a.select(is_negative, far, double);
+    a.select(is_large, large, small)
+}
+
+/// The arc tangent, in [-pi/2, pi/2].
+pub fn atan<A: Arith>(a: &mut A, x: A::F) -> A::F {
+    let t = a.abs(x);
+    let one = a.f(1.0);
+    let is_large = a.lt(one, t);
+    let inverse = a.div(one, t);
+    let z = a.select(is_large, inverse, t);
+    let square = a.mul(z, z);
+    let p = odd_polynomial(a, z, square, &ATAN);
+    let low = a.f(HALF_PI_LOW);
+    let high = a.f(HALF_PI_HIGH);
+    let y = a.sub(low, p);
+    let y = a.add(y, high);
+    let y = a.select(is_large, y, p);
+    with_sign_of(a, y, x)
+}
+
+/// The angle of the point (`x`, `y`), in [-pi, pi], with the conventions of IEEE 754 for signed zeros and
+/// infinities.
+pub fn atan2<A: Arith>(a: &mut A, y: A::F, x: A::F) -> A::F {
+    let t = a.abs(x);
+    let u = a.abs(y);
+    let zero = a.f(0.0);
+    let one = a.f(1.0);
+    let is_steep = a.lt(t, u);
+    let numerator = a.select(is_steep, t, u);
+    let denominator = a.select(is_steep, u, t);
+    let quotient = a.div(numerator, denominator);
+    // Neither 0 / 0 nor infinity / infinity is a NaN here.
+    let is_zero = a.eq(numerator, zero);
+    let equal = a.select(is_zero, zero, one);
+    let is_equal = a.eq(t, u);
+    let z = a.select(is_equal, equal, quotient);
+    let square = a.mul(z, z);
+    let p = odd_polynomial(a, z, square, &ATAN);
+    // From the axis nearest the point: 0, pi/2 or pi, plus or minus p.
+    let x_bits = a.bits(x);
+    let no_bits = a.i(0);
+    let is_left = a.i_lt(x_bits, no_bits);
+    let half_pi = a.f(HALF_PI_HIGH);
+    let pi = a.f(2.0 * HALF_PI_HIGH);
+    let minus = a.neg(p);
+    let steep = a.select(is_left, p, minus);
+    let flat = a.select(is_left, minus, p);
+    let signed = a.select(is_steep, steep, flat);
+    let axis = a.select(is_left, pi, zero);
+    let axis = a.select(is_steep, half_pi, axis);
+    let low = a.f(HALF_PI_LOW / HALF_PI_HIGH);
+    let angle = a.fma(axis, low, signed);
+    let angle = a.add(angle, axis);
+    with_sign_of(a, angle, y)
+}
