@@ -2,4 +2,5 @@
 //!
 //! Read the modules in this order. [`kernel`] is the form that back ends see; neither knows the other, nor the graph.
 
+pub mod cpu;
 pub mod kernel;

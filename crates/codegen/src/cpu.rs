@@ -1,0 +1,3 @@
+//! The CPU back end: loop kernels as machine code.
+
+pub mod avx512;
