@@ -65,6 +65,8 @@ pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
         return None;
     }
     match normalise(kernel)? {
+        // The starts are checked even if nothing is written.
+        Normal::Empty if !kernel.starts.is_empty() => None,
         Normal::Empty => {
             let mut asm = Assembler::default();
             asm.return_at_once();
@@ -107,8 +109,7 @@ impl<'a> Emitter<'a> {
         let (buffers, error) = (frame.scalar(), frame.scalar());
         let (begin, end) = (frame.scalar(), frame.scalar());
         let mut registers = PLACES.into_iter();
-        let mut place =
-            || registers.next().map_or_else(|| Place::Stack(frame.scalar()), Place::Register);
+        let mut place = || registers.next().map_or_else(|| Place::Stack(frame.scalar()), Place::Register);
         let mut pointers: Vec<Place> = strip.groups.iter().map(|_| place()).collect();
         let counters: Vec<Place> = nest.loops.iter().rev().map(|_| place()).rev().collect();
         pointers.shrink_to_fit();
@@ -389,7 +390,11 @@ impl<'a> Emitter<'a> {
 
     fn strip_loop(&mut self) {
         let description = &self.nest.loops[self.nest.strip];
-        if description.given.is_some() { self.strips_of_range() } else { self.strips_of_extent(description.extent) }
+        if description.given.is_some() {
+            self.strips_of_range()
+        } else {
+            self.strips_of_extent(description.extent)
+        }
     }
 
     fn strips_of_range(&mut self) {

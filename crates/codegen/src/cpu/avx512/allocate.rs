@@ -10,7 +10,9 @@
 //! its own is pinned or has a home on the stack.
 
 use super::encode::*;
-use super::strip::{Access, Accumulator, Checked, Class, Constant, Element, Id, Join, Narrowing, Node, Strip};
+use super::strip::{
+    Access, Accumulator, Checked, Class, Constant, Element, Id, Join, Narrowing, Node, Strip,
+};
 
 /// The mask of the lanes that exist, in strips that are not whole.
 pub(super) const TAIL: u8 = 1;
@@ -42,7 +44,7 @@ impl From<Place> for Operand {
 }
 
 /// The stack frame: scalars first, vectors from [`Frame::VECTORS`] on.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Frame {
     scalars: i32,
     vectors: i32,
@@ -67,7 +69,11 @@ impl Frame {
 
     /// The bytes to reserve, a multiple of 64; `None` if too many.
     pub(super) fn bytes(&self) -> Option<i32> {
-        let bytes = if self.most_vectors == 0 { (self.scalars + 63) & !63 } else { Frame::VECTORS + self.most_vectors };
+        let bytes = if self.most_vectors == 0 {
+            (self.scalars + 63) & !63
+        } else {
+            Frame::VECTORS + self.most_vectors
+        };
         (self.scalars <= Frame::VECTORS && bytes <= Frame::LIMIT).then_some(bytes)
     }
 }
@@ -249,14 +255,7 @@ impl Function<'_> {
             Element::Quad => {
                 self.asm.vector(VPMOVSXDQ, vector, 0, Operand::Register(source), Masking::All, None);
                 self.asm.vector(VMOVDQU64_STORE, vector, 0, memory, masking, None);
-                self.asm.vector(
-                    VEXTRACTI64X4,
-                    source,
-                    0,
-                    Operand::Register(vector),
-                    Masking::All,
-                    Some(1),
-                );
+                self.asm.vector(VEXTRACTI64X4, source, 0, Operand::Register(vector), Masking::All, Some(1));
                 self.asm.vector(VPMOVSXDQ, vector, 0, Operand::Register(vector), Masking::All, None);
                 let masking = self.upper_tail(mask, masked, Masking::Merge);
                 self.asm.vector(VMOVDQU64_STORE, vector, 0, memory.plus(64), masking, None);
@@ -295,14 +294,7 @@ impl Function<'_> {
                 self.asm.vector(VCMPPS.of_length(length), mask, value, last, Masking::All, Some(unordered));
                 let old = Operand::Register(accumulator);
                 self.asm.vector(form.of_length(length), accumulator, value, old, Masking::All, None);
-                self.asm.vector(
-                    VMOVAPS.of_length(length),
-                    accumulator,
-                    0,
-                    last,
-                    Masking::Merge(mask),
-                    None,
-                );
+                self.asm.vector(VMOVAPS.of_length(length), accumulator, 0, last, Masking::Merge(mask), None);
             }
         }
     }
@@ -485,11 +477,8 @@ impl Block<'_, '_> {
         if is_stored || is_done || matches!(node, Node::Constant(_)) {
             return;
         }
-        let offset = if class == Class::Mask {
-            self.function.frame.scalar()
-        } else {
-            self.function.frame.vector()
-        };
+        let offset =
+            if class == Class::Mask { self.function.frame.scalar() } else { self.function.frame.vector() };
         self.slot[key] = Some(offset);
         self.store_slot(register, class, offset);
     }

@@ -68,14 +68,10 @@ pub(super) fn normalise(kernel: &LoopKernel) -> Option<Normal> {
     if kernel.extents.contains(&0) {
         drop_body(&mut kernel);
     }
-    // The lane of an element is its innermost index, so an innermost reduced axis stays even if its extent is 1.
     let mut axis = kernel.extents.len();
     while axis > 0 {
         axis -= 1;
-        let is_lanes = kernel.reduced[axis]
-            && axis + 1 == kernel.extents.len()
-            && kernel.reduced.iter().filter(|reduced| **reduced).count() > 1;
-        if kernel.extents[axis] == 1 && !is_lanes {
+        if kernel.extents[axis] == 1 && !decides_lanes(&kernel, axis) {
             given = given.filter(|_| axis > 0);
             remove_axis(&mut kernel, axis);
         }
@@ -99,6 +95,14 @@ pub(super) fn normalise(kernel: &LoopKernel) -> Option<Normal> {
     }
     let nest = order(&kernel, given)?;
     Some(Normal::Loops(kernel, nest))
+}
+
+/// Whether the elements of folds would join other partial results without this axis: the innermost axis decides whether
+/// there are several, and which one an element joins.
+fn decides_lanes(kernel: &LoopKernel, axis: usize) -> bool {
+    let is_last = axis + 1 == kernel.extents.len();
+    let (last, others) = (kernel.reduced[axis], &kernel.reduced[..axis]);
+    is_last && others.contains(&true) && (last || others.last() == Some(&true))
 }
 
 fn order(kernel: &LoopKernel, given: Option<i64>) -> Option<Nest> {

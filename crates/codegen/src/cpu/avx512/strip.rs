@@ -891,10 +891,9 @@ impl Recorder<'_> {
         let (id, range) = match function {
             ScalarFn::Add => (self.i_add(x, y), (of_x.0 + of_y.0, of_x.1 + of_y.1)),
             ScalarFn::Sub => (self.i_sub(x, y), (of_x.0 - of_y.1, of_x.1 - of_y.0)),
-            ScalarFn::Mul => (
-                self.commutative(VPMULLD, x, y),
-                (products.into_iter().min()?, products.into_iter().max()?),
-            ),
+            ScalarFn::Mul => {
+                (self.commutative(VPMULLD, x, y), (products.into_iter().min()?, products.into_iter().max()?))
+            }
             ScalarFn::Max => (self.commutative(VPMAXSD, x, y), (of_x.0.max(of_y.0), of_x.1.max(of_y.1))),
             ScalarFn::Min => (self.commutative(VPMINSD, x, y), (of_x.0.min(of_y.0), of_x.1.min(of_y.1))),
             ScalarFn::Neg => (self.i_sub(zero, x), (-of_x.1, -of_x.0)),
@@ -1078,11 +1077,8 @@ impl Recorder<'_> {
                 if (0..kernel.extents.len()).any(reduced) {
                     return None;
                 }
-                let access = if self.nest.folds_lanes() {
-                    access
-                } else {
-                    self.writable(access, element, single)?
-                };
+                let access =
+                    if self.nest.folds_lanes() { access } else { self.writable(access, element, single)? };
                 self.fold(kernel, *fold, value, element, access)?;
             }
             StoreKind::ArgMax | StoreKind::At { .. } => return None,
