@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hypatia_codegen::cpu::call::CpuProgram;
 use hypatia_codegen::cpu::features::{Features, InstructionSet};
 use hypatia_codegen::cpu::pool::Pool;
+use hypatia_codegen::kernel::Program;
+use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::differentiate::differentiate;
 use hypatia_graph::interp::{Evaluation, interpret};
-use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::leaf::{LeafKind, SharedCell};
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::verify::{Stage, verify};
-use hypatia_graph::{Array, Graph};
+use hypatia_graph::{Array, Graph, LeafId};
 use hypatia_rewrite::{Numerics, Options, simplify};
 
 /// A way to run a graph.
@@ -34,6 +36,11 @@ pub enum Engine {
         limit: InstructionSet,
         /// Threads of a call.
         threads: usize,
+    },
+    /// The first OpenCL device.
+    OpenCl {
+        /// The policy under which the graph is rewritten; none leaves it as it is.
+        rewriting: Option<Numerics>,
     },
 }
 
@@ -67,10 +74,30 @@ impl Engine {
         ]
     }
 
+    /// The OpenCL device, as written and rewritten; empty, and says so, where there is none.
+    pub fn opencl() -> Vec<Engine> {
+        match hypatia_codegen::opencl::devices() {
+            Ok(devices) if !devices.is_empty() => vec![
+                Engine::OpenCl { rewriting: None },
+                Engine::OpenCl { rewriting: Some(Numerics::Real) },
+            ],
+            Ok(_) => {
+                eprintln!("skipped: OpenCL has no device");
+                Vec::new()
+            }
+            Err(reason) => {
+                eprintln!("skipped: {reason}");
+                Vec::new()
+            }
+        }
+    }
+
     /// Under which policy the formula is rewritten.
     pub fn numerics(self) -> Option<Numerics> {
         match self {
-            Engine::Interpreter { rewriting } | Engine::Cpu { rewriting, .. } => rewriting,
+            Engine::Interpreter { rewriting }
+            | Engine::Cpu { rewriting, .. }
+            | Engine::OpenCl { rewriting } => rewriting,
         }
     }
 
@@ -78,10 +105,18 @@ impl Engine {
     /// functions are defined with, and the portable kernels of a processor without it multiply and add.
     pub fn is_exact(self) -> bool {
         match self {
-            Engine::Interpreter { rewriting } => rewriting.is_none(),
+            Engine::Interpreter { rewriting } | Engine::OpenCl { rewriting } => rewriting.is_none(),
             Engine::Cpu { rewriting, limit, .. } => {
                 rewriting.is_none() && Features::detect().restricted_to(limit).fused_multiply_add()
             }
+        }
+    }
+
+    /// Whether products are rounded before they are added, where functions of `f32` are defined with fused multiply-add.
+    pub fn lacks_fused_multiply_add(self) -> bool {
+        match self {
+            Engine::Interpreter { .. } | Engine::OpenCl { .. } => false,
+            Engine::Cpu { limit, .. } => !Features::detect().restricted_to(limit).fused_multiply_add(),
         }
     }
 
@@ -95,6 +130,7 @@ impl Engine {
         match self {
             Engine::Interpreter { .. } => interpret(&prepared, inputs).map_err(|e| e.to_string()),
             Engine::Cpu { limit, threads, .. } => run_on_cpu(&prepared, inputs, limit, threads),
+            Engine::OpenCl { .. } => run_on_opencl(&prepared, inputs),
         }
     }
 }
@@ -108,6 +144,7 @@ impl fmt::Display for Engine {
         };
         match self {
             Engine::Interpreter { .. } => write!(f, "interpreter, {rewriting}"),
+            Engine::OpenCl { .. } => write!(f, "opencl, {rewriting}"),
             Engine::Cpu { limit, threads, .. } => write!(f, "cpu, {limit}, {threads} threads, {rewriting}"),
         }
     }
@@ -170,24 +207,28 @@ fn pool(threads: usize) -> Arc<Pool> {
     pools.entry(threads).or_insert_with(|| Arc::new(Pool::new(threads))).clone()
 }
 
+/// The shared variables of a program, in its order.
+fn shared_cells(graph: &Graph, program: &Program) -> Result<Vec<Arc<SharedCell>>, String> {
+    let cell = |id: &LeafId| match graph.leaf(*id).map(|leaf| &leaf.kind) {
+        Some(LeafKind::Shared(cell)) => Ok(cell.clone()),
+        Some(LeafKind::Input | LeafKind::Constant(_)) | None => {
+            Err(format!("the program's shared variable {id:?} is none of the graph's"))
+        }
+    };
+    program.shared.iter().map(cell).collect()
+}
+
 fn run_on_cpu(
     graph: &Graph,
     inputs: &[Array],
     limit: InstructionSet,
     threads: usize,
 ) -> Result<Evaluation, String> {
-    let program = Arc::new(hypatia_codegen::compile(graph));
+    let program = Arc::new(hypatia_codegen::compile(graph).map_err(|e| format!("{e}\n{graph}"))?);
     let features = Features::detect().restricted_to(limit);
     let mut cpu = CpuProgram::new(program.clone(), &features, pool(threads)).map_err(|e| e.to_string())?;
-    let mut shared = Vec::new();
-    for id in &program.shared {
-        match graph.leaf(*id).map(|leaf| &leaf.kind) {
-            Some(LeafKind::Shared(cell)) => shared.push(cell.lock().host.clone()),
-            Some(LeafKind::Input | LeafKind::Constant(_)) | None => {
-                return Err(format!("the program's shared variable {id:?} is none of the graph's"));
-            }
-        }
-    }
+    let mut shared: Vec<Array> =
+        shared_cells(graph, &program)?.iter().map(|cell| cell.lock().host.clone()).collect();
     let before = shared.clone();
     let inputs: Vec<&Array> = inputs.iter().collect();
     let mut outputs: Vec<Array> =
@@ -216,4 +257,28 @@ fn run_on_cpu(
         (Some(first), Some(second)) if first == second => Ok(first),
         _ => Err("a second call gave another result than the first".into()),
     }
+}
+
+fn run_on_opencl(graph: &Graph, inputs: &[Array]) -> Result<Evaluation, String> {
+    let program = Arc::new(hypatia_codegen::compile(graph).map_err(|e| format!("{e}\n{graph}"))?);
+    let mut device = OpenClProgram::new(program.clone(), 0)?;
+    let cells = shared_cells(graph, &program)?;
+    let before: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
+    let inputs: Vec<&Array> = inputs.iter().collect();
+    let mut outputs: Vec<Array> =
+        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect();
+    let shared: Vec<&SharedCell> = cells.iter().map(|cell| &**cell).collect();
+    device.run(&inputs, &shared, &mut outputs).map_err(|e| e.to_string())?;
+    let mut after = Vec::new();
+    for (cell, old) in cells.iter().zip(before) {
+        let mut state = cell.lock();
+        state.fetch()?;
+        after.push(std::mem::replace(&mut state.host, old));
+        state.version += 1;
+    }
+    let updates = graph.updates.iter().map(|(id, _)| {
+        let position = program.shared.iter().position(|s| s == id);
+        position.map(|p| (*id, after[p].clone())).ok_or_else(|| format!("no update of {id:?} in the program"))
+    });
+    Ok(Evaluation { outputs, updates: updates.collect::<Result<_, _>>()? })
 }

