@@ -23,7 +23,7 @@ const DISTURBANCE: f64 = 4.0;
 const MARGIN: f64 = 24.0;
 
 /// Error of the functions of `f32` where products are rounded before they are added.
-const UNFUSED: f64 = 2e-5;
+const UNFUSED: f64 = 1e-4;
 
 /// What engines must give.
 #[derive(Clone, Debug)]
@@ -183,7 +183,9 @@ impl Expected {
                 let disturbed = self.disturbed.iter().filter_map(|run| roots(run).nth(position));
                 let disturbed: Vec<Literal> = disturbed.map(|array| array.get(element)).collect();
                 let (x, y) = (found.get(element), expected.get(element));
-                let fits = if elementwise && engine.is_exact() {
+                // A device has its own routines for functions of `f64`.
+                let own = matches!(engine, Engine::OpenCl { .. }) && expected.dtype() == DType::F64;
+                let fits = if elementwise && engine.is_exact() && !own {
                     identical(x, y)
                 } else {
                     is_near(x, y, &disturbed, engine)

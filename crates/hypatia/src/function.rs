@@ -535,7 +535,11 @@ fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments
         if !input.leaf.ty.is_known() {
             key.shapes.insert(input.leaf.id, Extents::from(argument.shape()));
         }
-        if let (true, Some(value)) = (needs.contains(&input.leaf.id), argument.get(0).to_i64()) {
+        // Only integer scalars are ever needed; another argument may be empty.
+        if needs.contains(&input.leaf.id)
+            && argument.rank() == 0
+            && let Some(value) = argument.get(0).to_i64()
+        {
             key.values.insert(input.leaf.id, value);
         }
     }
