@@ -130,8 +130,9 @@ fn givens_replace_inputs_and_expressions() {
     assert_eq!(one(Builder::new().given(&x, Tensor::from(4.0).cast(DType::F32)), &[&y], &[1.0]), 17.0);
     // An expression.
     assert_eq!(one(Builder::new().given(&square, &z * 10.0), &[&y, &z], &[1.0, 2.0]), 21.0);
-    // Two that know nothing of each other are replaced at once: this is a swap.
-    assert_eq!(one(Builder::new().given(&x, &y).given(&y, &x), &[&x, &y], &[2.0, 5.0]), 27.0);
+    // Several, independent of each other, and in a chain: what replaces one is replaced in turn.
+    assert_eq!(one(Builder::new().given(&x, &z).given(&y, &z * 10.0), &[&z], &[2.0]), 24.0);
+    assert_eq!(one(Builder::new().given(&x, &y).given(&y, &z * 10.0), &[&z], &[2.0]), 420.0);
     // A replacement may speak of what it replaces.
     assert_eq!(one(Builder::new().given(&x, &x + 1.0), &[&x, &y], &[2.0, 0.0]), 9.0);
 }

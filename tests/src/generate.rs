@@ -22,6 +22,11 @@ pub struct Recipe {
     pub steps: Vec<u32>,
 }
 
+/// How many cases a property is tried on: `PROPTEST_CASES`, or this many.
+pub fn cases(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
 /// Recipes of that many steps.
 pub fn recipes(steps: std::ops::Range<usize>) -> impl Strategy<Value = Recipe> {
     (any::<u64>(), proptest::collection::vec(any::<u32>(), steps))

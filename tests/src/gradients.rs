@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::engines::concrete;
 use crate::forward::{forward, inner_product};
-use crate::generate::{Soil, grow, recipes};
+use crate::generate::{Soil, cases, grow, recipes};
 use crate::samples;
 use crate::values::Generator;
 
@@ -127,7 +127,7 @@ fn floats(graph: &Graph) -> Vec<NodeId> {
 const SMOOTH: Soil = Soil { float: DType::F64, mixed: false, symbolic: true, wild: false };
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(128), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// First derivatives with respect to leaves and to nodes in between, some upstream of others; then, of the graph that
     /// differentiation has made, second derivatives.

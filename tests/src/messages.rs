@@ -186,8 +186,8 @@ fn calls() {
     book.call("a reshape that does not divide the argument", inferred, &[&matrix_of(2, 3)]);
     let split = function(&[&x], &[&concatenate(&[x.clone(), x.t()], 0)], &[]);
     book.call("a concatenation that does not fit", split, &[&matrix_of(2, 3)]);
-    let stretched = function(&[&x, &y], &[&(&x * &y)], &[]);
-    book.call("an extent that only happens to be 1", stretched, &[&matrix_of(2, 3), &vector_of(1)]);
+    let stretched = function(&[&x], &[&(&x * x.t())], &[]);
+    book.call("an extent that only happens to be 1", stretched, &[&matrix_of(1, 3)]);
 
     let w = shared("w", Array::zeros(DType::F32, &[2]));
     let update = function(&[&y], &[], &[(&w, &w + 0.0 * w.sum(All) + y.index(ix![0..]))]);
@@ -213,7 +213,6 @@ fn calls() {
     let window = || function(&[&x, &i], &[&x.index(ix![&i * 2..(&i + 1) * 2]).sum(All)], &[]);
     book.call("a window past the end", window(), &[&matrix_of(4, 3), &Array::scalar(2i64)]);
     book.call("a window before the beginning", window(), &[&matrix_of(4, 3), &Array::scalar(-3i64)]);
-    book.call("a window longer than the axis", window(), &[&matrix_of(1, 3), &Array::scalar(0i64)]);
     let at = function(&[&x, &i], &[&x.index(ix![&i])], &[]);
     book.call("a computed index outside", at, &[&matrix_of(4, 3), &Array::scalar(4i64)]);
     let sized = function(&[&i], &[&arange(&i)], &[]);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::compare::expected;
 use crate::engines::Engine;
-use crate::generate::{Recipe, Soil, grow, recipes};
+use crate::generate::{Recipe, Soil, cases, grow, recipes};
 
 fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCaseError> {
     let grown = grow(recipe, soil);
@@ -25,7 +25,7 @@ fn engines() -> Vec<Engine> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(96), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn graphs_of_one_float_type(recipe in recipes(5..60)) {

@@ -351,6 +351,12 @@ impl Function {
                 .with("inputs", names.join(", "), None)
                 .into());
         }
+        let repeated = |(index, (name, _)): &(usize, &(&str, &Array))| {
+            arguments[..*index].iter().any(|(earlier, _)| earlier == name)
+        };
+        if let Some((_, (name, _))) = arguments.iter().enumerate().find(repeated) {
+            return Err(Diagnostic::new(format!("the argument `{name}` is given twice")).into());
+        }
         let mut all: Vec<Array> = Vec::new();
         for input in &self.inputs {
             let given = arguments.iter().find(|(name, _)| input.leaf.name.as_deref() == Some(*name));
