@@ -96,7 +96,12 @@ impl<'g> Planner<'g> {
     /// Whether the kernels that compute an update read the old value only at the element they replace.
     fn may_overwrite(&self, id: NodeId, leaf: LeafId) -> bool {
         let node = Memory::Node(id);
-        self.drafts.iter().filter(|draft| writes(draft, node)).all(|draft| match &draft.kernel {
+        let mut writers = self.drafts.iter().filter(|draft| writes(draft, node));
+        // Of several kernels that write parts, a later one would read what an earlier one has replaced.
+        if writers.clone().skip(1).any(|draft| draft.arguments.contains(&Memory::Leaf(leaf))) {
+            return false;
+        }
+        writers.all(|draft| match &draft.kernel {
             _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
             Kernel::Product(_) => false,
             Kernel::Loop(kernel) => {
@@ -424,9 +429,11 @@ fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
             last[buffer.index()] = time;
         }
     }
-    // Buffers in the arena now: (offset, end, buffer), by offset.
-    let mut live: Vec<(usize, usize, usize)> = Vec::new();
-    let mut arena = 0;
+    let mut dying: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
+    for (index, time) in last.iter().enumerate().filter(|(index, _)| first[*index] != usize::MAX) {
+        dying[*time].push(index);
+    }
+    let mut arena = Arena::default();
     for (time, step) in steps.iter().enumerate() {
         for (param, buffer) in step.arguments.iter().enumerate() {
             let index = buffer.index();
@@ -435,33 +442,73 @@ fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
             }
             first[index] = usize::MAX;
             let bytes = buffers[index].bytes().next_multiple_of(64);
-            let dying = overwritable(step, param, |candidate: usize| {
-                last[candidate] == time
-                    && matches!(buffers[candidate].place, Place::Arena(_))
-                    && live.iter().any(|(_, _, owner)| *owner == candidate)
-                    && buffers[candidate].bytes().next_multiple_of(64) == bytes
+            let replaced = overwritable(step, param, |candidate: usize| {
+                last[candidate] == time && arena.held.get(&candidate).is_some_and(|(_, held)| *held == bytes)
             });
-            if let Some(slot) = dying.and_then(|d| live.iter_mut().find(|(_, _, owner)| *owner == d)) {
-                slot.2 = index;
-                buffers[index].place = Place::Arena(slot.0);
-                continue;
-            }
-            let mut offset = 0;
-            let mut at = 0;
-            for (position, (begin, end, _)) in live.iter().enumerate() {
-                if offset + bytes <= *begin {
-                    break;
-                }
-                offset = offset.max(*end);
-                at = position + 1;
-            }
-            live.insert(at, (offset, offset + bytes, index));
+            let offset = match replaced.and_then(|old| arena.held.remove(&old)) {
+                Some((offset, _)) => offset,
+                None => arena.take(bytes),
+            };
+            arena.held.insert(index, (offset, bytes));
             buffers[index].place = Place::Arena(offset);
-            arena = arena.max(offset + bytes);
         }
-        live.retain(|(_, _, owner)| last[*owner] > time);
+        for index in &dying[time] {
+            arena.give_back(*index);
+        }
     }
-    arena
+    arena.end
+}
+
+/// The arena while its plan is made: the first gap that is large enough is taken.
+#[derive(Default)]
+struct Arena {
+    /// Offset and size of each buffer that is live.
+    held: HashMap<usize, (usize, usize)>,
+    /// Gaps: where each begins and ends. No two touch, and none touches the end.
+    gaps: BTreeMap<usize, usize>,
+    /// Everything so far lies below it.
+    end: usize,
+    /// Where the memory behind the last buffer that is live begins.
+    top: usize,
+}
+
+impl Arena {
+    fn take(&mut self, bytes: usize) -> usize {
+        match self.gaps.iter().find(|(begin, end)| *end - *begin >= bytes).map(|(b, e)| (*b, *e)) {
+            Some((begin, end)) => {
+                self.gaps.remove(&begin);
+                if begin + bytes < end {
+                    self.gaps.insert(begin + bytes, end);
+                }
+                begin
+            }
+            None => {
+                let offset = self.top;
+                self.top += bytes;
+                self.end = self.end.max(self.top);
+                offset
+            }
+        }
+    }
+
+    fn give_back(&mut self, index: usize) {
+        let Some((offset, bytes)) = self.held.remove(&index).filter(|(_, bytes)| *bytes > 0) else { return };
+        let (mut begin, mut end) = (offset, offset + bytes);
+        if let Some((&before, &before_end)) = self.gaps.range(..begin).next_back()
+            && before_end == begin
+        {
+            self.gaps.remove(&before);
+            begin = before;
+        }
+        if let Some(after) = self.gaps.remove(&end) {
+            end = after;
+        }
+        if end == self.top {
+            self.top = begin;
+        } else {
+            self.gaps.insert(begin, end);
+        }
+    }
 }
 
 /// The buffer of an operand that the written parameter may replace: the kernel reads it only at the elements it writes.
