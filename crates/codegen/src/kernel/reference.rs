@@ -12,6 +12,7 @@
 
 use hypatia_graph::op::Write;
 use hypatia_graph::{Array, DType, Literal, ScalarFn};
+use smallvec::SmallVec;
 
 use super::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel,
@@ -137,14 +138,27 @@ impl Memory {
     }
 }
 
-fn from_bytes(dtype: DType, bytes: &[u8]) -> Literal {
-    let mut element = Array::zeros(dtype, &[]);
-    element.bytes_mut().copy_from_slice(bytes);
-    element.get(0)
+/// An element; `None` where `bytes` has not the size of the type.
+fn from_bytes(dtype: DType, bytes: &[u8]) -> Option<Literal> {
+    Some(match dtype {
+        DType::Bool => Literal::Bool(u8::from_ne_bytes(bytes.try_into().ok()?) != 0),
+        DType::U8 => Literal::U8(u8::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::I32 => Literal::I32(i32::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::I64 => Literal::I64(i64::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::F32 => Literal::F32(u32::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::F64 => Literal::F64(u64::from_ne_bytes(bytes.try_into().ok()?)),
+    })
 }
 
-fn to_bytes(value: Literal) -> Vec<u8> {
-    Array::full(&[], value).bytes().to_vec()
+fn to_bytes(value: Literal) -> SmallVec<[u8; 8]> {
+    match value {
+        Literal::Bool(x) => SmallVec::from_slice(&[u8::from(x)]),
+        Literal::U8(x) => SmallVec::from_slice(&[x]),
+        Literal::I32(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+        Literal::I64(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+        Literal::F32(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+        Literal::F64(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+    }
 }
 
 /// One kernel while it runs.
@@ -174,8 +188,9 @@ impl Run<'_> {
         let (bytes, from) = self.memory.at(slot);
         let size = declared.size();
         let from = from + position as usize * size;
-        match bytes.and_then(|bytes| bytes.get(from..from + size)) {
-            Some(bytes) => Ok(from_bytes(declared, bytes)),
+        let bytes = bytes.and_then(|bytes| bytes.get(from..from + size));
+        match bytes.and_then(|bytes| from_bytes(declared, bytes)) {
+            Some(value) => Ok(value),
             None => fault(format!("step {} has no memory for parameter {param}", self.step)),
         }
     }

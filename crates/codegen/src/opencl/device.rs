@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use hypatia_graph::leaf::RemoteValue;
 use hypatia_graph::{Array, LeafId};
@@ -21,7 +21,7 @@ use opencl3::kernel::Kernel;
 use opencl3::memory::{Buffer, CL_MEM_READ_WRITE, ClMem};
 use opencl3::platform::get_platforms;
 use opencl3::program::Program;
-use opencl3::types::{CL_TRUE, cl_device_id, cl_mem};
+use opencl3::types::{CL_TRUE, cl_mem};
 
 use super::DeviceInfo;
 use super::emit::{Launch, Module};
@@ -45,7 +45,13 @@ fn failed(what: &str) -> impl Fn(ClError) -> String {
     move |error| format!("OpenCL failed {what}: {error}")
 }
 
-fn found() -> Result<Vec<(cl_device_id, DeviceInfo)>, String> {
+/// The devices of all platforms, asked for once: some drivers fail when two threads wake them at the same time.
+fn found() -> Result<&'static [(opencl3::device::Device, DeviceInfo)], String> {
+    static FOUND: OnceLock<Result<Vec<(opencl3::device::Device, DeviceInfo)>, String>> = OnceLock::new();
+    FOUND.get_or_init(find).as_deref().map_err(String::clone)
+}
+
+fn find() -> Result<Vec<(opencl3::device::Device, DeviceInfo)>, String> {
     let platforms = match get_platforms() {
         Ok(platforms) => platforms,
         Err(ClError(DLOPEN_RUNTIME_LOAD_FAILED)) => {
@@ -61,17 +67,15 @@ fn found() -> Result<Vec<(cl_device_id, DeviceInfo)>, String> {
         for id in platform.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default() {
             let device = opencl3::device::Device::new(id);
             let ask = failed("to describe a device");
-            devices.push((
-                id,
-                DeviceInfo {
-                    name: device.name().map_err(&ask)?,
-                    platform: name.clone(),
-                    version: device.version().map_err(&ask)?,
-                    compute_units: device.max_compute_units().map_err(&ask)?,
-                    memory: device.global_mem_size().map_err(&ask)?,
-                    fp64: device.double_fp_config().is_ok_and(|config| config != 0),
-                },
-            ));
+            let info = DeviceInfo {
+                name: device.name().map_err(&ask)?,
+                platform: name.clone(),
+                version: device.version().map_err(&ask)?,
+                compute_units: device.max_compute_units().map_err(&ask)?,
+                memory: device.global_mem_size().map_err(&ask)?,
+                fp64: device.double_fp_config().is_ok_and(|config| config != 0),
+            };
+            devices.push((device, info));
         }
     }
     match (platforms.len(), devices.len()) {
@@ -83,7 +87,7 @@ fn found() -> Result<Vec<(cl_device_id, DeviceInfo)>, String> {
 
 /// The devices of all platforms.
 pub(super) fn describe() -> Result<Vec<DeviceInfo>, String> {
-    Ok(found()?.into_iter().map(|(_, info)| info).collect())
+    Ok(found()?.iter().map(|(_, info)| info.clone()).collect())
 }
 
 impl Device {
@@ -94,20 +98,18 @@ impl Device {
         if let Some(device) = open.get(&number) {
             return Ok(Arc::clone(device));
         }
-        let mut devices = found()?;
-        if number >= devices.len() {
+        let devices = found()?;
+        let Some((handle, info)) = devices.get(number) else {
             return Err(format!("no OpenCL device {number}: there are {}", devices.len()));
-        }
-        let (id, info) = devices.swap_remove(number);
-        let handle = opencl3::device::Device::new(id);
-        let context = Context::from_device(&handle).map_err(failed("to create a context"))?;
+        };
+        let context = Context::from_device(handle).map_err(failed("to create a context"))?;
         // `clCreateCommandQueue`, since its successor is missing from OpenCL 1.2.
-        // SAFETY: `id` is a device of `context`.
-        let queue = unsafe { CommandQueue::create(&context, id, CL_QUEUE_PROFILING_ENABLE) }
+        // SAFETY: `handle` is the device of `context`.
+        let queue = unsafe { CommandQueue::create(&context, handle.id(), CL_QUEUE_PROFILING_ENABLE) }
             .map_err(failed("to create a queue"))?;
         let config = handle.single_fp_config().unwrap_or(0);
         let device = Arc::new(Device {
-            info,
+            info: info.clone(),
             largest_group: handle.max_work_group_size().map_err(failed("to describe a device"))?,
             context,
             queue,
