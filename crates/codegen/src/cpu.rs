@@ -3,8 +3,12 @@
 //! Nothing here knows of graphs or kernels; it offers compiled building blocks that work on raw memory.
 //! Results depend on the plan and on the instruction set, never on the number of threads.
 
-pub mod features;
+pub mod call;
+mod code;
 mod emit;
+pub mod features;
 mod lanes;
 pub mod pool;
 pub mod product;
+
+pub use code::CodeError;

@@ -19,16 +19,16 @@ use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, Stor
 
 /// Routines that code calls: doubles `(function, x, y) -> f64` and integers `(function, x, y) -> i64`.
 #[derive(Copy, Clone)]
-pub struct Routines {
+pub(super) struct Routines {
     /// Double-precision transcendental functions.
-    pub double: FuncRef,
+    pub(super) double: FuncRef,
     /// Integer division, remainder and power.
-    pub integer: FuncRef,
+    pub(super) integer: FuncRef,
 }
 
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers, `begin..end` a range of the
 /// outermost axis, `error` three words (raised, value, extent).
-pub fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routines: Routines, fused: bool) {
+pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routines: Routines, fused: bool) {
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
     builder.switch_to_block(entry);
@@ -120,7 +120,10 @@ fn levels(kernel: &LoopKernel) -> Vec<usize> {
 fn is_vector(kernel: &LoopKernel, levels: &[usize]) -> bool {
     let rank = kernel.extents.len();
     let stores = kernel.stores.iter().all(|store| match store.kind {
-        StoreKind::Plain => matches!(kernel.params[usize::from(store.address.param)].dtype, DType::F32 | DType::I32 | DType::Bool),
+        StoreKind::Plain => matches!(
+            kernel.params[usize::from(store.address.param)].dtype,
+            DType::F32 | DType::I32 | DType::Bool
+        ),
         StoreKind::Fold(_) => kernel.types[store.value.index()] == DType::F32,
         StoreKind::ArgMax | StoreKind::At { .. } => false,
     });
@@ -135,19 +138,30 @@ fn is_vector(kernel: &LoopKernel, levels: &[usize]) -> bool {
         let fits = |v: &Value| ty(v) != DType::I64 || narrow[v.index()];
         let is_narrow = match instruction {
             Instruction::Literal(value) => value.to_i64().is_some_and(|v| i32::try_from(v).is_ok()),
-            Instruction::Position(p) => small && p.starts.is_empty() && p.offset.abs() < 1 << 30 && p.strides.iter().all(|s| s.abs() < 1 << 10),
+            Instruction::Position(p) => {
+                small
+                    && p.starts.is_empty()
+                    && p.offset.abs() < 1 << 30
+                    && p.strides.iter().all(|s| s.abs() < 1 << 10)
+            }
             Instruction::Index { extent, .. } => *extent < 1 << 30,
             Instruction::Cast(_, value) => fits(value) && !ty(value).is_float(),
             Instruction::Load(_) | Instruction::LoadAt { .. } | Instruction::Map(..) => false,
         };
         let ok = match (instruction, kernel.types[i]) {
             // Outside the innermost loop everything is computed one by one; only what crosses over must be narrow.
-            _ if levels[i] < rank => kernel.types[i] != DType::I64 || is_narrow || !crosses(kernel, levels, i, rank),
+            _ if levels[i] < rank => {
+                kernel.types[i] != DType::I64 || is_narrow || !crosses(kernel, levels, i, rank)
+            }
             (_, DType::F64 | DType::U8) => false,
-            (Instruction::Literal(_) | Instruction::Position(_), _) => kernel.types[i] != DType::I64 || is_narrow,
+            (Instruction::Literal(_) | Instruction::Position(_), _) => {
+                kernel.types[i] != DType::I64 || is_narrow
+            }
             (Instruction::Load(_), ty) => ty != DType::I64,
             (Instruction::LoadAt { index, .. }, ty) => ty == DType::F32 && fits(index),
-            (Instruction::Index { index, .. }, _) => fits(index) && matches!(ty(index), DType::I32 | DType::I64),
+            (Instruction::Index { index, .. }, _) => {
+                fits(index) && matches!(ty(index), DType::I32 | DType::I64)
+            }
             (Instruction::Cast(to, value), _) => match (ty(value), to) {
                 (DType::F32, DType::F32 | DType::I32) => true,
                 (DType::I32 | DType::Bool, to) => *to != DType::Bool || ty(value) == DType::Bool,
@@ -177,7 +191,9 @@ fn crosses(kernel: &LoopKernel, levels: &[usize], value: usize, rank: usize) -> 
             *level == rank
                 && match instruction {
                     Instruction::Map(_, operands) => operands.iter().any(is),
-                    Instruction::Cast(_, v) | Instruction::Index { index: v, .. } | Instruction::LoadAt { index: v, .. } => is(v),
+                    Instruction::Cast(_, v)
+                    | Instruction::Index { index: v, .. }
+                    | Instruction::LoadAt { index: v, .. } => is(v),
                     Instruction::Literal(_) | Instruction::Load(_) | Instruction::Position(_) => false,
                 }
         })
@@ -290,7 +306,9 @@ impl<'b> Emitter<'_, 'b> {
     fn nest(&mut self, axis: usize) {
         let rank = self.rank();
         let folds_from = (0..rank).find(|&a| self.kernel.reduced[a]);
-        if folds_from == Some(axis) && self.fold.is_none() || rank == axis && self.has_fold() && self.fold.is_none() {
+        if folds_from == Some(axis) && self.fold.is_none()
+            || rank == axis && self.has_fold() && self.fold.is_none()
+        {
             self.begin_fold(axis);
             self.nest(axis);
             self.end_fold(axis);
@@ -445,7 +463,11 @@ impl<'b> Emitter<'_, 'b> {
                 // The result itself keeps the partial results; begin with the fold's identity.
                 let fold = *fold;
                 let rank = self.rank();
-                let [from, to] = if axis == 0 && rank == 1 { self.range } else { [self.int(0), self.int(self.kernel.extents[rank - 1] as i64)] };
+                let [from, to] = if axis == 0 && rank == 1 {
+                    self.range
+                } else {
+                    [self.int(0), self.int(self.kernel.extents[rank - 1] as i64)]
+                };
                 let address = store.address.clone();
                 let mut open = self.counters.clone();
                 self.counted(from, to, 1, |e, counter| {
@@ -462,7 +484,11 @@ impl<'b> Emitter<'_, 'b> {
             }
             StoreKind::Fold(fold) if dtype.is_float() => {
                 let bytes = LANES * dtype.size();
-                let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 4));
+                let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+                    StackSlotKind::ExplicitSlot,
+                    bytes as u32,
+                    4,
+                ));
                 let identity = self.constant(fold.identity(dtype));
                 for lane in 0..LANES {
                     let address = self.b.ins().stack_addr(types::I64, slot, (lane * dtype.size()) as i32);
@@ -499,7 +525,9 @@ impl<'b> Emitter<'_, 'b> {
                 self.width = Width::One;
                 while lanes.len() > 1 {
                     let half = lanes.len() / 2;
-                    lanes = (0..half).map(|i| self.join(store.kind.clone(), lanes[i], lanes[i + half], dtype)).collect();
+                    lanes = (0..half)
+                        .map(|i| self.join(store.kind.clone(), lanes[i], lanes[i + half], dtype))
+                        .collect();
                 }
                 lanes[0]
             }
@@ -616,7 +644,11 @@ impl<'b> Emitter<'_, 'b> {
             let first_nan = self.b.ins().band(nan, was_number);
             self.b.ins().bor(above, first_nan)
         } else {
-            let greater = if dtype == DType::U8 || dtype == DType::Bool { IntCC::UnsignedGreaterThan } else { IntCC::SignedGreaterThan };
+            let greater = if dtype == DType::U8 || dtype == DType::Bool {
+                IntCC::UnsignedGreaterThan
+            } else {
+                IntCC::SignedGreaterThan
+            };
             self.b.ins().icmp(greater, value, old)
         };
         better = self.b.ins().bor(better, none);
@@ -675,7 +707,9 @@ impl<'b> Emitter<'_, 'b> {
                 let mask = self.b.ins().iconst(types::I32, if x { 0xffff_ffff } else { 0 });
                 self.b.ins().splat(types::I32X4, mask)
             }
-            Literal::Bool(_) | Literal::U8(_) => self.b.ins().iconst(types::I8, literal.to_i64().unwrap_or(0)),
+            Literal::Bool(_) | Literal::U8(_) => {
+                self.b.ins().iconst(types::I8, literal.to_i64().unwrap_or(0))
+            }
             Literal::I32(x) => {
                 let x = self.b.ins().iconst(types::I32, i64::from(x as u32));
                 if wide { self.b.ins().splat(types::I32X4, x) } else { x }
@@ -708,7 +742,12 @@ impl<'b> Emitter<'_, 'b> {
                         let index = self.b.ins().sextend(types::I64, index);
                         let bytes = self.scaled(index, stride * dtype.size() as i64);
                         let pointer = self.b.ins().iadd(pointer, bytes);
-                        self.b.ins().load(types::F32, MemFlagsData::trusted(), pointer, (i64::from(lane) * own) as i32)
+                        self.b.ins().load(
+                            types::F32,
+                            MemFlagsData::trusted(),
+                            pointer,
+                            (i64::from(lane) * own) as i32,
+                        )
                     })
                     .collect();
                 self.gathered(types::F32X4, &lanes)
@@ -726,7 +765,8 @@ impl<'b> Emitter<'_, 'b> {
             }
             Instruction::Index { index, extent } => self.index(index, extent as i64),
             Instruction::Map(f, operands) => {
-                let dtypes: SmallVec<[DType; 3]> = operands.iter().map(|v| self.kernel.types[v.index()]).collect();
+                let dtypes: SmallVec<[DType; 3]> =
+                    operands.iter().map(|v| self.kernel.types[v.index()]).collect();
                 let values: SmallVec<[Ir; 3]> = operands.iter().map(|v| self.get(*v)).collect();
                 self.map(f, &values, &dtypes)
             }
@@ -855,7 +895,8 @@ impl<'b> Emitter<'_, 'b> {
                 b.ins().floor(quotient)
             }
             ScalarFn::Max | ScalarFn::Min => {
-                let order = if f == ScalarFn::Max { FloatCC::GreaterThanOrEqual } else { FloatCC::LessThanOrEqual };
+                let order =
+                    if f == ScalarFn::Max { FloatCC::GreaterThanOrEqual } else { FloatCC::LessThanOrEqual };
                 let first = b.ins().fcmp(order, x, y);
                 let nan = b.ins().fcmp(FloatCC::Unordered, x, x);
                 let keep = b.ins().bor(first, nan);
@@ -881,11 +922,33 @@ impl<'b> Emitter<'_, 'b> {
                 let infinity = b.ins().f64const(f64::INFINITY);
                 b.ins().fcmp(FloatCC::Equal, size, infinity)
             }
-            ScalarFn::Mod | ScalarFn::Pow | ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 | ScalarFn::Log
-            | ScalarFn::Log2 | ScalarFn::Log10 | ScalarFn::Log1p | ScalarFn::Log1mexp | ScalarFn::Sin | ScalarFn::Cos
-            | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan | ScalarFn::Atan2 | ScalarFn::Sinh
-            | ScalarFn::Cosh | ScalarFn::Tanh | ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh
-            | ScalarFn::Sigmoid | ScalarFn::Softplus | ScalarFn::Erf | ScalarFn::Erfc => {
+            ScalarFn::Mod
+            | ScalarFn::Pow
+            | ScalarFn::Exp
+            | ScalarFn::Exp2
+            | ScalarFn::Expm1
+            | ScalarFn::Log
+            | ScalarFn::Log2
+            | ScalarFn::Log10
+            | ScalarFn::Log1p
+            | ScalarFn::Log1mexp
+            | ScalarFn::Sin
+            | ScalarFn::Cos
+            | ScalarFn::Tan
+            | ScalarFn::Asin
+            | ScalarFn::Acos
+            | ScalarFn::Atan
+            | ScalarFn::Atan2
+            | ScalarFn::Sinh
+            | ScalarFn::Cosh
+            | ScalarFn::Tanh
+            | ScalarFn::Asinh
+            | ScalarFn::Acosh
+            | ScalarFn::Atanh
+            | ScalarFn::Sigmoid
+            | ScalarFn::Softplus
+            | ScalarFn::Erf
+            | ScalarFn::Erfc => {
                 let which = b.ins().iconst(types::I64, f as i64);
                 let call = b.ins().call(self.routines.double, &[which, x, y]);
                 b.inst_results(call)[0]
@@ -913,11 +976,15 @@ impl<'b> Emitter<'_, 'b> {
             ScalarFn::Min if signed => b.ins().smin(x, y),
             ScalarFn::Min => b.ins().umin(x, y),
             ScalarFn::Lt => b.ins().icmp(compare(IntCC::SignedLessThan, IntCC::UnsignedLessThan), x, y),
-            ScalarFn::Le => b.ins().icmp(compare(IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual), x, y),
-            ScalarFn::Gt => b.ins().icmp(compare(IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan), x, y),
-            ScalarFn::Ge => {
-                b.ins().icmp(compare(IntCC::SignedGreaterThanOrEqual, IntCC::UnsignedGreaterThanOrEqual), x, y)
+            ScalarFn::Le => {
+                b.ins().icmp(compare(IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual), x, y)
             }
+            ScalarFn::Gt => b.ins().icmp(compare(IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan), x, y),
+            ScalarFn::Ge => b.ins().icmp(
+                compare(IntCC::SignedGreaterThanOrEqual, IntCC::UnsignedGreaterThanOrEqual),
+                x,
+                y,
+            ),
             ScalarFn::Eq => b.ins().icmp(IntCC::Equal, x, y),
             ScalarFn::Ne => b.ins().icmp(IntCC::NotEqual, x, y),
             ScalarFn::And => b.ins().band(x, y),
@@ -948,12 +1015,40 @@ impl<'b> Emitter<'_, 'b> {
                 if dtype == DType::I64 { result } else { self.b.ins().ireduce(scalar_type(dtype), result) }
             }
             // Not defined on integers.
-            ScalarFn::Div | ScalarFn::Sqrt | ScalarFn::Recip | ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1
-            | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 | ScalarFn::Log1p | ScalarFn::Log1mexp | ScalarFn::Sin
-            | ScalarFn::Cos | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan | ScalarFn::Atan2
-            | ScalarFn::Sinh | ScalarFn::Cosh | ScalarFn::Tanh | ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh
-            | ScalarFn::Sigmoid | ScalarFn::Softplus | ScalarFn::Erf | ScalarFn::Erfc | ScalarFn::Floor
-            | ScalarFn::Ceil | ScalarFn::Trunc | ScalarFn::Round | ScalarFn::IsNan | ScalarFn::IsInf
+            ScalarFn::Div
+            | ScalarFn::Sqrt
+            | ScalarFn::Recip
+            | ScalarFn::Exp
+            | ScalarFn::Exp2
+            | ScalarFn::Expm1
+            | ScalarFn::Log
+            | ScalarFn::Log2
+            | ScalarFn::Log10
+            | ScalarFn::Log1p
+            | ScalarFn::Log1mexp
+            | ScalarFn::Sin
+            | ScalarFn::Cos
+            | ScalarFn::Tan
+            | ScalarFn::Asin
+            | ScalarFn::Acos
+            | ScalarFn::Atan
+            | ScalarFn::Atan2
+            | ScalarFn::Sinh
+            | ScalarFn::Cosh
+            | ScalarFn::Tanh
+            | ScalarFn::Asinh
+            | ScalarFn::Acosh
+            | ScalarFn::Atanh
+            | ScalarFn::Sigmoid
+            | ScalarFn::Softplus
+            | ScalarFn::Erf
+            | ScalarFn::Erfc
+            | ScalarFn::Floor
+            | ScalarFn::Ceil
+            | ScalarFn::Trunc
+            | ScalarFn::Round
+            | ScalarFn::IsNan
+            | ScalarFn::IsInf
             | ScalarFn::Select => x,
         }
     }
@@ -998,7 +1093,8 @@ impl<'b> Emitter<'_, 'b> {
     fn cast_from_float(&mut self, x: Ir, from: DType, to: DType) -> Ir {
         let wide = self.width == Width::Four;
         if to == DType::Bool {
-            let zero = if from == DType::F32 { self.b.ins().f32const(0.0) } else { self.b.ins().f64const(0.0) };
+            let zero =
+                if from == DType::F32 { self.b.ins().f32const(0.0) } else { self.b.ins().f64const(0.0) };
             return self.b.ins().fcmp(FloatCC::NotEqual, x, zero);
         }
         if wide {
@@ -1017,7 +1113,8 @@ impl<'b> Emitter<'_, 'b> {
         let ty = scalar_type(to);
         let truncated = self.b.ins().fcvt_to_sint_sat(ty, x);
         let nan = self.b.ins().fcmp(FloatCC::Unordered, x, x);
-        let least = self.b.ins().iconst(ty, if to == DType::I32 { i64::from(i32::MIN as u32) } else { i64::MIN });
+        let least =
+            self.b.ins().iconst(ty, if to == DType::I32 { i64::from(i32::MIN as u32) } else { i64::MIN });
         self.b.ins().select(nan, least, truncated)
     }
 }

@@ -10,7 +10,7 @@ use hypatia_graph::math::Arith;
 
 /// How many elements an instruction works on.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Width {
+pub(super) enum Width {
     /// One.
     One,
     /// Four, of 32 bits each.
@@ -18,14 +18,14 @@ pub enum Width {
 }
 
 /// Builds the instructions of scalar functions at the end of the current block.
-pub struct Lanes<'a, 'b> {
+pub(super) struct Lanes<'a, 'b> {
     /// Where instructions go.
-    pub builder: &'a mut FunctionBuilder<'b>,
+    pub(super) builder: &'a mut FunctionBuilder<'b>,
     /// Elements at once.
-    pub width: Width,
+    pub(super) width: Width,
     /// Whether the processor multiplies and adds in one rounding. Without, `fma` would be a library call for each
     /// lane; a multiplication and an addition cost some accuracy (see [`hypatia_graph::math`]) and no time.
-    pub fused: bool,
+    pub(super) fused: bool,
 }
 
 impl Lanes<'_, '_> {
@@ -42,7 +42,7 @@ impl Lanes<'_, '_> {
     }
 
     /// The same bits as another type of equal size.
-    pub fn same_bits(&mut self, x: Value, ty: Type) -> Value {
+    pub(super) fn same_bits(&mut self, x: Value, ty: Type) -> Value {
         if self.builder.func.dfg.value_type(x) == ty {
             return x;
         }
@@ -51,7 +51,7 @@ impl Lanes<'_, '_> {
     }
 
     /// `x` where the mask holds, else `y`; both of one type.
-    pub fn choose(&mut self, mask: Value, x: Value, y: Value) -> Value {
+    pub(super) fn choose(&mut self, mask: Value, x: Value, y: Value) -> Value {
         if self.width == Width::One {
             return self.builder.ins().select(mask, x, y);
         }
