@@ -3,7 +3,7 @@
 //! `unsafe` code.
 //!
 //! Transfers block, so host memory is never borrowed beyond a call. Kernels are only launched through
-//! [`Compiled::launch`], whose text comes from [`super::emit`] and whose program was verified.
+//! [`Compiled::launch`]; their text comes from [`super::emit`] and their program passed [`crate::kernel::verify`].
 #![allow(unsafe_code, reason = "calls of the OpenCL library")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,6 +154,11 @@ impl Memory {
         let buffer = unsafe { Buffer::create(&device.context, CL_MEM_READ_WRITE, size, ptr::null_mut()) }
             .map_err(|error| format!("OpenCL failed to allocate {size} bytes: {error}"))?;
         Ok(Memory { device: Arc::clone(device), buffer: Mutex::new(buffer), bytes })
+    }
+
+    /// The number of bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
     }
 
     /// Copies from the host; `data` has the size of the memory.
