@@ -585,8 +585,10 @@ mod tests {
 
     /// A kernel over `extents` that reads `p0` row by row and stores that into `p1`.
     fn fold(extents: &[usize], reduced: &[bool], strides: [i64; 2], dtype: DType, kind: StoreKind) -> Kernel {
-        let address =
-            |param, strides: [i64; 2]| Address { param, position: Affine { offset: 0, strides: strides.into(), starts: smallvec![] } };
+        let address = |param, strides: [i64; 2]| Address {
+            param,
+            position: Affine { offset: 0, strides: strides[..].into(), starts: smallvec![] },
+        };
         let result = if kind == StoreKind::ArgMax { DType::I64 } else { dtype };
         let kept = extents.iter().zip(reduced).filter(|(_, r)| !**r).map(|(n, _)| *n).product();
         Kernel::Loop(LoopKernel {
@@ -639,10 +641,7 @@ mod tests {
         let mut buffers = [Array::vector(&[0i32; 8]), Array::zeros(DType::I32, &[2])];
         evaluate_kernel(&kernel, &mut buffers).unwrap();
         let message = |result: Result<(), RunError>| result.unwrap_err().to_string();
-        assert_eq!(
-            message(evaluate_kernel(&kernel, &mut buffers[..1])),
-            "1 buffers for 2 parameters"
-        );
+        assert_eq!(message(evaluate_kernel(&kernel, &mut buffers[..1])), "1 buffers for 2 parameters");
         if let Kernel::Loop(kernel) = &mut kernel {
             kernel.stores[0].address.position.offset = 1;
         }

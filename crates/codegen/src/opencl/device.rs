@@ -218,7 +218,7 @@ pub(super) struct Compiled {
 impl Compiled {
     pub(super) fn new(device: &Arc<Device>, module: &Module) -> Result<Compiled, String> {
         let division = if device.correct_division { " -cl-fp32-correctly-rounded-divide-sqrt" } else { "" };
-        let options = format!("-cl-std=CL1.2{division}");
+        let options = format!("-cl-std=CL1.2 -w{division}");
         let program = Program::create_and_build_from_source(&device.context, &module.source, &options)
             .map_err(|log| build_error(&log, &module.source))?;
         let kernels = module.names.iter().map(|name| Kernel::create(&program, name));
@@ -296,7 +296,8 @@ impl Timer {
 pub(super) fn build_error(log: &str, source: &str) -> String {
     let mut text = format!("OpenCL failed to build a program: {}\n", log.trim());
     let lines: Vec<&str> = source.lines().collect();
-    let faults: BTreeSet<usize> = log.lines().filter(|line| line.contains("error")).filter_map(line_number).collect();
+    let faults: BTreeSet<usize> =
+        log.lines().filter(|line| line.contains("error")).filter_map(line_number).collect();
     for fault in faults {
         if let Some(line) = fault.checked_sub(1).and_then(|n| lines.get(n)) {
             text.push_str(&format!("{fault:6} | {line}\n"));

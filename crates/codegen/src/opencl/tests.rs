@@ -4,9 +4,14 @@
 use std::sync::Arc;
 
 use hypatia_graph::array::Extents;
+use hypatia_graph::collect::{Request, collect};
+use hypatia_graph::compose::All;
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::gradient::grad;
 use hypatia_graph::op::Write;
-use hypatia_graph::tensor::shared;
-use hypatia_graph::{Array, DType, Fold, Literal, ScalarFn, Shared};
+use hypatia_graph::specialise::{Arguments, specialise};
+use hypatia_graph::tensor::{scalar, shared};
+use hypatia_graph::{Array, DType, Fold, Literal, ScalarFn, Shared, Tensor, ix};
 use smallvec::{SmallVec, smallvec};
 
 use super::*;
@@ -532,11 +537,8 @@ fn an_index_out_of_range_changes_nothing() {
 
 /// `out[index[i], j] (+)= x[i, j]`, and the transposed walk, whose rows are not independent.
 fn scatter(dtype: DType, transposed: bool) -> Kernel {
-    let (extents, x_strides, i_strides, o_strides, stride) = if transposed {
-        ([4, 5], [1, 4], [0, 1], [3, 0], 1)
-    } else {
-        ([5, 4], [4, 1], [1, 0], [0, 1], 4)
-    };
+    let (extents, x_strides, i_strides, o_strides, stride) =
+        if transposed { ([4, 5], [1, 4], [0, 1], [3, 0], 1) } else { ([5, 4], [4, 1], [1, 0], [0, 1], 4) };
     let mut sketch = Sketch::new(&extents, &[false, false]);
     let index = sketch.param(DType::I64, 5, false);
     let x = sketch.param(dtype, 20, false);
@@ -758,7 +760,10 @@ fn wrong_arguments_are_named() {
     let cell = variable.cell();
     assert_eq!(message(compiled.run(&[], &[cell], &mut [])), "expected 1 inputs, found 0");
     assert_eq!(message(compiled.run(&[&x], &[], &mut [])), "expected 1 shared variables, found 0");
-    assert_eq!(message(compiled.run(&[&long], &[cell], &mut [])), "input 0: expected f32[3], found f64[4]");
+    assert_eq!(
+        message(compiled.run(&[&long], &[cell], &mut [])),
+        "input 0: expected 3 of f32, found 4 of f64"
+    );
     assert!(OpenClProgram::new(Arc::new(Program::default()), 99).is_err());
 }
 
@@ -875,4 +880,60 @@ fn one_kernel_runs_on_buffers() {
     let mut buffers = [Array::vector(&[1.0f32, 2.0, 3.0]), Array::vector(&[10.0f32, 20.0, 30.0])];
     evaluate_kernel(&accumulation(), &mut buffers).unwrap();
     assert_eq!(buffers[1], Array::vector(&[11.0f32, 22.0, 33.0]));
+}
+
+/// Training steps of a perceptron with one hidden layer on minibatches of shared data, as they are lowered from a graph.
+#[test]
+fn training_steps_follow_the_reference() {
+    let data = shared("data", numbers(DType::F32, 60 * 30, 1).reshaped(&[60, 30]).unwrap());
+    let labels: Vec<i32> = (0..60).map(|n| n % 5).collect();
+    let labels = shared("labels", Array::vector(&labels));
+    let w = shared("w", numbers(DType::F32, 30 * 17, 2).reshaped(&[30, 17]).unwrap());
+    let v = shared("v", numbers(DType::F32, 17 * 5, 3).reshaped(&[17, 5]).unwrap());
+    let b = shared("b", Array::zeros(DType::F32, &[5]));
+    let index = scalar::<i64>("index");
+    let from_to = &index * 20..(&index + 1) * 20;
+    let (x, y) = (data.index(ix![from_to.clone()]), labels.index(ix![from_to]));
+    let hidden = x.dot(&w).tanh();
+    let logits = hidden.dot(&v) + &b;
+    let cost = logits.softmax(1).categorical_crossentropy(&y).mean(All);
+    let gradients = grad(&cost, [&w, &v, &b]);
+    let wrong = logits.argmax(1).neq(y.cast(DType::I64)).cast(DType::F32).sum(All);
+    let updates = [&w, &v, &b].into_iter().zip(&gradients);
+    let updates = updates.map(|(s, g)| (s.clone(), Tensor::from(s) - g * 0.5f32)).collect();
+    let request = Request { inputs: vec![index], outputs: vec![cost, wrong], updates, ..Request::default() };
+    let graph = specialise(&collect(&request).unwrap(), &Arguments::default()).unwrap();
+    let graph = differentiate(&graph, &mut |forward| forward.clone()).unwrap();
+    let program = Arc::new(crate::compile(&graph).unwrap());
+    let variables: Vec<&Shared> = program
+        .shared
+        .iter()
+        .map(|leaf| [&data, &labels, &w, &v, &b].into_iter().find(|s| s.leaf().id == *leaf).unwrap())
+        .collect();
+    let mut values: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
+    let mut outputs: Vec<Array> = program.outputs.iter().map(|(d, s)| Array::zeros(*d, s)).collect();
+    let mut compiled = has_device().then(|| OpenClProgram::new(program.clone(), 0).unwrap());
+    let cells: Vec<&SharedCell> = variables.iter().map(|s| &**s.cell()).collect();
+    let near =
+        |x: &Array, y: &Array| (0..x.len()).all(|n| (x.get(n).to_f64() - y.get(n).to_f64()).abs() <= 1e-5);
+    let mut costs = Vec::new();
+    for step in 0..30i64 {
+        let index = Array::scalar(step % 3);
+        let expected = evaluate(&program, &[&index], &mut values).unwrap();
+        costs.push(expected[0].item().unwrap());
+        if let Some(compiled) = &mut compiled {
+            compiled.run(&[&index], &cells, &mut outputs).unwrap();
+            assert!(outputs.iter().zip(&expected).all(|(x, y)| near(x, y)), "{outputs:?} {expected:?}");
+        }
+    }
+    // It learns.
+    assert!(costs[29] < 0.5 * costs[0], "{costs:?}");
+    if let Some(compiled) = &mut compiled {
+        let before: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
+        assert!(before.iter().zip(&values).all(|(x, y)| near(x, y)));
+        let error = compiled.run(&[&Array::scalar(3i64)], &cells, &mut outputs).unwrap_err();
+        assert!(matches!(error, RunError::OutOfRange(found) if found.value == 60), "{error}");
+        let after: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
+        assert_eq!(before, after);
+    }
 }
