@@ -25,6 +25,7 @@ use crate::kernel::verify::verify;
 use crate::kernel::{BufferId, OutOfRange, Place, Program, RunError};
 use device::{Compiled, Device, Memory, Remote, Resident};
 use emit::{Launch, Module};
+use product::Form;
 
 /// A device that OpenCL knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,9 +49,10 @@ pub fn devices() -> Result<Vec<DeviceInfo>, String> {
     device::describe()
 }
 
-/// The OpenCL C of every distinct kernel of a program; the message says what cannot be written.
+/// The OpenCL C of every distinct kernel of a program, as for a graphics processor; the message says what cannot be
+/// written. On processors products have another form.
 pub fn source(program: &Program) -> Result<String, String> {
-    Ok(emit::emit(program)?.source)
+    Ok(emit::emit(program, Form::Tiles)?.source)
 }
 
 /// A program ready to run on a device.
@@ -80,16 +82,17 @@ impl OpenClProgram {
     /// or more. A message says what the device lacks, or holds the build log with the lines at fault.
     pub fn new(program: Arc<Program>, device: usize) -> Result<OpenClProgram, String> {
         verify(&program)?;
-        OpenClProgram::prepare(program, device)
+        let device = Device::open(device)?;
+        let form = if device.is_processor { Form::Vectors } else { Form::Tiles };
+        OpenClProgram::prepare(form, program, device)
     }
 
     /// As [`OpenClProgram::new`], of a program whose kernels keep to their buffers.
-    fn prepare(program: Arc<Program>, device: usize) -> Result<OpenClProgram, String> {
-        let device = Device::open(device)?;
+    fn prepare(form: Form, program: Arc<Program>, device: Arc<Device>) -> Result<OpenClProgram, String> {
         if emit::uses_float64(&program) && !device.info.fp64 {
             return Err(format!("{} has no float64, which the program uses", device.info.name));
         }
-        let module: Module = emit::emit(&program)?;
+        let module: Module = emit::emit(&program, form)?;
         if let Some(launch) = module.launches.iter().flatten().find(|l| l.group > device.largest_group) {
             return Err(format!(
                 "{} runs groups of {} work items at most; a kernel needs {}",

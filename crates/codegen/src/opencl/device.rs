@@ -14,7 +14,7 @@ use hypatia_graph::leaf::RemoteValue;
 use hypatia_graph::{Array, LeafId};
 use opencl3::command_queue::{CL_QUEUE_PROFILING_ENABLE, CommandQueue};
 use opencl3::context::Context;
-use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT};
+use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT};
 use opencl3::error_codes::{CL_PLATFORM_NOT_FOUND_KHR, ClError, DLOPEN_RUNTIME_LOAD_FAILED};
 use opencl3::event::Event;
 use opencl3::kernel::Kernel;
@@ -31,6 +31,8 @@ pub(super) struct Device {
     pub(super) info: DeviceInfo,
     /// Work items that a group may have.
     pub(super) largest_group: usize,
+    /// Whether it is a processor, whose work items are lanes of vectors.
+    pub(super) is_processor: bool,
     context: Context,
     queue: CommandQueue,
     correct_division: bool,
@@ -111,6 +113,7 @@ impl Device {
         let device = Arc::new(Device {
             info: info.clone(),
             largest_group: handle.max_work_group_size().map_err(failed("to describe a device"))?,
+            is_processor: handle.dev_type().is_ok_and(|ty| ty & CL_DEVICE_TYPE_CPU != 0),
             context,
             queue,
             correct_division: config & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT != 0,
@@ -308,10 +311,6 @@ pub(super) fn build_error(log: &str, source: &str) -> String {
 
 /// The number of the line that a compiler's message speaks of: `file:line:column: ...`.
 fn line_number(message: &str) -> Option<usize> {
-    let parts: Vec<&str> = message.split(':').collect();
-    let pair = parts.windows(2).find_map(|pair| match (pair[0].parse(), pair[1].parse::<usize>()) {
-        (Ok(line), Ok(_)) => Some(line),
-        _ => None,
-    });
-    pair
+    let numbers: Vec<Option<usize>> = message.split(':').map(|part| part.parse().ok()).collect();
+    numbers.windows(2).find_map(|pair| pair[1].and(pair[0]))
 }

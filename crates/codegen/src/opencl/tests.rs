@@ -91,8 +91,8 @@ fn program(kernels: Vec<Kernel>, variables: &[Shared]) -> Program {
     program
 }
 
-/// Runs the kernels with a buffer for each parameter on the reference and on the device; compares and returns what was
-/// written.
+/// Runs the kernels with a buffer for each parameter on the reference and on the device, products in both forms; compares
+/// and returns what was written.
 fn compare(kernels: Vec<Kernel>, buffers: Vec<Array>, same: impl Fn(Literal, Literal) -> bool) -> Vec<Array> {
     let params: Vec<Param> = kernels.iter().flat_map(|k| k.params().to_vec()).collect();
     assert_eq!(params.len(), buffers.len());
@@ -108,15 +108,23 @@ fn compare(kernels: Vec<Kernel>, buffers: Vec<Array>, same: impl Fn(Literal, Lit
     if !has_device() {
         return expected;
     }
-    let mut compiled = OpenClProgram::prepare(Arc::new(program.clone()), 0).unwrap();
     let cells: Vec<&SharedCell> = variables.iter().map(|s| &**s.cell()).collect();
-    compiled.run(&inputs, &cells, &mut []).unwrap();
-    for (n, (variable, expected)) in variables.iter().zip(&expected).enumerate() {
-        let found = variable.get_value().unwrap();
-        assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
-        for index in 0..found.len() {
-            let (e, f) = (expected.get(index), found.get(index));
-            assert!(same(e, f), "result {n}[{index}]: expected {e:?}, found {f:?}\n{program}");
+    let products = program.steps.iter().any(|step| matches!(step.kernel, Kernel::Product(_)));
+    let forms = if products { vec![Form::Vectors, Form::Tiles] } else { vec![Form::Tiles] };
+    for form in forms {
+        for (variable, value) in variables.iter().zip(of(true)) {
+            variable.set_value(value).unwrap();
+        }
+        let device = Device::open(0).unwrap();
+        let mut compiled = OpenClProgram::prepare(form, Arc::new(program.clone()), device).unwrap();
+        compiled.run(&inputs, &cells, &mut []).unwrap();
+        for (n, (variable, expected)) in variables.iter().zip(&expected).enumerate() {
+            let found = variable.get_value().unwrap();
+            assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
+            for index in 0..found.len() {
+                let (e, f) = (expected.get(index), found.get(index));
+                assert!(same(e, f), "{form:?}: result {n}[{index}]: expected {e:?}, found {f:?}\n{program}");
+            }
         }
     }
     expected
@@ -593,7 +601,6 @@ fn a_fold_beside_writes_at_computed_positions() {
 }
 
 /// A stack of products with the sides stored row-major or transposed.
-#[expect(clippy::too_many_arguments, reason = "a product has that many properties")]
 fn product(
     dtype: DType,
     [batch, m, k, n]: [usize; 4],
