@@ -10,8 +10,8 @@ use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError};
 use hypatia_graph::{Literal, ScalarFn};
 
-use crate::cpu::emit::{Routines, emit};
 use crate::cpu::avx512;
+use crate::cpu::emit::{Routines, emit};
 use crate::cpu::features::{Features, InstructionSet};
 use crate::kernel::LoopKernel;
 
