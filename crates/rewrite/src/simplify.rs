@@ -49,7 +49,14 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
         simplified = simplify_parts(&simplified, &nodes, options, rules, &mut report);
     }
-    let (folded, count) = fold_constants(simplified);
+    let (mut folded, mut count) = fold_constants(simplified);
+    if count > 0 && folded.len() <= LARGEST_WHOLE {
+        // New constants may be 0 or 1.
+        let nodes: Vec<NodeId> = folded.nodes().map(|(id, _)| id).collect();
+        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, &mut report));
+        folded = again.0;
+        count += again.1;
+    }
     report.folded = count;
     report.nodes_after = folded.len();
     report.time = start.elapsed();

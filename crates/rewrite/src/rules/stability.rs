@@ -95,12 +95,13 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("one_minus_erfc", Rounding, "(sub 1 (erfc ?x)) => (erf ?x)"),
         rule("erfc_minus_one", Rounding, "(sub (erfc ?x) 1) => (neg (erf ?x))"),
         rule("two_minus_erfc", Rounding, "(sub 2 (erfc ?x)) => (erfc (neg ?x))"),
-        // Two exponentials under a logarithm. Equal operands go apart: -inf - -inf is NaN.
+        // Two exponentials under a logarithm. The order of the operands of `minimum` makes equal ones share the gradient;
+        // -inf - -inf would be NaN.
         rule(
             "log_add_exp",
             Real,
-            "(log (add (exp ?a) (exp ?b))) => (switch (eq ?a ?b) (add (mul 0.5 (add ?a ?b)) 0.6931471805599453) \
-             (add (maximum ?a ?b) (softplus (neg (abs (sub ?a ?b))))))",
+            "(log (add (exp ?a) (exp ?b))) => (add (maximum ?a ?b) (softplus \
+             (switch (isinf (maximum ?a ?b)) 0 (sub (minimum ?b ?a) (maximum ?a ?b)))))",
         ),
         rule("log_add_exp_constant", Real, "(log (add ?c (exp ?x))) => (add (! log ?c) (softplus (sub ?x (! log ?c)))) if constant ?c, positive ?c"),
         rule("log_sub_exp", Real, "(log (sub (exp ?a) (exp ?b))) => (add ?a (log1mexp (sub ?b ?a)))"),
