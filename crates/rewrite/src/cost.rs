@@ -76,7 +76,9 @@ fn function_work(f: ScalarFn) -> i64 {
         ScalarFn::FloorDiv | ScalarFn::Mod => 8,
         ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
         ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
-        ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => 25,
+        ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => {
+            25
+        }
         ScalarFn::Atan2 | ScalarFn::Sinh | ScalarFn::Cosh => 30,
         ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh => 30,
         ScalarFn::Softplus | ScalarFn::Log1mexp | ScalarFn::Erf | ScalarFn::Erfc => 35,
@@ -106,7 +108,9 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Permute(_) | Op::Window(_) | Op::Iota(_) | Op::Slice(_) => n.saturating_mul(2),
         Op::Concat(_) | Op::Gather { .. } => n.saturating_mul(4),
         Op::SetWindow(..) | Op::SetSlice(..) => n.saturating_mul(8),
-        Op::Scatter { .. } => n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16)),
+        Op::Scatter { .. } => {
+            n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
+        }
         Op::Grad(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
@@ -124,7 +128,9 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
     let x = operands[0];
     match f {
         ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 => 2 * i64::from(x.facts.high > exp_limit(dtype)),
-        ScalarFn::Sinh | ScalarFn::Cosh => i64::from(x.facts.high > exp_limit(dtype) || x.facts.low < -exp_limit(dtype)),
+        ScalarFn::Sinh | ScalarFn::Cosh => {
+            i64::from(x.facts.high > exp_limit(dtype) || x.facts.low < -exp_limit(dtype))
+        }
         ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 4 * i64::from(x.facts.low < tiny(dtype)),
         ScalarFn::Log1p => 4 * i64::from(x.facts.low <= -0.999),
         ScalarFn::Sqrt => {
@@ -137,10 +143,12 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                     }
                 })
             };
-            let squares = holds(term.operands[0], &|t| match &t.op {
-                Op::Reduce(Fold::Sum, _) => square(t.operands[0]),
-                Op::Map(ScalarFn::Add) => square(t.operands[0]) && square(t.operands[1]),
-                _ => false,
+            let squares = holds(term.operands[0], &|t| {
+                if let Op::Reduce(Fold::Sum, _) = t.op {
+                    square(t.operands[0])
+                } else {
+                    t.op == Op::Map(ScalarFn::Add) && square(t.operands[0]) && square(t.operands[1])
+                }
             });
             i64::from(squares)
         }
@@ -149,7 +157,9 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
             let chosen = |id: Id| {
                 holds(id, &|t| {
                     t.op == Op::Map(ScalarFn::Select)
-                        && t.operands[1..].iter().any(|o| egraph[*o].data.constant.is_some_and(|c| c.to_f64() == 0.0))
+                        && t.operands[1..]
+                            .iter()
+                            .any(|o| egraph[*o].data.constant.is_some_and(|c| c.to_f64() == 0.0))
                 })
             };
             let unsure = i64::from(!x.facts.finite || !y.facts.finite);
@@ -175,7 +185,49 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 + i64::from(!x.facts.finite && !y.facts.finite)
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
-        _ => 0,
+        ScalarFn::FloorDiv
+        | ScalarFn::Mod
+        | ScalarFn::Pow
+        | ScalarFn::Max
+        | ScalarFn::Min
+        | ScalarFn::Neg
+        | ScalarFn::Abs
+        | ScalarFn::Sign
+        | ScalarFn::Sqr
+        | ScalarFn::Recip
+        | ScalarFn::Log1mexp
+        | ScalarFn::Sin
+        | ScalarFn::Cos
+        | ScalarFn::Tan
+        | ScalarFn::Asin
+        | ScalarFn::Acos
+        | ScalarFn::Atan
+        | ScalarFn::Atan2
+        | ScalarFn::Tanh
+        | ScalarFn::Asinh
+        | ScalarFn::Acosh
+        | ScalarFn::Atanh
+        | ScalarFn::Sigmoid
+        | ScalarFn::Softplus
+        | ScalarFn::Erf
+        | ScalarFn::Erfc
+        | ScalarFn::Floor
+        | ScalarFn::Ceil
+        | ScalarFn::Trunc
+        | ScalarFn::Round
+        | ScalarFn::Lt
+        | ScalarFn::Le
+        | ScalarFn::Gt
+        | ScalarFn::Ge
+        | ScalarFn::Eq
+        | ScalarFn::Ne
+        | ScalarFn::And
+        | ScalarFn::Or
+        | ScalarFn::Xor
+        | ScalarFn::Not
+        | ScalarFn::IsNan
+        | ScalarFn::IsInf
+        | ScalarFn::Select => 0,
     }
 }
 

@@ -146,7 +146,8 @@ impl Facts {
             | Op::Gather { .. }
             | Op::StopGradient => first,
             Op::Concat(_) => operands.iter().fold(first, |all, data| all.or(&data.facts)),
-            Op::SetWindow(_, hypatia_graph::op::Write::Set) | Op::SetSlice(_, hypatia_graph::op::Write::Set) => {
+            Op::SetWindow(_, hypatia_graph::op::Write::Set)
+            | Op::SetSlice(_, hypatia_graph::op::Write::Set) => {
                 first.or(&operands.get(1).map_or(unknown, |data| data.facts))
             }
             Op::Scatter { write: hypatia_graph::op::Write::Set, .. } => {
@@ -203,7 +204,11 @@ fn cast(x: &Facts, from: DType, to: DType, strict: bool) -> Facts {
         if !x.number {
             return Facts::unknown(to, strict);
         }
-        return Facts { low: x.low.trunc().max(least), high: x.high.trunc().min(most), ..Facts::unknown(to, strict) };
+        return Facts {
+            low: x.low.trunc().max(least),
+            high: x.high.trunc().min(most),
+            ..Facts::unknown(to, strict)
+        };
     }
     Facts { nonzero: x.nonzero() && x.low >= least && x.high <= most, ..*x }
 }
@@ -227,7 +232,9 @@ fn reduce(fold: Fold, count: Option<usize>, x: &Facts, strict: bool) -> Facts {
                 nonzero: some && (x.positive() || x.negative()),
                 integer: x.integer,
                 finite: x.finite && !strict,
-                number: x.number && (x.finite || x.low >= 0.0 || x.high <= 0.0) && (!strict || x.low >= 0.0 || x.high <= 0.0),
+                number: x.number
+                    && (x.finite || x.low >= 0.0 || x.high <= 0.0)
+                    && (!strict || x.low >= 0.0 || x.high <= 0.0),
             }
         }
         Fold::Prod => Facts {
@@ -252,26 +259,33 @@ fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, z: &Facts, strict: bool)
         number: x.finite && y.finite,
         ..Facts::within(f64::NEG_INFINITY, f64::INFINITY)
     };
-    let of_x = Facts { finite: x.finite, number: x.number, ..Facts::within(f64::NEG_INFINITY, f64::INFINITY) };
+    let of_x =
+        Facts { finite: x.finite, number: x.number, ..Facts::within(f64::NEG_INFINITY, f64::INFINITY) };
     // An increasing function that keeps numbers numbers.
     let rising = |g: fn(f64) -> f64| Facts { low: g(x.low), high: g(x.high), ..of_x };
     let corners = |g: fn(f64, f64) -> f64| {
         let product = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { g(a, b) };
-        let all = [product(x.low, y.low), product(x.low, y.high), product(x.high, y.low), product(x.high, y.high)];
-        (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        let all =
+            [product(x.low, y.low), product(x.low, y.high), product(x.high, y.low), product(x.high, y.high)];
+        (
+            all.iter().copied().fold(f64::INFINITY, f64::min),
+            all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        )
     };
     let truth = Facts::unknown(DType::Bool, strict);
     match f {
         ScalarFn::Add => Facts {
             low: x.low + y.low,
             high: x.high + y.high,
-            nonzero: (x.low >= 0.0 && y.low >= 0.0 || x.high <= 0.0 && y.high <= 0.0) && (x.nonzero() || y.nonzero()),
+            nonzero: (x.low >= 0.0 && y.low >= 0.0 || x.high <= 0.0 && y.high <= 0.0)
+                && (x.nonzero() || y.nonzero()),
             ..joined
         },
         ScalarFn::Sub => Facts {
             low: x.low - y.high,
             high: x.high - y.low,
-            nonzero: (x.low >= 0.0 && y.high <= 0.0 || x.high <= 0.0 && y.low >= 0.0) && (x.nonzero() || y.nonzero()),
+            nonzero: (x.low >= 0.0 && y.high <= 0.0 || x.high <= 0.0 && y.low >= 0.0)
+                && (x.nonzero() || y.nonzero()),
             ..joined
         },
         ScalarFn::Mul => {
@@ -306,9 +320,13 @@ fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, z: &Facts, strict: bool)
                 ..joined
             }
         }
-        ScalarFn::Pow if x.low >= 0.0 => {
-            Facts { low: 0.0, nonzero: x.positive() && !strict, finite: false, number: x.number && y.number, ..joined }
-        }
+        ScalarFn::Pow if x.low >= 0.0 => Facts {
+            low: 0.0,
+            nonzero: x.positive() && !strict,
+            finite: false,
+            number: x.number && y.number,
+            ..joined
+        },
         ScalarFn::Pow => Facts { finite: false, number: false, ..joined },
         ScalarFn::Max => Facts {
             low: x.low.max(y.low),
@@ -331,7 +349,9 @@ fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, z: &Facts, strict: bool)
             let low = if x.low >= 0.0 { x.low } else { (-x.high).max(0.0) };
             Facts { low, high: x.high.max(-x.low), nonzero: x.nonzero(), ..*x }
         }
-        ScalarFn::Sign => Facts { low: sign(x.low), high: sign(x.high), nonzero: x.nonzero(), integer: true, ..of_x },
+        ScalarFn::Sign => {
+            Facts { low: sign(x.low), high: sign(x.high), nonzero: x.nonzero(), integer: true, ..of_x }
+        }
         ScalarFn::Sqr => {
             let least = if x.low >= 0.0 { x.low } else { (-x.high).max(0.0) };
             let most = x.high.max(-x.low);
@@ -396,15 +416,24 @@ fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, z: &Facts, strict: bool)
             finite: x.finite && x.low > -0.999,
             number: x.number && x.low >= -1.0,
         },
-        ScalarFn::Log1mexp => {
-            Facts { low: f64::NEG_INFINITY, high: 0.0, finite: x.finite && x.high < -1e-30, number: false, ..of_x }
-        }
+        ScalarFn::Log1mexp => Facts {
+            low: f64::NEG_INFINITY,
+            high: 0.0,
+            finite: x.finite && x.high < -1e-30,
+            number: false,
+            ..of_x
+        },
         ScalarFn::Sin | ScalarFn::Cos => Facts { low: -1.0, high: 1.0, number: x.finite, ..of_x },
         ScalarFn::Tan => Facts { number: x.finite, finite: x.finite && !strict, ..of_x },
-        ScalarFn::Asin | ScalarFn::Atan => Facts { low: -1.6, high: 1.6, number: x.number && f == ScalarFn::Atan, ..of_x },
+        ScalarFn::Asin | ScalarFn::Atan => {
+            Facts { low: -1.6, high: 1.6, number: x.number && f == ScalarFn::Atan, ..of_x }
+        }
         ScalarFn::Acos => Facts { low: 0.0, high: 3.2, number: false, finite: false, ..of_x },
         ScalarFn::Atan2 => Facts { low: -3.2, high: 3.2, number: x.number && y.number, ..joined },
-        ScalarFn::Sinh => Facts { finite: x.finite && x.high <= exp_limit(dtype) && x.low >= -exp_limit(dtype), ..rising(f64::sinh) },
+        ScalarFn::Sinh => Facts {
+            finite: x.finite && x.high <= exp_limit(dtype) && x.low >= -exp_limit(dtype),
+            ..rising(f64::sinh)
+        },
         ScalarFn::Cosh => Facts {
             low: 1.0,
             high: x.high.max(-x.low).cosh(),

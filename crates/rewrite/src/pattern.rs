@@ -6,8 +6,6 @@
 //! `(stop? p)` is `p` with or without a `stop_gradient` around it. On the right side `(! mul ?a ?b)` is the constant
 //! `a * b`, computed in double precision. Functions that commute match in both orders, so no rule says it.
 
-use std::fmt;
-
 use egg::Id;
 use hypatia_graph::op::{Op, Write, known_dims};
 use hypatia_graph::{DType, Fold, Literal, ScalarFn, TensorType};
@@ -362,7 +360,9 @@ impl<'e, 'p, 'g> Matcher<'e, 'p, 'g> {
             }
             Pattern::Number(wanted) => {
                 let constant = self.egraph[class].data.constant;
-                if constant.is_some_and(|value| value.to_f64() == Literal::from_f64(*wanted, value.dtype()).to_f64()) {
+                if constant
+                    .is_some_and(|value| value.to_f64() == Literal::from_f64(*wanted, value.dtype()).to_f64())
+                {
                     self.solve(bindings);
                 }
             }
@@ -390,7 +390,8 @@ impl<'e, 'p, 'g> Matcher<'e, 'p, 'g> {
 
     fn match_node(&mut self, pattern: &'p Pattern, term: &'e Term, bindings: &mut Bindings<'e>) {
         let Pattern::Node { head, name, operands, more } = pattern else { return };
-        let fits = if *more { term.operands.len() >= operands.len() } else { term.operands.len() == operands.len() };
+        let fits =
+            if *more { term.operands.len() >= operands.len() } else { term.operands.len() == operands.len() };
         if !fits || !head.matches(&term.op) {
             return;
         }
@@ -520,19 +521,12 @@ fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> O
         Pattern::Computed(f, operands) => {
             let values: Option<Vec<Literal>> = operands
                 .iter()
-                .map(|operand| compute(egraph, operand, bindings).map(|value| Literal::from_f64(value, DType::F64)))
+                .map(|operand| {
+                    compute(egraph, operand, bindings).map(|value| Literal::from_f64(value, DType::F64))
+                })
                 .collect();
             Some(f.eval(&values?)?.to_f64())
         }
         Pattern::Node { .. } | Pattern::Again { .. } | Pattern::Stopped(_) => None,
-    }
-}
-
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Head::Map(function) => write!(f, "{function}"),
-            other => write!(f, "{other:?}"),
-        }
     }
 }

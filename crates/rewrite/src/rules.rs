@@ -114,7 +114,9 @@ impl Guard {
             Guard::PowerOfTwo(x) => is(x, &|d| {
                 d.constant.is_some_and(|c| {
                     let c = c.to_f64().abs();
-                    c.is_normal() && c.to_bits().trailing_zeros() >= 52 && (2f64.powi(-100)..=2f64.powi(100)).contains(&c)
+                    c.is_normal()
+                        && c.to_bits().trailing_zeros() >= 52
+                        && (2f64.powi(-100)..=2f64.powi(100)).contains(&c)
                 })
             }),
             Guard::Invertible(x) => is(x, &|d| {
@@ -283,7 +285,12 @@ pub(crate) enum Step {
 
 impl Rule {
     /// What the rule does with a term of a class: the bindings of each match, and the step.
-    pub(crate) fn apply<'e>(&'e self, egraph: &'e Egraph<'_>, class: Id, term: &'e Term) -> Vec<(Bindings<'e>, Step)> {
+    pub(crate) fn apply<'e>(
+        &'e self,
+        egraph: &'e Egraph<'_>,
+        class: Id,
+        term: &'e Term,
+    ) -> Vec<(Bindings<'e>, Step)> {
         let mut steps = Vec::new();
         for bindings in match_term(egraph, &self.left, &self.names, term) {
             let found = Found { egraph, names: &self.names, bindings, class };
@@ -340,9 +347,9 @@ fn covered(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>, clas
         }
         Pattern::Stopped(inner) => covered(egraph, inner, bindings, class).or_else(|| {
             let stops = egraph[class].nodes.iter().filter(|term| term.op == Op::StopGradient);
-            stops.map(|term| covered(egraph, inner, bindings, term.operands[0])).find_map(|built| {
-                built.map(|built| Built::Node(Op::StopGradient, vec![built]))
-            })
+            stops
+                .map(|term| covered(egraph, inner, bindings, term.operands[0]))
+                .find_map(|built| built.map(|built| Built::Node(Op::StopGradient, vec![built])))
         }),
         Pattern::Node { head, name, .. } => egraph[class]
             .nodes

@@ -12,6 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{Exactness::*, Found, Rule, function, rule};
 use crate::pattern::Built;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         // Chains of views.
@@ -91,7 +92,8 @@ fn reshape_reshape(found: &Found<'_, '_>) -> Option<Built> {
 }
 
 fn broadcast_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Broadcast { axes: outer, dims }, Op::Broadcast { axes: inner, .. }) = (found.op("b"), found.op("c"))
+    let (Op::Broadcast { axes: outer, dims }, Op::Broadcast { axes: inner, .. }) =
+        (found.op("b"), found.op("c"))
     else {
         return None;
     };
@@ -118,11 +120,10 @@ fn window_window(found: &Found<'_, '_>) -> Option<Built> {
 
 /// A view that changes nothing.
 fn same_view(found: &Found<'_, '_>) -> Option<Built> {
-    let same = match found.op("v") {
-        Op::Permute(permutation) => permutation.iter().enumerate().all(|(i, &axis)| i == usize::from(axis)),
-        Op::Reshape(_) | Op::Broadcast { .. } => found.data("x").ty == found.result().ty,
-        _ => false,
-    };
+    let op = found.op("v");
+    let kept = matches!(op, Op::Permute(permutation) if permutation.iter().enumerate().all(|(i, &axis)| i == usize::from(axis)));
+    let view = matches!(op, Op::Reshape(_) | Op::Broadcast { .. });
+    let same = kept || view && found.data("x").ty == found.result().ty;
     same.then(|| x(found))
 }
 
@@ -136,10 +137,8 @@ fn whole_window(found: &Found<'_, '_>) -> Option<Built> {
 fn unit_axes(short: &[usize], long: &[usize]) -> Option<SmallVec<[Option<usize>; 8]>> {
     let mut places: SmallVec<[Option<usize>; 8]> = smallvec![];
     let mut next = 0;
-    for (axis, &n) in long.iter().enumerate() {
-        let left = long.len() - axis;
-        let wanted = short.len() - next;
-        if next < short.len() && short[next] == n && (n != 1 || left == wanted || short[next..].iter().any(|&s| s == 1)) {
+    for &n in long {
+        if short.get(next) == Some(&n) {
             places.push(Some(next));
             next += 1;
         } else if n == 1 {
@@ -229,12 +228,16 @@ fn permute_is_reshape(found: &Found<'_, '_>) -> Option<Built> {
 }
 
 fn window_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Window(windows), Op::Broadcast { axes, .. }) = (found.op("w"), found.op("b")) else { return None };
+    let (Op::Window(windows), Op::Broadcast { axes, .. }) = (found.op("w"), found.op("b")) else {
+        return None;
+    };
     let inner = found.extents("x");
     let middle = found.egraph[found.term("w").operands[0]].data.extents();
     let repeated = |own: usize| inner[own] != middle[usize::from(axes[own])];
     let parts: Vec<WindowAxis> = (0..inner.len())
-        .map(|own| if repeated(own) { WindowAxis::whole(inner[own]) } else { windows[usize::from(axes[own])] })
+        .map(
+            |own| if repeated(own) { WindowAxis::whole(inner[own]) } else { windows[usize::from(axes[own])] },
+        )
         .collect();
     let whole = parts.iter().zip(&inner).all(|(part, &n)| *part == WindowAxis::whole(n));
     let operand = if whole { x(found) } else { Built::node(Op::Window(parts.into()), x(found)) };
@@ -280,7 +283,9 @@ fn window_set_window(found: &Found<'_, '_>) -> Option<Built> {
 
 /// Picking rows of equal rows: the rows are equal.
 fn gather_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Gather { batch }, Op::Broadcast { axes, .. }) = (found.op("g"), found.op("b")) else { return None };
+    let (Op::Gather { batch }, Op::Broadcast { axes, .. }) = (found.op("g"), found.op("b")) else {
+        return None;
+    };
     let own = axes.iter().position(|axis| axis == batch);
     let dims = known_dims(&found.result().extents());
     match own {
@@ -394,13 +399,15 @@ fn dot_zero(found: &Found<'_, '_>) -> Option<Built> {
 fn dot_scaled_left(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
     let constant = found.data("c").constant?.to_f64();
-    (found.data("a").constant.is_none()).then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
+    (found.data("a").constant.is_none())
+        .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
 }
 
 fn dot_scaled_right(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
     let constant = found.data("c").constant?.to_f64();
-    (found.data("b").constant.is_none()).then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
+    (found.data("b").constant.is_none())
+        .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
 }
 
 fn writes_whole(found: &Found<'_, '_>) -> Option<Write> {
