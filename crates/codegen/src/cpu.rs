@@ -10,3 +10,5 @@ pub mod features;
 mod lanes;
 pub mod pool;
 pub mod product;
+
+pub use code::CodeError;

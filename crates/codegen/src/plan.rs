@@ -141,21 +141,24 @@ impl<'g> Planner<'g> {
     }
 
     fn deferred(&self) -> Deferred {
-        let mut result = Deferred { drafts: BTreeSet::new(), culprit: None };
+        // For each draft, an update in place that it writes or depends on.
+        let mut cause: BTreeMap<usize, NodeId> = BTreeMap::new();
         for &id in self.in_place.keys() {
             let mut tainted: BTreeSet<Memory> = BTreeSet::from([Memory::Node(id)]);
             for (index, draft) in self.drafts.iter().enumerate() {
                 if draft.arguments.iter().any(|memory| tainted.contains(memory)) {
-                    if is_fallible(&draft.kernel) {
-                        result.culprit = Some(id);
-                        return result;
-                    }
-                    result.drafts.insert(index);
+                    cause.insert(index, id);
                     tainted.extend(written(draft));
                 }
             }
         }
-        result
+        let early = self.drafts.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
+        let checked: BTreeSet<_> = early.flat_map(|(_, draft)| start_checks(draft)).collect();
+        let may_fail = |draft: &Draft| {
+            has_index(&draft.kernel) || start_checks(draft).any(|check| !checked.contains(&check))
+        };
+        let culprit = cause.iter().find(|(index, _)| may_fail(&self.drafts[**index])).map(|(_, id)| *id);
+        Deferred { drafts: cause.into_keys().collect(), culprit }
     }
 
     /// The deferred drafts so that readers of an old value come before its writers; or an update in the way.
@@ -285,13 +288,19 @@ fn writes(draft: &Draft, memory: Memory) -> bool {
     written(draft).any(|m| m == memory)
 }
 
-/// Whether a kernel checks indices or starts.
-pub fn is_fallible(kernel: &Kernel) -> bool {
-    let checks = match kernel {
+/// Whether a kernel checks indices.
+fn has_index(kernel: &Kernel) -> bool {
+    match kernel {
         Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
         Kernel::Product(_) => false,
-    };
-    checks || !kernel.starts().is_empty()
+    }
+}
+
+/// The run-time starts that a draft checks: where the start lies, the extent, the last start that fits. Checked once
+/// before anything is written, a start needs no further check.
+fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize)> + '_ {
+    let memory = |param: u16| draft.arguments[usize::from(param)];
+    draft.kernel.starts().iter().map(move |start| (memory(start.param), start.extent, start.limit))
 }
 
 /// Whether a kernel reads a parameter only at the element that it writes in the same iteration.

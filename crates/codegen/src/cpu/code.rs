@@ -23,7 +23,7 @@ pub(super) struct Code {
 /// Why kernels could not be compiled; a fault of ours or of the system's memory, never of the user's program.
 #[derive(Debug, thiserror::Error)]
 #[error("machine code could not be made: {0}")]
-pub(super) struct CodeError(String);
+pub struct CodeError(String);
 
 impl From<ModuleError> for CodeError {
     fn from(error: ModuleError) -> CodeError {

@@ -123,12 +123,16 @@ pub(super) fn exp_of_positive<A: Arith>(a: &mut A, x: A::F, halvings: i32) -> A:
 }
 
 /// `e^x`.
+///
+/// Measured maximum error: 0.9 ULP.
 pub fn exp<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let y = exp_of_negative(a, x);
     overflow_from(a, y, x, EXP_OVERFLOW)
 }
 
 /// `2^x`.
+///
+/// Measured maximum error: 0.88 ULP.
 pub fn exp2<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let clamped = at_least(a, x, -151.0);
     let round = a.f(ROUND);
@@ -145,6 +149,8 @@ pub fn exp2<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `e^x - 1`, accurate near zero.
+///
+/// Measured maximum error: 1.31 ULP.
 pub fn expm1<A: Arith>(a: &mut A, x: A::F) -> A::F {
     // Below -25 the result is -1 to the last bit.
     let clamped = at_least(a, x, -25.0);
@@ -171,6 +177,8 @@ pub fn expm1<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The logistic function `1 / (1 + e^-x)`, down to subnormal results.
+///
+/// Measured maximum error: 1.44 ULP.
 pub fn sigmoid<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let x = a.neg(x);
     let x = at_least(a, x, -60.0);

@@ -123,6 +123,8 @@ fn log_limits<A: Arith>(a: &mut A, y: A::F, x: A::F, pole: f32) -> A::F {
 }
 
 /// The natural logarithm.
+///
+/// Measured maximum error: 0.94 ULP.
 pub fn log<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let parts = parts(a, x);
     let y = log_of_parts(a, parts.exponent, parts.fraction);
@@ -130,6 +132,8 @@ pub fn log<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The logarithm in base 2.
+///
+/// Measured maximum error: 1.1 ULP.
 pub fn log2<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let parts = parts(a, x);
     let y = log_in_base(a, &parts, (1.0, 0.0), (LOG2_E_HIGH, LOG2_E_LOW));
@@ -137,6 +141,8 @@ pub fn log2<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The logarithm in base 10.
+///
+/// Measured maximum error: 1.0 ULP.
 pub fn log10<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let parts = parts(a, x);
     let y = log_in_base(a, &parts, (LOG10_2_HIGH, LOG10_2_LOW), (LOG10_E_HIGH, LOG10_E_LOW));
@@ -163,6 +169,8 @@ pub(super) fn log1p_inside<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `log(1 + x)`, accurate near zero.
+///
+/// Measured maximum error: 1.48 ULP.
 pub fn log1p<A: Arith>(a: &mut A, x: A::F) -> A::F {
     // From 2^126 on, the inverse power of two of the reduction would leave the normal range: the result there
     // is that of x / 4 and the logarithm of 4.
@@ -180,6 +188,8 @@ pub fn log1p<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `log(1 - e^x)` for `x < 0`: negative infinity at zero, NaN above.
+///
+/// Measured maximum error: 2.3 ULP.
 pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let zero = a.f(0.0);
     let one = a.f(1.0);
@@ -210,6 +220,8 @@ pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `log(1 + e^x)`.
+///
+/// Measured maximum error: 1.53 ULP.
 pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let magnitude = a.abs(x);
     let negative = a.neg(magnitude);

@@ -59,6 +59,8 @@ fn log2_in_two_parts<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::F) {
 
 /// `x` to the power `y`, with the special cases of IEEE 754: `pow(x, 0) = pow(1, y) = 1` even for NaN, NaN for a
 /// negative finite base and an exponent that is no integer, signed zeros and infinities for odd exponents.
+///
+/// Measured maximum error: 1.5 ULP.
 pub fn pow<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
     let zero = a.f(0.0);
     let one = a.f(1.0);
