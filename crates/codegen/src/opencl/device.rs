@@ -289,7 +289,8 @@ impl Timer {
 pub(super) fn build_error(log: &str, source: &str) -> String {
     let mut text = format!("OpenCL failed to build a program: {}\n", log.trim());
     let lines: Vec<&str> = source.lines().collect();
-    let faults: BTreeSet<usize> = log.lines().filter(|line| line.contains("error")).filter_map(line_number).collect();
+    let faults: BTreeSet<usize> =
+        log.lines().filter(|line| line.contains("error")).filter_map(line_number).collect();
     for fault in faults {
         if let Some(line) = fault.checked_sub(1).and_then(|n| lines.get(n)) {
             text.push_str(&format!("{fault:6} | {line}\n"));
@@ -301,9 +302,8 @@ pub(super) fn build_error(log: &str, source: &str) -> String {
 /// The number of the line that a compiler's message speaks of: `file:line:column: ...`.
 fn line_number(message: &str) -> Option<usize> {
     let parts: Vec<&str> = message.split(':').collect();
-    let pair = parts.windows(2).find_map(|pair| match (pair[0].parse(), pair[1].parse::<usize>()) {
+    parts.windows(2).find_map(|pair| match (pair[0].parse(), pair[1].parse::<usize>()) {
         (Ok(line), Ok(_)) => Some(line),
         _ => None,
-    });
-    pair
+    })
 }
