@@ -61,10 +61,7 @@ impl<'g> Planner<'g> {
     }
 
     fn memory(&self, id: NodeId) -> Memory {
-        match self.graph.node(id).op {
-            Op::Leaf(leaf) => Memory::Leaf(leaf),
-            _ => Memory::Node(id),
-        }
+        Memory::of(self.graph, id)
     }
 
     fn place_outputs(&mut self) {

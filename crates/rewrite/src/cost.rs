@@ -143,10 +143,12 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                     }
                 })
             };
-            let squares = holds(term.operands[0], &|t| match &t.op {
-                Op::Reduce(Fold::Sum, _) => square(t.operands[0]),
-                Op::Map(ScalarFn::Add) => square(t.operands[0]) && square(t.operands[1]),
-                _ => false,
+            let squares = holds(term.operands[0], &|t| {
+                if let Op::Reduce(Fold::Sum, _) = t.op {
+                    square(t.operands[0])
+                } else {
+                    t.op == Op::Map(ScalarFn::Add) && square(t.operands[0]) && square(t.operands[1])
+                }
             });
             i64::from(squares)
         }
@@ -183,7 +185,49 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 + i64::from(!x.facts.finite && !y.facts.finite)
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
-        _ => 0,
+        ScalarFn::FloorDiv
+        | ScalarFn::Mod
+        | ScalarFn::Pow
+        | ScalarFn::Max
+        | ScalarFn::Min
+        | ScalarFn::Neg
+        | ScalarFn::Abs
+        | ScalarFn::Sign
+        | ScalarFn::Sqr
+        | ScalarFn::Recip
+        | ScalarFn::Log1mexp
+        | ScalarFn::Sin
+        | ScalarFn::Cos
+        | ScalarFn::Tan
+        | ScalarFn::Asin
+        | ScalarFn::Acos
+        | ScalarFn::Atan
+        | ScalarFn::Atan2
+        | ScalarFn::Tanh
+        | ScalarFn::Asinh
+        | ScalarFn::Acosh
+        | ScalarFn::Atanh
+        | ScalarFn::Sigmoid
+        | ScalarFn::Softplus
+        | ScalarFn::Erf
+        | ScalarFn::Erfc
+        | ScalarFn::Floor
+        | ScalarFn::Ceil
+        | ScalarFn::Trunc
+        | ScalarFn::Round
+        | ScalarFn::Lt
+        | ScalarFn::Le
+        | ScalarFn::Gt
+        | ScalarFn::Ge
+        | ScalarFn::Eq
+        | ScalarFn::Ne
+        | ScalarFn::And
+        | ScalarFn::Or
+        | ScalarFn::Xor
+        | ScalarFn::Not
+        | ScalarFn::IsNan
+        | ScalarFn::IsInf
+        | ScalarFn::Select => 0,
     }
 }
 

@@ -771,7 +771,15 @@ fn wrong_arguments_are_named() {
         message(compiled.run(&[&long], &[cell], &mut [])),
         "input 0: expected 3 of f32, found 4 of f64"
     );
-    assert!(OpenClProgram::new(Arc::new(Program::default()), 99).is_err());
+    let message = |result: Result<OpenClProgram, String>| result.err().unwrap();
+    assert!(message(OpenClProgram::new(Arc::new(Program::default()), 99)).starts_with("no OpenCL device 99"));
+    let mut beyond = accumulation();
+    if let Kernel::Loop(kernel) = &mut beyond {
+        kernel.extents[0] = 4;
+    }
+    let beyond = self::program(vec![beyond], &[shared("w", Array::zeros(DType::F32, &[3]))]);
+    let beyond = message(OpenClProgram::new(Arc::new(beyond), 0));
+    assert!(beyond.contains("p0[i] reaches 0 to 3 of 3 elements"), "{beyond}");
 }
 
 #[test]
