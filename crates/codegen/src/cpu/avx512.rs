@@ -75,7 +75,12 @@ pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
         Normal::Loops(normal, nest) => {
             let strip = strip::record(&normal, &nest)?;
             let has_range = !kernel.extents.is_empty() && !kernel.reduced[0];
-            Emitter::new(&normal, &nest, &strip, has_range)?.emit()
+            // The frame's size is known at the end, and so is the number of pages to touch at the beginning: mostly none.
+            let (code, pages) = Emitter::new(&normal, &nest, &strip, has_range)?.emit(0)?;
+            if pages == 0 {
+                return Some(code);
+            }
+            Some(Emitter::new(&normal, &nest, &strip, has_range)?.emit(pages)?.0)
         }
     }
 }
@@ -165,7 +170,8 @@ impl<'a> Emitter<'a> {
         &mut self.function.asm
     }
 
-    fn emit(mut self) -> Option<Vec<u8>> {
+    /// The code, and the whole pages of its frame.
+    fn emit(mut self, probed_pages: i32) -> Option<(Vec<u8>, i32)> {
         let saved = self.saved.clone();
         if self.has_range {
             let asm = self.asm();
@@ -181,6 +187,7 @@ impl<'a> Emitter<'a> {
         for register in &saved {
             asm.push(*register);
         }
+        asm.probe(probed_pages);
         let reserve = asm.reserve();
         asm.and_immediate(RSP, -64);
         self.enter()?;
@@ -191,7 +198,7 @@ impl<'a> Emitter<'a> {
         }
         let bytes = self.function.frame.bytes()?;
         self.asm().set_reserve(reserve, bytes);
-        Some(self.function.asm.finish())
+        Some((self.function.asm.finish(), bytes / 4096))
     }
 
     /// The arguments into the frame, run-time starts, pointers, pinned constants.
