@@ -49,7 +49,7 @@ movsxd rax, dword ptr [rsp+rax*4]
 movzx rax, byte ptr [r8]
 lea rcx, [rcx+rdx*8+128]
 {disp32} cmp rdx, [rsp+24]
-sub rcx, rdx
+{load} sub rcx, rdx
 and rsp, -6400
 neg rax
 tzcnt rax, rax

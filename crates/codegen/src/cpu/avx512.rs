@@ -1,8 +1,8 @@
 //! Loop kernels as AVX-512 machine code, written directly.
 //!
-//! A kernel passes through [`nest`] (the order of its loops), [`strip`] (its body as straight-line nodes on 16 lanes,
-//! each with the loop level where it is computed), and [`allocate`] (registers, and the instructions of one level); this
-//! module puts the loops around them, and [`encode`] knows the bytes.
+//! A kernel passes through `nest` (the order of its loops), `strip` (its body as straight-line nodes on 16 lanes, each
+//! with the loop level where it is computed), and `allocate` (registers, and the instructions of one level); this module
+//! puts the loops around them, and `encode` knows the bytes.
 //!
 //! Register plan. General: `rax`, `rcx` are scratch; `rdx` is the index along the strip axis; `rsp` the frame, aligned
 //! to 64 bytes; `rbp` the way back; the others hold pointers and loop counters, those that find no place lie in the
@@ -57,8 +57,8 @@ pub fn is_supported() -> bool {
 ///
 /// `buffers` has one pointer for each parameter; `begin..end` is the part of the outermost loop axis to run, all of it
 /// where that axis is reduced, and `0..1` where there is no axis. If `error[0]` is 0 and an index or start is out of
-/// range, `error` becomes 1, the value, the extent. Buffers of elements that a kernel both reads and writes must be
-/// equal or disjoint.
+/// range, `error` becomes 1, the value, the extent. Of memory that the kernel writes, an iteration may read only the
+/// element that it writes itself: iterations are not run in order.
 pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
     let covered = |dtype: DType| dtype != DType::F64;
     if !kernel.types.iter().copied().all(covered) || kernel.extents.len() > 16 {

@@ -693,7 +693,7 @@ mod tests {
             ("{disp32} cmp rdx, [rsp+24]", "48 3b 94 24 18 00 00 00", |a| {
                 a.compare(RDX, Memory::at(RSP, 24))
             }),
-            ("sub rcx, rdx", "48 29 d1", |a| a.subtract(RCX, RDX)),
+            ("{load} sub rcx, rdx", "48 2b ca", |a| a.subtract(RCX, RDX)),
             ("and rsp, -6400", "48 81 e4 00 e7 ff ff", |a| a.and_immediate(RSP, -6400)),
             ("neg rax", "48 f7 d8", |a| a.negate(RAX)),
             ("tzcnt rax, rax", "f3 48 0f bc c0", |a| a.count_trailing_zeros()),
