@@ -43,7 +43,7 @@ def fit(name, function, weight, low, high, terms, variable=lambda x: x):
         fixed.append(float(np.float32(coefficients[0])))
     error = np.abs((basis @ np.array(fixed) - target) * weights).max()
     print(f"// {name}: {error * 2**24:.4f} * 2^-24")
-    print("[" + ", ".join(repr(np.float32(c).item()) if False else np.format_float_scientific(np.float32(c), unique=True, trim='0') for c in reversed(fixed)) + "]")
+    print("[" + ", ".join(np.format_float_scientific(np.float32(c), unique=True, trim='0') for c in reversed(fixed)) + "]")
     sys.stdout.flush()
 
 
@@ -59,7 +59,7 @@ FITS = {
     "expm1": lambda n: fit("expm1: (e^r - 1 - r) / r^2", lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r**2 / mp.expm1(r), -h, h, n),
     "exp2": lambda n: fit("exp2: (2^r - 1) / r", lambda r: (mp.power(2, r) - 1) / r, lambda r: r / mp.power(2, r), -half, half, n),
     "log": lambda n: fit("log: (log(1+f) - f + f^2/2) / f^3", lambda f: (mp.log1p(f) - f + f * f / 2) / f**3, lambda f: f**3 / mp.log1p(f), 1 / root - 1, root - 1, n),
-    "log1p": lambda n: fit("softplus: (log1p(e) - e) / e^2 on [0, 1]", lambda e: (mp.log1p(e) - e) / e**2, lambda e: e**2 / mp.log1p(e), mp.mpf(0), mp.mpf(1), n),
+    "log1p": lambda n: fit("softplus: (log1p(e) - e + e^2/2) / e^3 on [0, 1]", lambda e: (mp.log1p(e) - e + e * e / 2) / e**3, lambda e: e**3 / mp.log1p(e), mp.mpf(0), mp.mpf(1), n),
     "sin": lambda n: fit("sin: (sin r - r) / r^3", lambda r: (mp.sin(r) - r) / r**3, lambda r: r**3 / mp.sin(r), mp.mpf(0), quarter_pi, n, square),
     "cos": lambda n: fit("cos: (cos r - 1 + r^2/2) / r^4", lambda r: (mp.cos(r) - 1 + r * r / 2) / r**4, lambda r: r**4 / mp.cos(r), mp.mpf("1e-6"), quarter_pi, n, square),
     "tan": lambda n: fit("tan: (tan r - r) / r^3", lambda r: (mp.tan(r) - r) / r**3, lambda r: r**3 / mp.tan(r), mp.mpf(0), quarter_pi, n, square),
@@ -72,7 +72,7 @@ FITS = {
     "erfc": lambda n: fit("erfc: (1 + 2 a) exp(a^2) erfc(a) - 1 in q = (a - 2) / (a + 2)", lambda a: (1 + 2 * a) * mp.exp(a * a) * mp.erfc(a) - 1, lambda a: 1 / ((1 + 2 * a) * mp.exp(a * a) * mp.erfc(a)), mp.mpf("1e-6"), mp.mpf("10.1"), n, lambda a: (a - 2) / (a + 2)),
     "pow": lambda n: fit("pow: (log2((1+q)/(1-q)) - 2 q / ln 2) / q^3", lambda q: (mp.log((1 + q) / (1 - q)) - 2 * q) / ln2 / q**3, lambda q: q**3 / mp.log((1 + q) / (1 - q)), mp.mpf(0), (root - 1) / (root + 1), n, square),
 }
-TERMS = {"exp": 5, "expm1": 5, "exp2": 6, "log": 9, "log1p": 10, "sin": 3, "cos": 3, "tan": 6, "atan": 8, "asin": 5, "sinh": 4, "tanh": 5, "erf": 6, "erf_tail": 7, "erfc": 10, "pow": 4}
+TERMS = {"exp": 5, "expm1": 5, "exp2": 6, "log": 8, "log1p": 9, "sin": 3, "cos": 3, "tan": 6, "atan": 9, "asin": 5, "sinh": 4, "tanh": 5, "erf": 7, "erf_tail": 7, "erfc": 10, "pow": 4}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(FITS)

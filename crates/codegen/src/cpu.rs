@@ -1,3 +1,16 @@
-//! The CPU back end: loop kernels as machine code.
+//! The processor's back end: machine code for loop kernels, matrix products, threads, calls.
+//!
+//! Loop kernels are compiled by Cranelift (`emit`), which covers all of them, and on processors with AVX-512 by an
+//! emitter of our own ([`avx512`]) where it can. Nothing here knows of graphs.
+//! Results depend on the program and, in products, on the instruction set, never on the number of threads.
 
 pub mod avx512;
+pub mod call;
+mod code;
+mod emit;
+pub mod features;
+mod lanes;
+pub mod pool;
+pub mod product;
+
+pub use code::CodeError;

@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation: the rules, one arm each, then the walk.
 //!
-//! [`differentiate`] replaces every `Grad` node of a specialised graph. A rule ([`pullback`]) says how the cotangent of
+//! [`differentiate`] replaces every `Grad` node of a specialised graph. A rule (`pullback`) says how the cotangent of
 //! a node's value becomes that of one operand and never accumulates; the walk alone does. Before a gradient is taken
 //! the forward formula passes through `stabilise`, so rules see the stable form.
 
@@ -56,6 +56,7 @@ pub fn differentiate(
 
 /// Whether a change of an operand can reach the value at all. Steps (`floor`) connect with a gradient of zero;
 /// integers and truth values do not.
+#[warn(clippy::wildcard_enum_match_arm)]
 pub fn connects(op: &Op, operand: usize) -> bool {
     match op {
         Op::Map(f) => {
@@ -100,6 +101,44 @@ impl<'a> Roles<'a> {
     }
 }
 
+/// Checks every gradient of a graph that is still symbolic: what [`differentiate`] would refuse for want of a path.
+pub fn check(graph: &Graph) -> Result<(), Diagnostics> {
+    let live = graph.reachable();
+    let faults: Vec<Diagnostic> = graph
+        .nodes()
+        .filter(|(id, _)| live[id.index()])
+        .filter_map(|(_, node)| match &node.op {
+            Op::Grad(grad) if grad.index == 0 => {
+                check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err()
+            }
+            _ => None,
+        })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
+}
+
+/// Whether the origins depend on every variable, if that is asked for.
+fn check_connected(
+    graph: &Graph,
+    grad: &Grad,
+    roles: &Roles<'_>,
+    site: Option<Site>,
+) -> Result<(), Diagnostic> {
+    if grad.disconnected == Disconnected::Zero {
+        return Ok(());
+    }
+    let disconnected = |v: &&NodeId| {
+        let reached = dependents(graph, roles, &[**v]);
+        !roles.origins().any(|origin| reached.contains(&origin))
+    };
+    let Some(variable) = roles.variables.iter().find(disconnected) else { return Ok(()) };
+    let name = graph.name(*variable).map_or("a variable".to_string(), |name| format!("`{name}`"));
+    Err(Diagnostic::new(format!("the cost does not depend on {name}"))
+        .at(site)
+        .with("variable", graph.ty(*variable).to_string(), graph.node(*variable).site)
+        .hint("leave it out, or ask for zeros with `Gradient::disconnected(Disconnected::Zero)`"))
+}
+
 fn take_gradients(
     out: &mut Graph,
     grad: &Grad,
@@ -108,18 +147,7 @@ fn take_gradients(
     stabilise: &mut dyn FnMut(&Graph) -> Graph,
 ) -> Result<Vec<NodeId>, Diagnostic> {
     let roles = Roles::new(grad, operands);
-    let reached = dependents(out, &roles, roles.variables);
-    let connected =
-        |v: &NodeId| roles.origins().any(|o| o == *v || reached.contains(&o) && depends(out, o, *v, &roles));
-    if grad.disconnected == Disconnected::Raise
-        && let Some(variable) = roles.variables.iter().find(|v| !connected(v))
-    {
-        let name = out.name(*variable).map_or("a variable".to_string(), |name| format!("`{name}`"));
-        return Err(Diagnostic::new(format!("the cost does not depend on {name}"))
-            .at(site)
-            .with("variable", out.ty(*variable).to_string(), out.node(*variable).site)
-            .hint("leave it out, or ask for zeros with `Gradient::disconnected(Disconnected::Zero)`"));
-    }
+    check_connected(out, grad, &roles, site)?;
     let stable = stable_forward(out, &roles, stabilise);
     let at = |id: &NodeId| stable.get(id).copied().unwrap_or(*id);
     let mapped: Vec<NodeId> = operands.iter().map(at).collect();
@@ -156,10 +184,6 @@ fn dependents(graph: &Graph, roles: &Roles<'_>, targets: &[NodeId]) -> HashSet<N
         }
     }
     reached
-}
-
-fn depends(graph: &Graph, origin: NodeId, variable: NodeId, roles: &Roles<'_>) -> bool {
-    dependents(graph, roles, &[variable]).contains(&origin)
 }
 
 /// Stabilises what the origins compute and adds it to `out`; returns where each node of a role now stands. Nodes of a
@@ -362,6 +386,7 @@ impl Rules<'_> {
 }
 
 /// The cotangent of operand `index` of a node, given that of its value; `None` where it is zero.
+#[warn(clippy::wildcard_enum_match_arm)]
 fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<NodeId> {
     let node = g.graph.node(id).clone();
     let x = *node.operands.get(index)?;
@@ -489,6 +514,7 @@ fn pullback_reduce(
     }
 }
 
+#[warn(clippy::wildcard_enum_match_arm)]
 fn pullback_map(
     g: &mut Rules<'_>,
     f: ScalarFn,

@@ -153,9 +153,11 @@ impl Literal {
     }
 
     /// Conversion between element types. Floats to integers truncate and saturate, and a NaN becomes the
-    /// smallest integer, so that a NaN label never passes for class 0. To `bool`: whether it is not zero.
+    /// smallest integer, so that a NaN label never passes for class 0. To `bool`: whether it is not zero. To its own
+    /// type: the same bits.
     pub fn cast(self, dtype: DType) -> Literal {
         match self.to_i64() {
+            _ if self.dtype() == dtype => self,
             Some(x) => Literal::from_i64(x, dtype),
             None => Literal::from_f64(self.to_f64(), dtype),
         }

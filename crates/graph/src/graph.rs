@@ -91,6 +91,12 @@ impl Graph {
         &self.nodes[id.index()].ty
     }
 
+    /// A node to be changed, for tests that break what is always true.
+    #[cfg(test)]
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.index()]
+    }
+
     /// All nodes, operands before users.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = (NodeId, &Node)> + ExactSizeIterator {
         self.nodes.iter().enumerate().map(|(i, node)| (NodeId(i as u32), node))

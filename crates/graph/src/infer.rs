@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows them; the builder, the parser, the verifier and every pass ask here.
 //! A violated rule is a [`Diagnostic`] without a place; who asked adds it.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use smallvec::SmallVec;
 
@@ -17,7 +18,10 @@ type Inferred = Result<TensorType, Diagnostic>;
 pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
     let ty = match op {
         Op::Leaf(_) => return Err(Diagnostic::new("a leaf has a declared type")),
-        Op::Literal(x) => TensorType::scalar(x.dtype()),
+        Op::Literal(x) => {
+            take::<0>(op, operands)?;
+            TensorType::scalar(x.dtype())
+        }
         Op::Iota(dims) => {
             if dims.len() != 1 {
                 return Err(Diagnostic::new(format!("`iota` takes one extent, found {}", dims.len())));

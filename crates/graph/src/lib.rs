@@ -16,6 +16,7 @@ pub mod gradient;
 pub mod graph;
 pub mod index;
 pub mod infer;
+pub mod interp;
 pub mod leaf;
 pub mod math;
 pub mod op;
@@ -24,6 +25,8 @@ pub mod scalar;
 pub mod shape;
 pub mod specialise;
 pub mod tensor;
+pub mod text;
+pub mod verify;
 
 pub use array::{Array, Element};
 pub use diagnostic::{Diagnostic, Diagnostics, Site};

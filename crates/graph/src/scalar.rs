@@ -3,11 +3,12 @@
 //! [`ScalarFn`] is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so fusing
 //! operators is joining their bodies. What a function is on `f32` is defined once in [`crate::math`]; on `f64` it is the
 //! platform-independent `libm`; on integers it is written out here.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::fmt;
 
 use crate::dtype::{DType, Literal};
-use crate::math::{self, Plain};
+use crate::math::{self, Arith, Plain};
 
 macro_rules! scalar_functions {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $arity:literal $domain:ident;)*) => {
@@ -172,6 +173,14 @@ scalar_functions! {
     Select "switch" 3 Select;
 }
 
+/// What [`ScalarFn::apply`] gives.
+pub enum Applied<A: Arith> {
+    /// A float.
+    Float(A::F),
+    /// A truth value.
+    Truth(A::M),
+}
+
 impl ScalarFn {
     /// The function of that name.
     pub fn from_name(name: &str) -> Option<ScalarFn> {
@@ -232,69 +241,105 @@ impl ScalarFn {
     }
 
     fn eval_f32(self, x: f32, y: f32) -> Literal {
-        let a = &mut Plain;
-        let float = |value: f32| Literal::F32(value.to_bits());
-        match self {
-            ScalarFn::Add => float(x + y),
-            ScalarFn::Sub => float(x - y),
-            ScalarFn::Mul => float(x * y),
-            ScalarFn::Div => float(x / y),
-            ScalarFn::FloorDiv => float((x / y).floor()),
-            ScalarFn::Mod => float((-y).mul_add((x / y).floor(), x)),
-            ScalarFn::Pow => float(math::pow(a, x, y)),
-            ScalarFn::Max => float(if x >= y || x.is_nan() { x } else { y }),
-            ScalarFn::Min => float(if x <= y || x.is_nan() { x } else { y }),
-            ScalarFn::Neg => float(-x),
-            ScalarFn::Abs => float(x.abs()),
-            ScalarFn::Sign => float(if x > 0.0 {
-                1.0
-            } else if x < 0.0 {
-                -1.0
-            } else {
-                x
-            }),
-            ScalarFn::Sqr => float(x * x),
-            ScalarFn::Sqrt => float(x.sqrt()),
-            ScalarFn::Recip => float(1.0 / x),
-            ScalarFn::Exp => float(math::exp(a, x)),
-            ScalarFn::Exp2 => float(math::exp2(a, x)),
-            ScalarFn::Expm1 => float(math::expm1(a, x)),
-            ScalarFn::Log => float(math::log(a, x)),
-            ScalarFn::Log2 => float(math::log2(a, x)),
-            ScalarFn::Log10 => float(math::log10(a, x)),
-            ScalarFn::Log1p => float(math::log1p(a, x)),
-            ScalarFn::Log1mexp => float(math::log1mexp(a, x)),
-            ScalarFn::Sin => float(math::sin(a, x)),
-            ScalarFn::Cos => float(math::cos(a, x)),
-            ScalarFn::Tan => float(math::tan(a, x)),
-            ScalarFn::Asin => float(math::asin(a, x)),
-            ScalarFn::Acos => float(math::acos(a, x)),
-            ScalarFn::Atan => float(math::atan(a, x)),
-            ScalarFn::Atan2 => float(math::atan2(a, x, y)),
-            ScalarFn::Sinh => float(math::sinh(a, x)),
-            ScalarFn::Cosh => float(math::cosh(a, x)),
-            ScalarFn::Tanh => float(math::tanh(a, x)),
-            ScalarFn::Asinh => float(math::asinh(a, x)),
-            ScalarFn::Acosh => float(math::acosh(a, x)),
-            ScalarFn::Atanh => float(math::atanh(a, x)),
-            ScalarFn::Sigmoid => float(math::sigmoid(a, x)),
-            ScalarFn::Softplus => float(math::softplus(a, x)),
-            ScalarFn::Erf => float(math::erf(a, x)),
-            ScalarFn::Erfc => float(math::erfc(a, x)),
-            ScalarFn::Floor => float(x.floor()),
-            ScalarFn::Ceil => float(x.ceil()),
-            ScalarFn::Trunc => float(x.trunc()),
-            ScalarFn::Round => float(x.round_ties_even()),
-            ScalarFn::IsNan => Literal::Bool(x.is_nan()),
-            ScalarFn::IsInf => Literal::Bool(x.is_infinite()),
-            ScalarFn::Lt | ScalarFn::Le | ScalarFn::Gt | ScalarFn::Ge | ScalarFn::Eq | ScalarFn::Ne => {
-                Literal::Bool(self.compare(&x, &y))
-            }
+        match self.apply(&mut Plain, x, y) {
+            Some(Applied::Float(value)) => Literal::F32(value.to_bits()),
+            Some(Applied::Truth(value)) => Literal::Bool(value),
             // Not defined on floats; `eval` has refused them.
-            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => {
-                float(f32::NAN)
-            }
+            None => Literal::F32(f32::NAN.to_bits()),
         }
+    }
+
+    /// The function on `f32` lanes of any engine; `y` is looked at by binary functions only. `None` for those that are
+    /// not functions of floats alone (logic, `switch`).
+    pub fn apply<A: Arith>(self, a: &mut A, x: A::F, y: A::F) -> Option<Applied<A>> {
+        let value = match self {
+            ScalarFn::Add => a.add(x, y),
+            ScalarFn::Sub => a.sub(x, y),
+            ScalarFn::Mul => a.mul(x, y),
+            ScalarFn::Div => a.div(x, y),
+            ScalarFn::FloorDiv => {
+                let quotient = a.div(x, y);
+                a.floor(quotient)
+            }
+            ScalarFn::Mod => {
+                let quotient = a.div(x, y);
+                let whole = a.floor(quotient);
+                let minus = a.neg(y);
+                a.fma(minus, whole, x)
+            }
+            ScalarFn::Pow => math::pow(a, x, y),
+            ScalarFn::Max | ScalarFn::Min => {
+                let first = if self == ScalarFn::Max { a.le(y, x) } else { a.le(x, y) };
+                let number = a.eq(x, x);
+                let nan = a.not(number);
+                let keep = a.or(first, nan);
+                a.select(keep, x, y)
+            }
+            ScalarFn::Neg => a.neg(x),
+            ScalarFn::Abs => a.abs(x),
+            ScalarFn::Sign => {
+                let (zero, one, minus) = (a.f(0.0), a.f(1.0), a.f(-1.0));
+                let positive = a.lt(zero, x);
+                let negative = a.lt(x, zero);
+                let otherwise = a.select(negative, minus, x);
+                a.select(positive, one, otherwise)
+            }
+            ScalarFn::Sqr => a.mul(x, x),
+            ScalarFn::Sqrt => a.sqrt(x),
+            ScalarFn::Recip => {
+                let one = a.f(1.0);
+                a.div(one, x)
+            }
+            ScalarFn::Exp => math::exp(a, x),
+            ScalarFn::Exp2 => math::exp2(a, x),
+            ScalarFn::Expm1 => math::expm1(a, x),
+            ScalarFn::Log => math::log(a, x),
+            ScalarFn::Log2 => math::log2(a, x),
+            ScalarFn::Log10 => math::log10(a, x),
+            ScalarFn::Log1p => math::log1p(a, x),
+            ScalarFn::Log1mexp => math::log1mexp(a, x),
+            ScalarFn::Sin => math::sin(a, x),
+            ScalarFn::Cos => math::cos(a, x),
+            ScalarFn::Tan => math::tan(a, x),
+            ScalarFn::Asin => math::asin(a, x),
+            ScalarFn::Acos => math::acos(a, x),
+            ScalarFn::Atan => math::atan(a, x),
+            ScalarFn::Atan2 => math::atan2(a, x, y),
+            ScalarFn::Sinh => math::sinh(a, x),
+            ScalarFn::Cosh => math::cosh(a, x),
+            ScalarFn::Tanh => math::tanh(a, x),
+            ScalarFn::Asinh => math::asinh(a, x),
+            ScalarFn::Acosh => math::acosh(a, x),
+            ScalarFn::Atanh => math::atanh(a, x),
+            ScalarFn::Sigmoid => math::sigmoid(a, x),
+            ScalarFn::Softplus => math::softplus(a, x),
+            ScalarFn::Erf => math::erf(a, x),
+            ScalarFn::Erfc => math::erfc(a, x),
+            ScalarFn::Floor => a.floor(x),
+            ScalarFn::Ceil => a.ceil(x),
+            ScalarFn::Trunc => a.trunc(x),
+            ScalarFn::Round => a.nearest(x),
+            ScalarFn::Lt => return Some(Applied::Truth(a.lt(x, y))),
+            ScalarFn::Le => return Some(Applied::Truth(a.le(x, y))),
+            ScalarFn::Gt => return Some(Applied::Truth(a.lt(y, x))),
+            ScalarFn::Ge => return Some(Applied::Truth(a.le(y, x))),
+            ScalarFn::Eq => return Some(Applied::Truth(a.eq(x, y))),
+            ScalarFn::Ne => {
+                let equal = a.eq(x, y);
+                return Some(Applied::Truth(a.not(equal)));
+            }
+            ScalarFn::IsNan => {
+                let number = a.eq(x, x);
+                return Some(Applied::Truth(a.not(number)));
+            }
+            ScalarFn::IsInf => {
+                let size = a.abs(x);
+                let infinity = a.f(f32::INFINITY);
+                return Some(Applied::Truth(a.eq(size, infinity)));
+            }
+            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => return None,
+        };
+        Some(Applied::Float(value))
     }
 
     fn eval_f64(self, x: f64, y: f64) -> Literal {
@@ -389,7 +434,8 @@ impl ScalarFn {
             ScalarFn::Cosh => libm::cosh,
             ScalarFn::Tanh => libm::tanh,
             ScalarFn::Asinh => libm::asinh,
-            ScalarFn::Acosh => libm::acosh,
+            // libm's own gives a number for large negative arguments.
+            ScalarFn::Acosh => |x| if x < 1.0 { f64::NAN } else { libm::acosh(x) },
             ScalarFn::Atanh => libm::atanh,
             ScalarFn::Sigmoid => |x| {
                 let e = libm::exp(-x.abs());

@@ -1,1 +1,28 @@
-//! Under construction.
+//! A symbolic tensor compiler: write formulas over symbolic tensors, take gradients, and compile inputs, outputs and
+//! updates of state into native code.
+#![forbid(unsafe_code)]
+
+mod function;
+
+pub use function::{Builder, CallError, Device, Function, Outputs, Profile, ProfileRow, Stages, function};
+pub use hypatia_codegen as codegen;
+pub use hypatia_graph as graph;
+pub use hypatia_graph::array::{self, Array, Element};
+pub use hypatia_graph::collect::Unused;
+pub use hypatia_graph::compose::{All, AxisSet, Size, arange, concatenate, full, stack, switch};
+pub use hypatia_graph::gradient::{Gradient, grad};
+pub use hypatia_graph::op::Disconnected;
+pub use hypatia_graph::tensor::{
+    col, constant, input, input_of_type, matrix, row, scalar, shared, tensor3, tensor4, vector,
+};
+pub use hypatia_graph::{
+    Axes, DType, Diagnostic, Diagnostics, Extent, Fold, Graph, Literal, ScalarFn, Shared, Tensor, TensorType,
+    ix,
+};
+pub use hypatia_rewrite as rewrite;
+pub use hypatia_rewrite::Numerics;
+
+/// The examples of the project's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;

@@ -11,15 +11,8 @@ use super::{Arith, at_most, polynomial, with_sign_of};
 const ERF: [f32; 7] =
     [8.002775e-5, -8.050804e-4, 5.1924605e-3, -2.685574e-2, 1.1283626e-1, -3.761263e-1, 1.2837917e-1];
 /// `-log(erfc t) / t - 1` on [0.9, 4.2].
-const ERF_TAIL: [f32; 7] = [
-    1.0429695e-5,
-    -3.1483083e-4,
-    3.6102587e-3,
-    -2.3694444e-2,
-    1.06158964e-1,
-    6.3519806e-1,
-    1.2863708e-1,
-];
+const ERF_TAIL: [f32; 7] =
+    [1.0429695e-5, -3.1483083e-4, 3.6102587e-3, -2.3694444e-2, 1.06158964e-1, 6.3519806e-1, 1.2863708e-1];
 /// `(1 + 2 t) exp(t^2) erfc(t) - 1` in `(t - 2) / (t + 2)` for t in [0, 10.1].
 const ERFC: [f32; 10] = [
     -4.0229628e-4,
@@ -42,6 +35,8 @@ fn erf_near_zero<A: Arith>(a: &mut A, t: A::F) -> A::F {
 }
 
 /// The error function `2/sqrt(pi)` times the integral of `exp(-t^2)` from 0 to `x`.
+///
+/// Measured maximum error: 1.0 ULP.
 pub fn erf<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     let near = erf_near_zero(a, t);
@@ -59,7 +54,28 @@ pub fn erf<A: Arith>(a: &mut A, x: A::F) -> A::F {
     with_sign_of(a, y, x)
 }
 
+/// `(1 + p) / (1 + 2 t)` for `|p| < 1` and `t >= 0`, rounded about once.
+fn quotient_of_sums<A: Arith>(a: &mut A, p: A::F, t: A::F) -> A::F {
+    let one = a.f(1.0);
+    let double = a.add(t, t);
+    let numerator = a.add(one, p);
+    let back = a.sub(numerator, one);
+    let numerator_lost = a.sub(p, back);
+    let denominator = a.add(one, double);
+    let back = a.sub(denominator, one);
+    let denominator_lost = a.sub(double, back);
+    let inverse = a.div(one, denominator);
+    let quotient = a.mul(numerator, inverse);
+    let minus = a.neg(quotient);
+    let remainder = a.fma(minus, denominator, numerator);
+    let remainder = a.add(remainder, numerator_lost);
+    let remainder = a.fma(minus, denominator_lost, remainder);
+    a.fma(remainder, inverse, quotient)
+}
+
 /// The complementary error function `1 - erf(x)`, down to subnormal results.
+///
+/// Measured maximum error: 2.5 ULP.
 pub fn erfc<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     // From 10.1 on the result is 0.
@@ -72,9 +88,7 @@ pub fn erfc<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let denominator = a.add(t, two);
     let q = a.div(numerator, denominator);
     let g = polynomial(a, q, &ERFC);
-    let denominator = a.fma(t, two, one);
-    let g = a.add(g, one);
-    let g = a.div(g, denominator);
+    let g = quotient_of_sums(a, g, t);
     let minus = a.neg(t);
     let square = a.mul(minus, t);
     // What the rounding of -t^2 lost.

@@ -11,7 +11,7 @@ const LN_2_LOW: f32 = -1.904_654_3e-9;
 /// The least float32 number whose exponential rounds to infinity.
 pub(super) const EXP_OVERFLOW: f32 = 88.722_84;
 /// Below it the exponential rounds to zero.
-const EXP_ZERO: f32 = -104.0;
+pub(super) const EXP_ZERO: f32 = -104.0;
 /// From it upward the exponential, reduced polynomial times power of two, is a normal number.
 const EXP_NORMAL: f32 = -86.9;
 /// `(e^r - 1 - r) / r^2`.
@@ -49,8 +49,17 @@ pub(super) fn exp2_of_remainder<A: Arith>(a: &mut A, r: A::F) -> A::F {
     polynomial(a, r, &EXP2)
 }
 
+/// `p` and the bits `n << 23` with `e^x = 2^n (1 + p)`, the sum left to the caller: `p` is more accurate than
+/// its sum with one. For `|x| < 150`.
+pub(super) fn exp_in_two_parts<A: Arith>(a: &mut A, x: A::F) -> (A::F, A::I) {
+    let (r, exponent) = reduce(a, x);
+    let p = polynomial(a, r, &EXP);
+    let square = a.mul(r, r);
+    (a.fma(p, square, r), exponent)
+}
+
 /// `p 2^n` for normal `p` and results, `exponent = n << 23`.
-fn scale<A: Arith>(a: &mut A, p: A::F, exponent: A::I) -> A::F {
+pub(super) fn scale<A: Arith>(a: &mut A, p: A::F, exponent: A::I) -> A::F {
     let bits = a.bits(p);
     let bits = a.i_add(bits, exponent);
     a.from_bits(bits)
@@ -114,12 +123,16 @@ pub(super) fn exp_of_positive<A: Arith>(a: &mut A, x: A::F, halvings: i32) -> A:
 }
 
 /// `e^x`.
+///
+/// Measured maximum error: 0.9 ULP.
 pub fn exp<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let y = exp_of_negative(a, x);
     overflow_from(a, y, x, EXP_OVERFLOW)
 }
 
 /// `2^x`.
+///
+/// Measured maximum error: 0.88 ULP.
 pub fn exp2<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let clamped = at_least(a, x, -151.0);
     let round = a.f(ROUND);
@@ -136,20 +149,24 @@ pub fn exp2<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `e^x - 1`, accurate near zero.
+///
+/// Measured maximum error: 1.31 ULP.
 pub fn expm1<A: Arith>(a: &mut A, x: A::F) -> A::F {
     // Below -25 the result is -1 to the last bit.
     let clamped = at_least(a, x, -25.0);
     let (r, exponent) = reduce(a, clamped);
     let square = a.mul(r, r);
     let q = polynomial(a, r, &EXPM1);
-    let p = a.fma(q, square, r);
+    let curve = a.mul(q, square);
     // Half of 2^n is still a number where 2^n no longer is.
     let half = a.i(ONE - (1 << 23));
     let power = a.i_add(exponent, half);
     let power = a.from_bits(power);
     let half = a.f(0.5);
     let less = a.sub(power, half);
-    let y = a.fma(power, p, less);
+    // In this order nothing is lost where the two first terms cancel.
+    let line = a.fma(power, r, less);
+    let y = a.fma(power, curve, line);
     let y = a.add(y, y);
     // Tiny numbers are their own image: this keeps the last bit of subnormal numbers and the sign of zero.
     let tiny = a.f(f32::from_bits((127 - 26) << 23));
@@ -160,23 +177,31 @@ pub fn expm1<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The logistic function `1 / (1 + e^-x)`, down to subnormal results.
+///
+/// Measured maximum error: 1.44 ULP.
 pub fn sigmoid<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let x = a.neg(x);
     let x = at_least(a, x, -60.0);
     let x = at_most(a, x, -EXP_ZERO);
-    let (r, exponent) = reduce(a, x);
-    let p = polynomial(a, r, &EXP);
+    let (p, exponent) = exp_in_two_parts(a, x);
     let one = a.f(1.0);
-    let p = a.fma(p, r, one);
-    let p = a.mul(p, r);
     // The fraction is unit / (unit + unit 2^n + unit 2^n p), with a unit that keeps the denominator finite: the
     // division alone rounds to a subnormal result.
-    let large = a.f(80.0);
+    let large = a.f(87.5);
     let is_large = a.lt(large, x);
     let small_unit = a.f(f32::from_bits((127 - 64) << 23));
     let unit = a.select(is_large, small_unit, one);
     let power = scale(a, unit, exponent);
-    let denominator = a.add(power, unit);
-    let denominator = a.fma(power, p, denominator);
-    a.div(unit, denominator)
+    let sum = a.add(power, unit);
+    // Where the two differ by 2^24, the sum loses the smaller one and with it half of the last place.
+    let back = a.sub(sum, power);
+    let lost = a.sub(unit, back);
+    let rest = a.fma(power, p, lost);
+    let denominator = a.add(sum, rest);
+    let y = a.div(unit, denominator);
+    // One Newton step takes back the rounding of the denominator.
+    let back = a.sub(denominator, sum);
+    let excess = a.sub(back, rest);
+    let excess = a.mul(excess, y);
+    a.fma(excess, y, y)
 }

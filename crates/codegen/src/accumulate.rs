@@ -1,0 +1,202 @@
+//! Updates of the form `W' = beta W + alpha (A . B)`, brought to the shape that becomes one accumulating product.
+//!
+//! A training step spends much of its time on `W - rate * x' . d`. As written it is a product into a temporary and a
+//! pass over W; as one product that scales and accumulates it reads and writes W once. [`accumulate`] reads an update as
+//! a sum of terms with scalar factors and, where exactly W and one product are left, writes it anew with the factors
+//! gathered. Regrouping scalar factors rounds differently in the last place, as any order of a sum does.
+
+use hypatia_graph::{Fold, Graph, Literal, NodeId, Op, ScalarFn};
+use smallvec::{SmallVec, smallvec};
+
+use hypatia_graph::op::known_dims;
+
+/// `base * beta + product * alpha`; the factors are of rank 0.
+pub struct Accumulation {
+    /// The value scaled by `beta`.
+    pub base: NodeId,
+    /// A product of matrices that nothing else uses.
+    pub product: NodeId,
+    /// Factor of the product.
+    pub alpha: NodeId,
+    /// Factor of the base.
+    pub beta: NodeId,
+}
+
+/// The graph with updates of matrices brought to `W * broadcast(beta) + (A . B) * broadcast(alpha)` where they allow it.
+pub fn accumulate(graph: &Graph) -> Graph {
+    let uses = graph.use_counts();
+    let mut copies: Vec<Option<NodeId>> = vec![None; graph.len()];
+    let mut result = graph.rebuilt(|out, from, id, operands| {
+        let copy = out.add_like(from, id, operands);
+        copies[id.index()] = Some(copy);
+        copy
+    });
+    for index in 0..graph.updates.len() {
+        let (leaf, old) = graph.updates[index];
+        let Some(terms) = terms(graph, old) else { continue };
+        let is_base = |id: NodeId| graph.node(id).op == Op::Leaf(leaf);
+        let product =
+            terms.iter().find(|(id, _)| graph.node(*id).op == Op::Dot && graph.ty(*id).dtype.is_float());
+        let base = terms.iter().find(|(id, _)| is_base(*id));
+        let (Some((product, alpha)), Some((base, beta)), 2) = (product, base, terms.len()) else { continue };
+        if uses[product.index()] > 1 {
+            continue;
+        }
+        let new = result.updates[index].1;
+        let site = graph.node(old).site;
+        let (Some(base), Some(product)) = (copies[base.index()], copies[product.index()]) else { continue };
+        let shape: SmallVec<[usize; 4]> = crate::schedule::shape(&result, new);
+        let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
+            let factor = factor.build(&copies, &mut result, value)?;
+            let factor =
+                result.add(Op::Broadcast { axes: smallvec![], dims: known_dims(&shape) }, &[factor], site);
+            Some(result.add(Op::Map(ScalarFn::Mul), &[value, factor], site))
+        };
+        let (Some(base), Some(product)) = (scaled(base, beta), scaled(product, alpha)) else { continue };
+        let sum = result.add(Op::Map(ScalarFn::Add), &[base, product], site);
+        if let Some(name) = graph.name(old) {
+            result.set_name(sum, name.into());
+        }
+        result.updates[index].1 = sum;
+    }
+    result.pruned()
+}
+
+/// The parts of an update that [`accumulate`] has brought to its shape.
+pub fn accumulation(graph: &Graph, id: NodeId) -> Option<Accumulation> {
+    let scaled = |id: NodeId| {
+        let node = graph.node(id);
+        let [value, factor] = node.operands[..] else { return None };
+        let factor_node = graph.node(factor);
+        let spread =
+            matches!(factor_node.op, Op::Broadcast { .. }) && graph.ty(factor_node.operands[0]).rank() == 0;
+        (node.op == Op::Map(ScalarFn::Mul) && spread).then_some((value, factor_node.operands[0]))
+    };
+    let node = graph.node(id);
+    if node.op != Op::Map(ScalarFn::Add) {
+        return None;
+    }
+    let (base, beta) = scaled(node.operands[0])?;
+    let (product, alpha) = scaled(node.operands[1])?;
+    let updates_base =
+        graph.updates.iter().any(|(leaf, new)| *new == id && graph.node(base).op == Op::Leaf(*leaf));
+    (updates_base && graph.node(product).op == Op::Dot).then_some(Accumulation { base, product, alpha, beta })
+}
+
+/// A scalar factor: a sum of constants times products of rank-0 nodes.
+#[derive(Clone, Debug, Default)]
+struct Factor(Vec<(f64, SmallVec<[NodeId; 2]>)>);
+
+impl Factor {
+    fn one() -> Factor {
+        Factor(vec![(1.0, smallvec![])])
+    }
+
+    fn times(&self, constant: f64, node: Option<NodeId>) -> Factor {
+        let mut product = self.clone();
+        for (c, nodes) in &mut product.0 {
+            *c *= constant;
+            nodes.extend(node);
+        }
+        product
+    }
+
+    fn add(&mut self, other: &Factor) {
+        for (c, nodes) in &other.0 {
+            match self.0.iter_mut().find(|(_, own)| own == nodes) {
+                Some((own, _)) => *own += c,
+                None => self.0.push((*c, nodes.clone())),
+            }
+        }
+    }
+
+    /// The factor as a rank-0 node of `out`, of the element type of `like`; constants are gathered in double precision.
+    fn build(&self, copies: &[Option<NodeId>], out: &mut Graph, like: NodeId) -> Option<NodeId> {
+        let dtype = out.ty(like).dtype;
+        let mut sum: Option<NodeId> = None;
+        for (constant, nodes) in &self.0 {
+            let mut term: Option<NodeId> = None;
+            if *constant != 1.0 || nodes.is_empty() {
+                term = Some(out.add(Op::Literal(Literal::from_f64(*constant, dtype)), &[], None));
+            }
+            for node in nodes {
+                let node = copies[node.index()]?;
+                term = Some(match term {
+                    Some(term) => out.add(Op::Map(ScalarFn::Mul), &[term, node], None),
+                    None => node,
+                });
+            }
+            sum = match (sum, term) {
+                (Some(sum), Some(term)) => Some(out.add(Op::Map(ScalarFn::Add), &[sum, term], None)),
+                (sum, term) => sum.or(term),
+            };
+        }
+        sum
+    }
+}
+
+/// An update as terms with factors, equal terms joined; `None` where it is not a sum or there are too many.
+fn terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, Factor)>> {
+    let mut terms: Vec<(NodeId, Factor)> = Vec::new();
+    let mut pending = vec![(root, Factor::one())];
+    let mut budget = 64;
+    while let Some((id, factor)) = pending.pop() {
+        budget -= 1;
+        if budget == 0 {
+            return None;
+        }
+        let node = graph.node(id);
+        let scalar = |id: NodeId| -> Option<(f64, Option<NodeId>)> {
+            if let Some(value) = graph.uniform(id) {
+                return Some((value.to_f64(), None));
+            }
+            let node = graph.node(id);
+            let spread = matches!(node.op, Op::Broadcast { .. }) && graph.ty(node.operands[0]).rank() == 0;
+            spread.then(|| (1.0, Some(node.operands[0])))
+        };
+        match (&node.op, &node.operands[..]) {
+            (Op::Map(ScalarFn::Add), [x, y]) => pending.extend([(*x, factor.clone()), (*y, factor)]),
+            (Op::Map(ScalarFn::Sub), [x, y]) => {
+                pending.extend([(*x, factor.clone()), (*y, factor.times(-1.0, None))])
+            }
+            (Op::Map(ScalarFn::Neg), [x]) => pending.push((*x, factor.times(-1.0, None))),
+            (Op::Map(ScalarFn::Mul), [x, y]) => match (scalar(*x), scalar(*y)) {
+                (Some((c, node)), _) => pending.push((*y, factor.times(c, node))),
+                (None, Some((c, node))) => pending.push((*x, factor.times(c, node))),
+                (None, None) => join(&mut terms, id, &factor),
+            },
+            (Op::Map(ScalarFn::Div), [x, y]) => match graph.uniform(*y) {
+                Some(value) => pending.push((*x, factor.times(1.0 / value.to_f64(), None))),
+                None => join(&mut terms, id, &factor),
+            },
+            _ => join(&mut terms, id, &factor),
+        }
+    }
+    Some(terms)
+}
+
+fn join(terms: &mut Vec<(NodeId, Factor)>, id: NodeId, factor: &Factor) {
+    match terms.iter_mut().find(|(own, _)| *own == id) {
+        Some((_, own)) => own.add(factor),
+        None => terms.push((id, factor.clone())),
+    }
+}
+
+/// Large reductions over several axes as two: over the last axis first, then over the partial results. The first has
+/// rows that are independent, and sums of rows lose less to rounding than one long sum.
+pub fn split_reductions(graph: &Graph) -> Graph {
+    graph.rebuilt(|out, from, id, operands| {
+        let node = from.node(id);
+        let Op::Reduce(fold, axes) = node.op else { return out.add_like(from, id, operands) };
+        let x = crate::schedule::shape(from, node.operands[0]);
+        let last = x.len().wrapping_sub(1);
+        let large =
+            axes.contains(last) && axes.len() > 1 && x.iter().product::<usize>() > 1 << 14 && x[last] >= 16;
+        if !large || fold == Fold::All || fold == Fold::Any {
+            return out.add_like(from, id, operands);
+        }
+        let rows = out.add(Op::Reduce(fold, hypatia_graph::Axes::one(last)), operands, node.site);
+        let rest = axes.iter().filter(|axis| *axis != last).collect();
+        out.add(Op::Reduce(fold, rest), &[rows], node.site)
+    })
+}

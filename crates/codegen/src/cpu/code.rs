@@ -1,0 +1,148 @@
+//! Machine code for the loop kernels of a program, in executable memory of its own.
+
+use std::collections::HashMap;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{AbiParam, types};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError};
+use hypatia_graph::{Literal, ScalarFn};
+
+use crate::cpu::avx512;
+use crate::cpu::emit::{Routines, emit};
+use crate::cpu::features::{Features, InstructionSet};
+use crate::kernel::LoopKernel;
+
+/// Compiled kernels. The addresses stay valid until the value is dropped.
+pub(super) struct Code {
+    module: Option<JITModule>,
+    addresses: Vec<usize>,
+}
+
+/// Why kernels could not be compiled; a fault of ours or of the system's memory, never of the user's program.
+#[derive(Debug, thiserror::Error)]
+#[error("machine code could not be made: {0}")]
+pub struct CodeError(String);
+
+impl From<ModuleError> for CodeError {
+    fn from(error: ModuleError) -> CodeError {
+        CodeError(format!("{error:?}"))
+    }
+}
+
+/// A double-precision function by its number in [`ScalarFn`].
+extern "C" fn double_function(which: u64, x: f64, y: f64) -> f64 {
+    let f = ScalarFn::ALL.get(which as usize).copied().unwrap_or(ScalarFn::Add);
+    let operands = [Literal::F64(x.to_bits()), Literal::F64(y.to_bits())];
+    f.eval(&operands[..f.arity().min(2)]).map_or(f64::NAN, Literal::to_f64)
+}
+
+/// An integer function by its number in [`ScalarFn`].
+extern "C" fn integer_function(which: u64, x: i64, y: i64) -> i64 {
+    let f = ScalarFn::ALL.get(which as usize).copied().unwrap_or(ScalarFn::Add);
+    let operands = [Literal::I64(x), Literal::I64(y)];
+    f.eval(&operands[..f.arity().min(2)]).and_then(Literal::to_i64).unwrap_or(0)
+}
+
+impl Code {
+    /// Compiles the kernels; equal ones once.
+    pub(super) fn new<'k>(
+        kernels: impl IntoIterator<Item = &'k LoopKernel>,
+        features: &Features,
+    ) -> Result<Code, CodeError> {
+        let failed = |e: &dyn std::fmt::Display| CodeError(e.to_string());
+        let mut flags = settings::builder();
+        for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("enable_verifier", "false")] {
+            flags.set(name, value).map_err(|e| failed(&e))?;
+        }
+        let isa = cranelift_native::builder()
+            .map_err(|e| failed(&e))?
+            .finish(settings::Flags::new(flags))
+            .map_err(|e| failed(&e))?;
+        let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
+        builder.symbol("double_function", double_function as *const u8);
+        builder.symbol("integer_function", integer_function as *const u8);
+        let mut compiler = Compiler::new(JITModule::new(builder), features)?;
+        let mut known: HashMap<&LoopKernel, FuncId> = HashMap::new();
+        let mut functions = Vec::new();
+        for kernel in kernels {
+            let function = match known.get(kernel) {
+                Some(function) => *function,
+                None => compiler.compile(kernel)?,
+            };
+            known.insert(kernel, function);
+            functions.push(function);
+        }
+        let mut module = compiler.module;
+        module.finalize_definitions()?;
+        let addresses = functions.iter().map(|f| module.get_finalized_function(*f) as usize).collect();
+        Ok(Code { module: Some(module), addresses })
+    }
+
+    /// The address of each kernel's function, in the order in which they were given.
+    pub(super) fn addresses(&self) -> &[usize] {
+        &self.addresses
+    }
+
+    /// Takes out the module, for its memory to be freed.
+    pub(super) fn take_module(&mut self) -> Option<JITModule> {
+        self.addresses.clear();
+        self.module.take()
+    }
+}
+
+struct Compiler {
+    module: JITModule,
+    context: Context,
+    frontend: FunctionBuilderContext,
+    double: FuncId,
+    integer: FuncId,
+    fused: bool,
+    avx512: bool,
+}
+
+impl Compiler {
+    fn new(mut module: JITModule, features: &Features) -> Result<Compiler, CodeError> {
+        let mut routine = |name: &str, ty| -> Result<FuncId, CodeError> {
+            let mut signature = module.make_signature();
+            signature.params = vec![AbiParam::new(types::I64), AbiParam::new(ty), AbiParam::new(ty)];
+            signature.returns = vec![AbiParam::new(ty)];
+            Ok(module.declare_function(name, Linkage::Import, &signature)?)
+        };
+        let double = routine("double_function", types::F64)?;
+        let integer = routine("integer_function", types::I64)?;
+        let context = module.make_context();
+        Ok(Compiler {
+            module,
+            context,
+            frontend: FunctionBuilderContext::new(),
+            double,
+            integer,
+            fused: features.fused_multiply_add(),
+            avx512: features.instruction_set() == InstructionSet::Avx512,
+        })
+    }
+
+    fn compile(&mut self, kernel: &LoopKernel) -> Result<FuncId, CodeError> {
+        self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
+        let id = self.module.declare_anonymous_function(&self.context.func.signature)?;
+        if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
+            self.module.define_function_bytes(id, 64, &code, &[])?;
+            self.module.clear_context(&mut self.context);
+            return Ok(id);
+        }
+        let routines = Routines {
+            double: self.module.declare_func_in_func(self.double, &mut self.context.func),
+            integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
+        };
+        let mut builder = FunctionBuilder::new(&mut self.context.func, &mut self.frontend);
+        emit(&mut builder, kernel, routines, self.fused);
+        builder.seal_all_blocks();
+        builder.finalize(self.module.target_config());
+        self.module.define_function(id, &mut self.context)?;
+        self.module.clear_context(&mut self.context);
+        Ok(id)
+    }
+}

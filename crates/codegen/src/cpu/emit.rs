@@ -1,0 +1,1125 @@
+//! Loop kernels as Cranelift code: the portable path, which covers every kernel.
+//!
+//! The innermost loop works on four elements at once where all that depends on it is 32 bits wide; the rest of the row,
+//! and kernels with wider types, go element by element. Instructions stand in the outermost loop that gives them all
+//! they depend on. The order of folds is that of [`crate::kernel`], so the bits do not depend on the width.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{
+    FuncRef, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Type, Value as Ir, types,
+};
+use cranelift_frontend::{FunctionBuilder, Variable};
+use hypatia_graph::op::Write;
+use hypatia_graph::scalar::Applied;
+use hypatia_graph::{DType, Literal, ScalarFn};
+use smallvec::SmallVec;
+
+use crate::cpu::lanes::{Lanes, Width};
+use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, StoreKind, Value};
+
+/// Routines that code calls: doubles `(function, x, y) -> f64` and integers `(function, x, y) -> i64`.
+#[derive(Copy, Clone)]
+pub(super) struct Routines {
+    /// Double-precision transcendental functions.
+    pub(super) double: FuncRef,
+    /// Integer division, remainder and power.
+    pub(super) integer: FuncRef,
+}
+
+/// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers, `begin..end` a range of the
+/// outermost axis, `error` three words (raised, value, extent).
+pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routines: Routines, fused: bool) {
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    let [buffers, begin, end, error] = builder.block_params(entry)[..] else { return };
+    let flags = MemFlagsData::trusted();
+    let bases = (0..kernel.params.len())
+        .map(|i| builder.ins().load(types::I64, flags, buffers, 8 * i as i32))
+        .collect();
+    let levels = levels(kernel);
+    let vector = is_vector(kernel, &levels);
+    let mut emitter = Emitter {
+        b: builder,
+        kernel,
+        routines,
+        fused,
+        bases,
+        range: [begin, end],
+        error,
+        starts: Vec::new(),
+        counters: Vec::new(),
+        levels,
+        vector,
+        outer: vec![None; kernel.body.len()],
+        inner: vec![None; kernel.body.len()],
+        width: Width::One,
+        fold: None,
+    };
+    emitter.starts();
+    emitter.nest(0);
+    emitter.b.ins().return_(&[]);
+}
+
+struct Emitter<'e, 'b> {
+    b: &'e mut FunctionBuilder<'b>,
+    kernel: &'e LoopKernel,
+    routines: Routines,
+    fused: bool,
+    bases: Vec<Ir>,
+    range: [Ir; 2],
+    error: Ir,
+    starts: Vec<Ir>,
+    /// The counters of the loops that are open.
+    counters: Vec<Ir>,
+    /// How many loops must be open for each instruction.
+    levels: Vec<usize>,
+    /// Whether the innermost loop works on four elements at once.
+    vector: bool,
+    /// Values that do not depend on the innermost loop, one lane each.
+    outer: Vec<Option<Ir>>,
+    /// Values of the innermost loop, in the present width.
+    inner: Vec<Option<Ir>>,
+    width: Width,
+    fold: Option<FoldState>,
+}
+
+/// Where a fold keeps its partial results.
+#[derive(Copy, Clone)]
+enum FoldState {
+    /// `LANES` partial results of floats, in memory between rows.
+    Lanes(StackSlot),
+    /// One result of an integer fold.
+    One(Variable),
+    /// The largest value so far, whether there is one, and its position.
+    ArgMax { best: Variable, found: Variable, at: Variable },
+    /// In the result itself, element by element.
+    Memory,
+}
+
+/// For each instruction, the number of loops that must be open around it.
+fn levels(kernel: &LoopKernel) -> Vec<usize> {
+    let affine = |a: &Affine| a.strides.iter().rposition(|s| *s != 0).map_or(0, |axis| axis + 1);
+    let mut levels: Vec<usize> = Vec::new();
+    for instruction in &kernel.body {
+        let of = |v: &Value| levels[v.index()];
+        levels.push(match instruction {
+            Instruction::Literal(_) => 0,
+            Instruction::Load(address) => affine(&address.position),
+            Instruction::LoadAt { address, index, .. } => affine(&address.position).max(of(index)),
+            Instruction::Position(position) => affine(position),
+            Instruction::Index { index, .. } => of(index),
+            Instruction::Map(_, operands) => operands.iter().map(of).max().unwrap_or(0),
+            Instruction::Cast(_, value) => of(value),
+        });
+    }
+    levels
+}
+
+/// Whether the innermost loop can work on four elements at once: all it computes fits lanes of 32 bits.
+fn is_vector(kernel: &LoopKernel, levels: &[usize]) -> bool {
+    let rank = kernel.extents.len();
+    let stores = kernel.stores.iter().all(|store| match store.kind {
+        StoreKind::Plain => matches!(
+            kernel.params[usize::from(store.address.param)].dtype,
+            DType::F32 | DType::I32 | DType::Bool
+        ),
+        StoreKind::Fold(_) => kernel.types[store.value.index()] == DType::F32,
+        StoreKind::ArgMax | StoreKind::At { .. } => false,
+    });
+    if rank == 0 || kernel.extents[rank - 1] < 4 || !stores {
+        return false;
+    }
+    // Whether an i64 value is known to fit 32 bits.
+    let mut narrow = vec![false; kernel.body.len()];
+    let small = kernel.extents.iter().product::<usize>() < 1 << 30;
+    for (i, instruction) in kernel.body.iter().enumerate() {
+        let ty = |v: &Value| kernel.types[v.index()];
+        let fits = |v: &Value| ty(v) != DType::I64 || narrow[v.index()];
+        let is_narrow = match instruction {
+            Instruction::Literal(value) => value.to_i64().is_some_and(|v| i32::try_from(v).is_ok()),
+            Instruction::Position(p) => {
+                small
+                    && p.starts.is_empty()
+                    && p.offset.abs() < 1 << 30
+                    && p.strides.iter().all(|s| s.abs() < 1 << 10)
+            }
+            Instruction::Index { extent, .. } => *extent < 1 << 30,
+            Instruction::Cast(_, value) => fits(value) && !ty(value).is_float(),
+            Instruction::Load(_) | Instruction::LoadAt { .. } | Instruction::Map(..) => false,
+        };
+        let ok = match (instruction, kernel.types[i]) {
+            // Outside the innermost loop everything is computed one by one; only what crosses over must be narrow.
+            _ if levels[i] < rank => {
+                kernel.types[i] != DType::I64 || is_narrow || !crosses(kernel, levels, i, rank)
+            }
+            (_, DType::F64 | DType::U8) => false,
+            (Instruction::Literal(_) | Instruction::Position(_), _) => {
+                kernel.types[i] != DType::I64 || is_narrow
+            }
+            (Instruction::Load(_), ty) => ty != DType::I64,
+            (Instruction::LoadAt { index, .. }, ty) => ty == DType::F32 && fits(index),
+            (Instruction::Index { index, .. }, _) => {
+                fits(index) && matches!(ty(index), DType::I32 | DType::I64)
+            }
+            (Instruction::Cast(to, value), _) => match (ty(value), to) {
+                (DType::F32, DType::F32 | DType::I32) => true,
+                (DType::I32 | DType::Bool, to) => *to != DType::Bool || ty(value) == DType::Bool,
+                (DType::I64, to) => fits(value) && *to != DType::Bool,
+                (DType::F32 | DType::F64 | DType::U8, _) => false,
+            },
+            (Instruction::Map(f, operands), _) => match ty(&operands[operands.len() - 1]) {
+                DType::F32 | DType::Bool => true,
+                DType::I32 => !matches!(f, ScalarFn::FloorDiv | ScalarFn::Mod | ScalarFn::Pow),
+                DType::I64 => operands.iter().all(fits) && kernel.types[i] == DType::Bool,
+                DType::U8 | DType::F64 => false,
+            },
+        };
+        if !ok {
+            return false;
+        }
+        narrow[i] = is_narrow;
+    }
+    true
+}
+
+/// Whether a value from outside the innermost loop is used in it.
+fn crosses(kernel: &LoopKernel, levels: &[usize], value: usize, rank: usize) -> bool {
+    let is = |v: &Value| v.index() == value;
+    kernel.stores.iter().any(|store| is(&store.value))
+        || kernel.body.iter().zip(levels).any(|(instruction, level)| {
+            *level == rank
+                && match instruction {
+                    Instruction::Map(_, operands) => operands.iter().any(is),
+                    Instruction::Cast(_, v)
+                    | Instruction::Index { index: v, .. }
+                    | Instruction::LoadAt { index: v, .. } => is(v),
+                    Instruction::Literal(_) | Instruction::Load(_) | Instruction::Position(_) => false,
+                }
+        })
+}
+
+/// The type of one element in registers.
+fn scalar_type(dtype: DType) -> Type {
+    match dtype {
+        DType::Bool | DType::U8 => types::I8,
+        DType::I32 => types::I32,
+        DType::I64 => types::I64,
+        DType::F32 => types::F32,
+        DType::F64 => types::F64,
+    }
+}
+
+impl<'b> Emitter<'_, 'b> {
+    fn int(&mut self, value: i64) -> Ir {
+        self.b.ins().iconst(types::I64, value)
+    }
+
+    fn rank(&self) -> usize {
+        self.kernel.extents.len()
+    }
+
+    /// Reads and checks run-time starts; the first bad one ends the call before anything is written.
+    fn starts(&mut self) {
+        for start in &self.kernel.starts {
+            let base = self.bases[usize::from(start.param)];
+            let given = self.b.ins().load(types::I64, MemFlagsData::trusted(), base, 0);
+            let wrapped = self.wrap(given, start.extent as i64);
+            let limit = self.int(start.limit as i64);
+            let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThan, wrapped, limit);
+            let (fail, go) = (self.b.create_block(), self.b.create_block());
+            self.b.set_cold_block(fail);
+            self.b.ins().brif(bad, fail, &[], go, &[]);
+            self.b.switch_to_block(fail);
+            self.raise(given, start.limit as i64 + 1);
+            self.b.ins().return_(&[]);
+            self.b.switch_to_block(go);
+            self.starts.push(wrapped);
+        }
+    }
+
+    /// Counts negative indices from the end.
+    fn wrap(&mut self, index: Ir, extent: i64) -> Ir {
+        let n = self.int(extent);
+        let zero = self.int(0);
+        let negative = self.b.ins().icmp(IntCC::SignedLessThan, index, zero);
+        let counted = self.b.ins().iadd(index, n);
+        self.b.ins().select(negative, counted, index)
+    }
+
+    fn raise(&mut self, value: Ir, extent: i64) {
+        let flags = MemFlagsData::trusted();
+        let (one, extent) = (self.int(1), self.int(extent));
+        self.b.ins().store(flags, one, self.error, 0);
+        self.b.ins().store(flags, value, self.error, 8);
+        self.b.ins().store(flags, extent, self.error, 16);
+    }
+
+    /// A position in elements, from the counters that are open; those above `open` count as 0.
+    fn position(&mut self, affine: &Affine) -> Ir {
+        let mut sum = self.int(affine.offset);
+        for &(start, coefficient) in &affine.starts {
+            let term = self.scaled(self.starts[usize::from(start)], coefficient);
+            sum = self.b.ins().iadd(sum, term);
+        }
+        for axis in 0..self.counters.len().min(affine.strides.len()) {
+            if affine.strides[axis] != 0 {
+                let term = self.scaled(self.counters[axis], affine.strides[axis]);
+                sum = self.b.ins().iadd(sum, term);
+            }
+        }
+        sum
+    }
+
+    fn scaled(&mut self, x: Ir, factor: i64) -> Ir {
+        if factor == 1 {
+            return x;
+        }
+        let factor = self.int(factor);
+        self.b.ins().imul(x, factor)
+    }
+
+    fn pointer(&mut self, address: &Address, extra: Option<Ir>) -> Ir {
+        let size = self.kernel.params[usize::from(address.param)].dtype.size() as i64;
+        // The part that does not depend on the innermost counter is apart, so that it leaves the innermost loop.
+        let innermost = self.rank();
+        let mut outside = address.position.clone();
+        let mut stride = 0;
+        if self.counters.len() == innermost && innermost > 0 {
+            stride = std::mem::take(&mut outside.strides[innermost - 1]);
+        }
+        let position = self.position(&outside);
+        let bytes = self.scaled(position, size);
+        let mut pointer = self.b.ins().iadd(self.bases[usize::from(address.param)], bytes);
+        if stride != 0 {
+            let offset = self.scaled(self.counters[innermost - 1], stride * size);
+            pointer = self.b.ins().iadd(pointer, offset);
+        }
+        if let Some(extra) = extra {
+            let bytes = self.scaled(extra, size);
+            pointer = self.b.ins().iadd(pointer, bytes);
+        }
+        pointer
+    }
+
+    /// The loops from `axis` inwards, with what belongs between them.
+    fn nest(&mut self, axis: usize) {
+        let rank = self.rank();
+        let folds_from = (0..rank).find(|&a| self.kernel.reduced[a]);
+        if folds_from == Some(axis) && self.fold.is_none()
+            || rank == axis && self.has_fold() && self.fold.is_none()
+        {
+            self.begin_fold(axis);
+            self.nest(axis);
+            self.end_fold(axis);
+            return;
+        }
+        if axis + 1 < rank || axis + 1 == rank && !self.vector {
+            self.outer_instructions(axis);
+            let [from, to] = self.bounds(axis);
+            self.counted(from, to, 1, |e, counter| {
+                e.counters.push(counter);
+                e.nest(axis + 1);
+                e.counters.pop();
+            });
+        } else if axis + 1 == rank {
+            self.outer_instructions(axis);
+            self.vector_row(axis);
+        } else {
+            self.outer_instructions(axis);
+            self.width = Width::One;
+            self.row_element();
+        }
+    }
+
+    fn has_fold(&self) -> bool {
+        self.kernel.stores.iter().any(|s| matches!(s.kind, StoreKind::Fold(_) | StoreKind::ArgMax))
+    }
+
+    fn bounds(&mut self, axis: usize) -> [Ir; 2] {
+        if axis == 0 { self.range } else { [self.int(0), self.int(self.kernel.extents[axis] as i64)] }
+    }
+
+    /// A loop from `from` while the counter is below `to`.
+    fn counted(&mut self, from: Ir, to: Ir, step: i64, body: impl FnOnce(&mut Self, Ir)) {
+        let (head, inside, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let counter = self.b.append_block_param(head, types::I64);
+        self.b.ins().jump(head, &[from.into()]);
+        self.b.switch_to_block(head);
+        let more = self.b.ins().icmp(IntCC::SignedLessThan, counter, to);
+        self.b.ins().brif(more, inside, &[], done, &[]);
+        self.b.switch_to_block(inside);
+        body(self, counter);
+        let step = self.int(step);
+        let next = self.b.ins().iadd(counter, step);
+        self.b.ins().jump(head, &[next.into()]);
+        self.b.switch_to_block(done);
+    }
+
+    /// The instructions that need exactly the loops open now and are not of the innermost loop.
+    fn outer_instructions(&mut self, level: usize) {
+        self.width = Width::One;
+        for i in 0..self.kernel.body.len() {
+            if self.levels[i] == level && (level < self.rank() || self.rank() == 0) {
+                let value = self.instruction(i);
+                self.outer[i] = Some(value);
+            }
+        }
+    }
+
+    /// The innermost loop: four at once, then the rest one by one.
+    fn vector_row(&mut self, axis: usize) {
+        let [from, to] = self.bounds(axis);
+        let lanes = match self.fold {
+            Some(FoldState::Lanes(slot)) => Some(slot),
+            _ => None,
+        };
+        let step = if lanes.is_some() { LANES as i64 } else { 4 };
+        let length = self.b.ins().isub(to, from);
+        let mask = self.int(!(step - 1));
+        let whole = self.b.ins().band(length, mask);
+        let middle = self.b.ins().iadd(from, whole);
+        let partials: Vec<Variable> = match lanes {
+            Some(slot) => (0..4)
+                .map(|i| {
+                    let variable = self.b.declare_var(types::F32X4);
+                    let address = self.b.ins().stack_addr(types::I64, slot, 16 * i);
+                    let value = self.b.ins().load(types::F32X4, MemFlagsData::trusted(), address, 0);
+                    self.b.def_var(variable, value);
+                    variable
+                })
+                .collect(),
+            None => Vec::new(),
+        };
+        self.counted(from, middle, step, |e, counter| {
+            for part in 0..step / 4 {
+                let offset = e.int(4 * part);
+                let here = e.b.ins().iadd(counter, offset);
+                e.counters.push(here);
+                e.width = Width::Four;
+                e.inner.fill(None);
+                e.inner_instructions();
+                if let Some(&variable) = partials.get(part as usize) {
+                    let value = e.get(e.kernel.stores[0].value);
+                    let old = e.b.use_var(variable);
+                    let joined = e.join(e.kernel.stores[0].kind.clone(), old, value, DType::F32);
+                    e.b.def_var(variable, joined);
+                } else {
+                    e.stores();
+                }
+                e.counters.pop();
+            }
+        });
+        if let Some(slot) = lanes {
+            for (i, variable) in partials.iter().enumerate() {
+                let value = self.b.use_var(*variable);
+                let address = self.b.ins().stack_addr(types::I64, slot, 16 * i as i32);
+                self.b.ins().store(MemFlagsData::trusted(), value, address, 0);
+            }
+        }
+        self.counted(middle, to, 1, |e, counter| {
+            e.counters.push(counter);
+            e.width = Width::One;
+            e.row_element();
+            e.counters.pop();
+        });
+    }
+
+    /// One element of the innermost loop.
+    fn row_element(&mut self) {
+        self.inner.fill(None);
+        self.inner_instructions();
+        self.stores();
+    }
+
+    fn inner_instructions(&mut self) {
+        for i in 0..self.kernel.body.len() {
+            if self.levels[i] == self.rank() && self.rank() > 0 {
+                let value = self.instruction(i);
+                self.inner[i] = Some(value);
+            }
+        }
+    }
+
+    fn begin_fold(&mut self, axis: usize) {
+        let store = &self.kernel.stores[0];
+        let dtype = self.kernel.types[store.value.index()];
+        let rank = self.rank();
+        let innermost_kept = rank > 0 && !self.kernel.reduced[rank - 1];
+        self.fold = Some(match &store.kind {
+            StoreKind::ArgMax => {
+                let best = self.b.declare_var(scalar_type(dtype));
+                let found = self.b.declare_var(types::I8);
+                let at = self.b.declare_var(types::I64);
+                let value = self.constant(Literal::from_i64(0, dtype));
+                self.b.def_var(best, value);
+                let none = self.b.ins().iconst(types::I8, 0);
+                self.b.def_var(found, none);
+                let zero = self.int(0);
+                self.b.def_var(at, zero);
+                FoldState::ArgMax { best, found, at }
+            }
+            StoreKind::Fold(fold) if innermost_kept => {
+                // The result itself keeps the partial results; begin with the fold's identity.
+                let fold = *fold;
+                let rank = self.rank();
+                let [from, to] = if axis == 0 && rank == 1 {
+                    self.range
+                } else {
+                    [self.int(0), self.int(self.kernel.extents[rank - 1] as i64)]
+                };
+                let address = store.address.clone();
+                let mut open = self.counters.clone();
+                self.counted(from, to, 1, |e, counter| {
+                    let zero = e.int(0);
+                    open.resize(rank - 1, zero);
+                    open.push(counter);
+                    let saved = std::mem::replace(&mut e.counters, open);
+                    let pointer = e.pointer(&address, None);
+                    let identity = e.constant(fold.identity(dtype));
+                    e.b.ins().store(MemFlagsData::trusted(), identity, pointer, 0);
+                    e.counters = saved;
+                });
+                FoldState::Memory
+            }
+            StoreKind::Fold(fold) if dtype.is_float() => {
+                let bytes = LANES * dtype.size();
+                let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+                    StackSlotKind::ExplicitSlot,
+                    bytes as u32,
+                    4,
+                ));
+                let identity = self.constant(fold.identity(dtype));
+                for lane in 0..LANES {
+                    let address = self.b.ins().stack_addr(types::I64, slot, (lane * dtype.size()) as i32);
+                    self.b.ins().store(MemFlagsData::trusted(), identity, address, 0);
+                }
+                FoldState::Lanes(slot)
+            }
+            StoreKind::Fold(fold) => {
+                let variable = self.b.declare_var(scalar_type(dtype));
+                let identity = self.constant(fold.identity(dtype));
+                self.b.def_var(variable, identity);
+                FoldState::One(variable)
+            }
+            StoreKind::Plain | StoreKind::At { .. } => return,
+        });
+    }
+
+    fn end_fold(&mut self, _axis: usize) {
+        let store = self.kernel.stores[0].clone();
+        let dtype = self.kernel.types[store.value.index()];
+        let Some(state) = self.fold.take() else { return };
+        let result = match state {
+            FoldState::Memory => return,
+            FoldState::One(variable) => self.b.use_var(variable),
+            FoldState::ArgMax { at, .. } => self.b.use_var(at),
+            FoldState::Lanes(slot) => {
+                let ty = scalar_type(dtype);
+                let mut lanes: Vec<Ir> = (0..LANES)
+                    .map(|lane| {
+                        let address = self.b.ins().stack_addr(types::I64, slot, (lane * dtype.size()) as i32);
+                        self.b.ins().load(ty, MemFlagsData::trusted(), address, 0)
+                    })
+                    .collect();
+                self.width = Width::One;
+                while lanes.len() > 1 {
+                    let half = lanes.len() / 2;
+                    lanes = (0..half)
+                        .map(|i| self.join(store.kind.clone(), lanes[i], lanes[i + half], dtype))
+                        .collect();
+                }
+                lanes[0]
+            }
+        };
+        let pointer = self.pointer(&store.address, None);
+        self.b.ins().store(MemFlagsData::trusted(), result, pointer, 0);
+    }
+
+    /// Joins two partial results of a fold.
+    fn join(&mut self, kind: StoreKind, x: Ir, y: Ir, dtype: DType) -> Ir {
+        match kind {
+            StoreKind::Fold(fold) => self.map(fold.join(), &[x, y], &[dtype, dtype]),
+            StoreKind::Plain | StoreKind::ArgMax | StoreKind::At { .. } => y,
+        }
+    }
+
+    fn stores(&mut self) {
+        for store in self.kernel.stores.clone() {
+            match (&store.kind, self.fold) {
+                (StoreKind::At { index, stride, write }, _) => {
+                    let index = self.get(*index);
+                    let extra = self.scaled(index, *stride);
+                    let pointer = self.pointer(&store.address, Some(extra));
+                    self.write(&store, pointer, *write);
+                }
+                (_, Some(FoldState::Memory)) if self.width == Width::Four => {
+                    let pointer = self.pointer(&store.address, None);
+                    let old = self.b.ins().load(types::F32X4, MemFlagsData::trusted(), pointer, 0);
+                    let value = self.get(store.value);
+                    let joined = self.join(store.kind.clone(), old, value, DType::F32);
+                    self.b.ins().store(MemFlagsData::trusted(), joined, pointer, 0);
+                }
+                (StoreKind::Fold(_), Some(FoldState::Memory)) => {
+                    let dtype = self.kernel.types[store.value.index()];
+                    let pointer = self.pointer(&store.address, None);
+                    let old = self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+                    let value = self.get(store.value);
+                    let joined = self.join(store.kind.clone(), old, value, dtype);
+                    self.b.ins().store(MemFlagsData::trusted(), joined, pointer, 0);
+                }
+                (StoreKind::Fold(_), Some(FoldState::Lanes(slot))) => {
+                    let dtype = self.kernel.types[store.value.index()];
+                    let address = self.b.ins().stack_addr(types::I64, slot, 0);
+                    let mask = self.int(LANES as i64 - 1);
+                    let counter = self.counters.last().copied().unwrap_or(mask);
+                    let lane = self.b.ins().band(counter, mask);
+                    let bytes = self.scaled(lane, dtype.size() as i64);
+                    let pointer = self.b.ins().iadd(address, bytes);
+                    let old = self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+                    let value = self.get(store.value);
+                    let joined = self.join(store.kind.clone(), old, value, dtype);
+                    self.b.ins().store(MemFlagsData::trusted(), joined, pointer, 0);
+                }
+                (StoreKind::Fold(_), Some(FoldState::One(variable))) => {
+                    let dtype = self.kernel.types[store.value.index()];
+                    let value = self.get(store.value);
+                    let old = self.b.use_var(variable);
+                    let joined = self.join(store.kind.clone(), old, value, dtype);
+                    self.b.def_var(variable, joined);
+                }
+                (StoreKind::ArgMax, Some(FoldState::ArgMax { best, found, at })) => {
+                    self.argmax(&store, best, found, at);
+                }
+                _ => self.store_plain(&store),
+            }
+        }
+    }
+
+    fn write(&mut self, store: &Store, pointer: Ir, write: Write) {
+        let dtype = self.kernel.types[store.value.index()];
+        let mut value = self.get(store.value);
+        if write == Write::Add {
+            let old = self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+            value = self.map(ScalarFn::Add, &[old, value], &[dtype, dtype]);
+        }
+        self.b.ins().store(MemFlagsData::trusted(), value, pointer, 0);
+    }
+
+    fn store_plain(&mut self, store: &Store) {
+        let value = self.get(store.value);
+        let pointer = self.pointer(&store.address, None);
+        if self.width == Width::One {
+            self.b.ins().store(MemFlagsData::trusted(), value, pointer, 0);
+            return;
+        }
+        let dtype = self.kernel.params[usize::from(store.address.param)].dtype;
+        let stride = store.address.position.strides[self.rank() - 1];
+        if stride == 1 && dtype != DType::Bool {
+            self.b.ins().store(MemFlagsData::trusted(), value, pointer, 0);
+            return;
+        }
+        for lane in 0..4u8 {
+            let mut element = self.b.ins().extractlane(value, lane);
+            if dtype == DType::Bool {
+                let low = self.b.ins().ireduce(types::I8, element);
+                let one = self.b.ins().iconst(types::I8, 1);
+                element = self.b.ins().band(low, one);
+            }
+            let offset = i64::from(lane) * stride * dtype.size() as i64;
+            self.b.ins().store(MemFlagsData::trusted(), element, pointer, offset as i32);
+        }
+    }
+
+    fn argmax(&mut self, store: &Store, best: Variable, found: Variable, at: Variable) {
+        let dtype = self.kernel.types[store.value.index()];
+        let value = self.get(store.value);
+        let old = self.b.use_var(best);
+        let any = self.b.use_var(found);
+        let none = self.b.ins().bxor_imm_u(any, 1);
+        let mut better = if dtype.is_float() {
+            let above = self.b.ins().fcmp(FloatCC::GreaterThan, value, old);
+            let nan = self.b.ins().fcmp(FloatCC::Unordered, value, value);
+            let was_number = self.b.ins().fcmp(FloatCC::Ordered, old, old);
+            let first_nan = self.b.ins().band(nan, was_number);
+            self.b.ins().bor(above, first_nan)
+        } else {
+            let greater = if dtype == DType::U8 || dtype == DType::Bool {
+                IntCC::UnsignedGreaterThan
+            } else {
+                IntCC::SignedGreaterThan
+            };
+            self.b.ins().icmp(greater, value, old)
+        };
+        better = self.b.ins().bor(better, none);
+        let new = self.b.ins().select(better, value, old);
+        self.b.def_var(best, new);
+        let axis = self.kernel.reduced.iter().position(|r| *r).unwrap_or(0);
+        let here = match self.counters.get(axis) {
+            Some(counter) => *counter,
+            None => self.int(0),
+        };
+        let position = self.b.use_var(at);
+        let position = self.b.ins().select(better, here, position);
+        self.b.def_var(at, position);
+        let one = self.b.ins().iconst(types::I8, 1);
+        self.b.def_var(found, one);
+    }
+
+    /// The value of an earlier instruction in the present width.
+    fn get(&mut self, value: Value) -> Ir {
+        let i = value.index();
+        if let Some(ir) = self.inner[i] {
+            return ir;
+        }
+        let scalar = match self.outer[i] {
+            Some(ir) => ir,
+            None => self.constant(Literal::from_i64(0, self.kernel.types[i])),
+        };
+        if self.width == Width::One {
+            return scalar;
+        }
+        match self.kernel.types[i] {
+            DType::F32 => self.b.ins().splat(types::F32X4, scalar),
+            DType::I32 => self.b.ins().splat(types::I32X4, scalar),
+            DType::I64 => {
+                let narrow = self.b.ins().ireduce(types::I32, scalar);
+                self.b.ins().splat(types::I32X4, narrow)
+            }
+            DType::Bool => {
+                let mask = self.b.ins().bmask(types::I32, scalar);
+                self.b.ins().splat(types::I32X4, mask)
+            }
+            // Not in vector kernels.
+            DType::U8 | DType::F64 => scalar,
+        }
+    }
+
+    fn constant(&mut self, literal: Literal) -> Ir {
+        let wide = self.width == Width::Four;
+        match literal {
+            Literal::F32(bits) => {
+                let x = self.b.ins().f32const(f32::from_bits(bits));
+                if wide { self.b.ins().splat(types::F32X4, x) } else { x }
+            }
+            Literal::F64(bits) => self.b.ins().f64const(f64::from_bits(bits)),
+            Literal::Bool(x) if wide => {
+                let mask = self.b.ins().iconst(types::I32, if x { 0xffff_ffff } else { 0 });
+                self.b.ins().splat(types::I32X4, mask)
+            }
+            Literal::Bool(_) | Literal::U8(_) => {
+                self.b.ins().iconst(types::I8, literal.to_i64().unwrap_or(0))
+            }
+            Literal::I32(x) => {
+                let x = self.b.ins().iconst(types::I32, i64::from(x as u32));
+                if wide { self.b.ins().splat(types::I32X4, x) } else { x }
+            }
+            Literal::I64(x) if wide => {
+                let x = self.b.ins().iconst(types::I32, i64::from(x as u32));
+                self.b.ins().splat(types::I32X4, x)
+            }
+            Literal::I64(x) => self.b.ins().iconst(types::I64, x),
+        }
+    }
+
+    fn instruction(&mut self, i: usize) -> Ir {
+        let dtype = self.kernel.types[i];
+        match self.kernel.body[i].clone() {
+            Instruction::Literal(value) => self.constant(value),
+            Instruction::Load(address) => self.load(&address, dtype),
+            Instruction::LoadAt { address, index, stride } => {
+                let index = self.get(index);
+                if self.width == Width::One {
+                    let extra = self.scaled(index, stride);
+                    let pointer = self.pointer(&address, Some(extra));
+                    return self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+                }
+                let own = address.position.strides[self.rank() - 1] * dtype.size() as i64;
+                let pointer = self.pointer(&address, None);
+                let lanes: SmallVec<[Ir; 4]> = (0..4u8)
+                    .map(|lane| {
+                        let index = self.b.ins().extractlane(index, lane);
+                        let index = self.b.ins().sextend(types::I64, index);
+                        let bytes = self.scaled(index, stride * dtype.size() as i64);
+                        let pointer = self.b.ins().iadd(pointer, bytes);
+                        self.b.ins().load(
+                            types::F32,
+                            MemFlagsData::trusted(),
+                            pointer,
+                            (i64::from(lane) * own) as i32,
+                        )
+                    })
+                    .collect();
+                self.gathered(types::F32X4, &lanes)
+            }
+            Instruction::Position(position) => {
+                let scalar = self.position(&position);
+                if self.width == Width::One {
+                    return scalar;
+                }
+                let stride = position.strides[self.rank() - 1];
+                let narrow = self.b.ins().ireduce(types::I32, scalar);
+                let lanes: SmallVec<[Ir; 4]> =
+                    (0..4).map(|lane| self.b.ins().iadd_imm_s(narrow, lane * stride)).collect();
+                self.gathered(types::I32X4, &lanes)
+            }
+            Instruction::Index { index, extent } => self.index(index, extent as i64),
+            Instruction::Map(f, operands) => {
+                let dtypes: SmallVec<[DType; 3]> =
+                    operands.iter().map(|v| self.kernel.types[v.index()]).collect();
+                let values: SmallVec<[Ir; 3]> = operands.iter().map(|v| self.get(*v)).collect();
+                self.map(f, &values, &dtypes)
+            }
+            Instruction::Cast(to, value) => {
+                let from = self.kernel.types[value.index()];
+                let value = self.get(value);
+                self.cast(value, from, to)
+            }
+        }
+    }
+
+    fn gathered(&mut self, ty: Type, lanes: &[Ir]) -> Ir {
+        let mut vector = self.b.ins().splat(ty, lanes[0]);
+        for (lane, value) in lanes.iter().enumerate().skip(1) {
+            vector = self.b.ins().insertlane(vector, *value, lane as u8);
+        }
+        vector
+    }
+
+    fn load(&mut self, address: &Address, dtype: DType) -> Ir {
+        let pointer = self.pointer(address, None);
+        let flags = MemFlagsData::trusted();
+        if self.width == Width::One {
+            return self.b.ins().load(scalar_type(dtype), flags, pointer, 0);
+        }
+        let stride = address.position.strides[self.rank() - 1];
+        let vector = if dtype == DType::F32 { types::F32X4 } else { types::I32X4 };
+        if stride == 1 && dtype != DType::Bool {
+            return self.b.ins().load(vector, flags, pointer, 0);
+        }
+        let lanes: SmallVec<[Ir; 4]> = (0..4)
+            .map(|lane| {
+                let offset = (lane * stride * dtype.size() as i64) as i32;
+                let element = self.b.ins().load(scalar_type(dtype), flags, pointer, offset);
+                if dtype == DType::Bool { self.b.ins().bmask(types::I32, element) } else { element }
+            })
+            .collect();
+        self.gathered(vector, &lanes)
+    }
+
+    /// Wraps and checks an index; a bad one is reported and becomes 0.
+    fn index(&mut self, index: Value, extent: i64) -> Ir {
+        let dtype = self.kernel.types[index.index()];
+        let given = self.get(index);
+        if self.width == Width::One {
+            let wide = self.widen(given, dtype);
+            return self.checked(wide, extent);
+        }
+        let lanes: SmallVec<[Ir; 4]> = (0..4u8)
+            .map(|lane| {
+                let element = self.b.ins().extractlane(given, lane);
+                let wide = self.b.ins().sextend(types::I64, element);
+                let checked = self.checked(wide, extent);
+                self.b.ins().ireduce(types::I32, checked)
+            })
+            .collect();
+        self.gathered(types::I32X4, &lanes)
+    }
+
+    fn checked(&mut self, given: Ir, extent: i64) -> Ir {
+        let wrapped = self.wrap(given, extent);
+        let limit = self.int(extent);
+        let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, wrapped, limit);
+        let (fail, go) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(fail);
+        self.b.ins().brif(bad, fail, &[], go, &[]);
+        self.b.switch_to_block(fail);
+        self.raise(given, extent);
+        self.b.ins().jump(go, &[]);
+        self.b.switch_to_block(go);
+        let zero = self.int(0);
+        self.b.ins().select(bad, zero, wrapped)
+    }
+
+    fn widen(&mut self, x: Ir, dtype: DType) -> Ir {
+        match dtype {
+            DType::I64 => x,
+            DType::I32 => self.b.ins().sextend(types::I64, x),
+            DType::U8 | DType::Bool => self.b.ins().uextend(types::I64, x),
+            // Indices are integers.
+            DType::F32 | DType::F64 => self.int(0),
+        }
+    }
+
+    fn lanes(&mut self) -> Lanes<'_, 'b> {
+        Lanes { builder: self.b, width: self.width, fused: self.fused }
+    }
+
+    fn map(&mut self, f: ScalarFn, x: &[Ir], dtypes: &[DType]) -> Ir {
+        let dtype = dtypes[dtypes.len() - 1];
+        if f == ScalarFn::Select {
+            return self.lanes().choose(x[0], x[1], x[2]);
+        }
+        let y = x.get(1).copied().unwrap_or(x[0]);
+        match dtype {
+            DType::F32 => match f.apply(&mut self.lanes(), x[0], y) {
+                Some(Applied::Float(value) | Applied::Truth(value)) => value,
+                None => x[0],
+            },
+            DType::F64 => self.map_f64(f, x[0], y),
+            DType::Bool | DType::U8 | DType::I32 | DType::I64 => self.map_integer(f, x[0], y, dtype),
+        }
+    }
+
+    fn map_f64(&mut self, f: ScalarFn, x: Ir, y: Ir) -> Ir {
+        let b = &mut *self.b;
+        match f {
+            ScalarFn::Add => b.ins().fadd(x, y),
+            ScalarFn::Sub => b.ins().fsub(x, y),
+            ScalarFn::Mul => b.ins().fmul(x, y),
+            ScalarFn::Div => b.ins().fdiv(x, y),
+            ScalarFn::Sqr => b.ins().fmul(x, x),
+            ScalarFn::Sqrt => b.ins().sqrt(x),
+            ScalarFn::Neg => b.ins().fneg(x),
+            ScalarFn::Abs => b.ins().fabs(x),
+            ScalarFn::Recip => {
+                let one = b.ins().f64const(1.0);
+                b.ins().fdiv(one, x)
+            }
+            ScalarFn::Floor => b.ins().floor(x),
+            ScalarFn::Ceil => b.ins().ceil(x),
+            ScalarFn::Trunc => b.ins().trunc(x),
+            ScalarFn::Round => b.ins().nearest(x),
+            ScalarFn::FloorDiv => {
+                let quotient = b.ins().fdiv(x, y);
+                b.ins().floor(quotient)
+            }
+            ScalarFn::Max | ScalarFn::Min => {
+                let order =
+                    if f == ScalarFn::Max { FloatCC::GreaterThanOrEqual } else { FloatCC::LessThanOrEqual };
+                let first = b.ins().fcmp(order, x, y);
+                let nan = b.ins().fcmp(FloatCC::Unordered, x, x);
+                let keep = b.ins().bor(first, nan);
+                b.ins().select(keep, x, y)
+            }
+            ScalarFn::Sign => {
+                let zero = b.ins().f64const(0.0);
+                let (one, minus) = (b.ins().f64const(1.0), b.ins().f64const(-1.0));
+                let positive = b.ins().fcmp(FloatCC::GreaterThan, x, zero);
+                let negative = b.ins().fcmp(FloatCC::LessThan, x, zero);
+                let otherwise = b.ins().select(negative, minus, x);
+                b.ins().select(positive, one, otherwise)
+            }
+            ScalarFn::Lt => b.ins().fcmp(FloatCC::LessThan, x, y),
+            ScalarFn::Le => b.ins().fcmp(FloatCC::LessThanOrEqual, x, y),
+            ScalarFn::Gt => b.ins().fcmp(FloatCC::GreaterThan, x, y),
+            ScalarFn::Ge => b.ins().fcmp(FloatCC::GreaterThanOrEqual, x, y),
+            ScalarFn::Eq => b.ins().fcmp(FloatCC::Equal, x, y),
+            ScalarFn::Ne => b.ins().fcmp(FloatCC::NotEqual, x, y),
+            ScalarFn::IsNan => b.ins().fcmp(FloatCC::Unordered, x, x),
+            ScalarFn::IsInf => {
+                let size = b.ins().fabs(x);
+                let infinity = b.ins().f64const(f64::INFINITY);
+                b.ins().fcmp(FloatCC::Equal, size, infinity)
+            }
+            ScalarFn::Mod
+            | ScalarFn::Pow
+            | ScalarFn::Exp
+            | ScalarFn::Exp2
+            | ScalarFn::Expm1
+            | ScalarFn::Log
+            | ScalarFn::Log2
+            | ScalarFn::Log10
+            | ScalarFn::Log1p
+            | ScalarFn::Log1mexp
+            | ScalarFn::Sin
+            | ScalarFn::Cos
+            | ScalarFn::Tan
+            | ScalarFn::Asin
+            | ScalarFn::Acos
+            | ScalarFn::Atan
+            | ScalarFn::Atan2
+            | ScalarFn::Sinh
+            | ScalarFn::Cosh
+            | ScalarFn::Tanh
+            | ScalarFn::Asinh
+            | ScalarFn::Acosh
+            | ScalarFn::Atanh
+            | ScalarFn::Sigmoid
+            | ScalarFn::Softplus
+            | ScalarFn::Erf
+            | ScalarFn::Erfc => {
+                let which = b.ins().iconst(types::I64, f as i64);
+                let call = b.ins().call(self.routines.double, &[which, x, y]);
+                b.inst_results(call)[0]
+            }
+            // Not defined on floats.
+            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => x,
+        }
+    }
+
+    fn map_integer(&mut self, f: ScalarFn, x: Ir, y: Ir, dtype: DType) -> Ir {
+        let wide = self.width == Width::Four;
+        let signed = !matches!(dtype, DType::U8 | DType::Bool);
+        let b = &mut *self.b;
+        let compare = |s: IntCC, u: IntCC| if signed { s } else { u };
+        match f {
+            ScalarFn::Add => b.ins().iadd(x, y),
+            ScalarFn::Sub => b.ins().isub(x, y),
+            ScalarFn::Mul => b.ins().imul(x, y),
+            ScalarFn::Sqr => b.ins().imul(x, x),
+            ScalarFn::Neg => b.ins().ineg(x),
+            ScalarFn::Abs if signed => b.ins().iabs(x),
+            ScalarFn::Abs => x,
+            ScalarFn::Max if signed => b.ins().smax(x, y),
+            ScalarFn::Max => b.ins().umax(x, y),
+            ScalarFn::Min if signed => b.ins().smin(x, y),
+            ScalarFn::Min => b.ins().umin(x, y),
+            ScalarFn::Lt => b.ins().icmp(compare(IntCC::SignedLessThan, IntCC::UnsignedLessThan), x, y),
+            ScalarFn::Le => {
+                b.ins().icmp(compare(IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual), x, y)
+            }
+            ScalarFn::Gt => b.ins().icmp(compare(IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan), x, y),
+            ScalarFn::Ge => b.ins().icmp(
+                compare(IntCC::SignedGreaterThanOrEqual, IntCC::UnsignedGreaterThanOrEqual),
+                x,
+                y,
+            ),
+            ScalarFn::Eq => b.ins().icmp(IntCC::Equal, x, y),
+            ScalarFn::Ne => b.ins().icmp(IntCC::NotEqual, x, y),
+            ScalarFn::And => b.ins().band(x, y),
+            ScalarFn::Or => b.ins().bor(x, y),
+            ScalarFn::Xor => b.ins().bxor(x, y),
+            ScalarFn::Not if dtype == DType::Bool && !wide => b.ins().bxor_imm_u(x, 1),
+            ScalarFn::Not => b.ins().bnot(x),
+            ScalarFn::Sign if signed => {
+                let ty = b.func.dfg.value_type(x);
+                let lane = ty.lane_type();
+                let mut everywhere = |value: i64| {
+                    let c = b.ins().iconst(lane, value & lane_mask(lane));
+                    if wide { b.ins().splat(ty, c) } else { c }
+                };
+                let (one, minus) = (everywhere(1), everywhere(-1));
+                let low = b.ins().smin(x, one);
+                b.ins().smax(low, minus)
+            }
+            ScalarFn::Sign => {
+                let one = b.ins().iconst(types::I8, 1);
+                b.ins().umin(x, one)
+            }
+            ScalarFn::FloorDiv | ScalarFn::Mod | ScalarFn::Pow => {
+                let (x, y) = (self.widen(x, dtype), self.widen(y, dtype));
+                let which = self.int(f as i64);
+                let call = self.b.ins().call(self.routines.integer, &[which, x, y]);
+                let result = self.b.inst_results(call)[0];
+                if dtype == DType::I64 { result } else { self.b.ins().ireduce(scalar_type(dtype), result) }
+            }
+            // Not defined on integers.
+            ScalarFn::Div
+            | ScalarFn::Sqrt
+            | ScalarFn::Recip
+            | ScalarFn::Exp
+            | ScalarFn::Exp2
+            | ScalarFn::Expm1
+            | ScalarFn::Log
+            | ScalarFn::Log2
+            | ScalarFn::Log10
+            | ScalarFn::Log1p
+            | ScalarFn::Log1mexp
+            | ScalarFn::Sin
+            | ScalarFn::Cos
+            | ScalarFn::Tan
+            | ScalarFn::Asin
+            | ScalarFn::Acos
+            | ScalarFn::Atan
+            | ScalarFn::Atan2
+            | ScalarFn::Sinh
+            | ScalarFn::Cosh
+            | ScalarFn::Tanh
+            | ScalarFn::Asinh
+            | ScalarFn::Acosh
+            | ScalarFn::Atanh
+            | ScalarFn::Sigmoid
+            | ScalarFn::Softplus
+            | ScalarFn::Erf
+            | ScalarFn::Erfc
+            | ScalarFn::Floor
+            | ScalarFn::Ceil
+            | ScalarFn::Trunc
+            | ScalarFn::Round
+            | ScalarFn::IsNan
+            | ScalarFn::IsInf
+            | ScalarFn::Select => x,
+        }
+    }
+
+    /// Conversion as [`Literal::cast`].
+    fn cast(&mut self, x: Ir, from: DType, to: DType) -> Ir {
+        if from == to {
+            return x;
+        }
+        let wide = self.width == Width::Four;
+        if from.is_float() && !to.is_float() {
+            return self.cast_from_float(x, from, to);
+        }
+        let b = &mut *self.b;
+        match (from, to) {
+            (DType::F32, DType::F64) => b.ins().fpromote(types::F64, x),
+            (DType::F64, DType::F32) => b.ins().fdemote(types::F32, x),
+            (DType::Bool, DType::F32) if wide => {
+                let one = b.ins().f32const(1.0);
+                let ones = b.ins().splat(types::F32X4, one);
+                let ones = self.lanes().same_bits(ones, types::I32X4);
+                let kept = self.b.ins().band(x, ones);
+                self.lanes().same_bits(kept, types::F32X4)
+            }
+            (_, DType::F32) if wide => b.ins().fcvt_from_sint(types::F32X4, x),
+            (DType::Bool, _) if wide => b.ins().ineg(x),
+            (_, _) if wide => x,
+            (DType::Bool | DType::U8, DType::F32 | DType::F64) => {
+                let x = b.ins().uextend(types::I32, x);
+                b.ins().fcvt_from_sint(scalar_type(to), x)
+            }
+            (_, DType::F32 | DType::F64) => b.ins().fcvt_from_sint(scalar_type(to), x),
+            (_, DType::Bool) => b.ins().icmp_imm_u(IntCC::NotEqual, x, 0),
+            (DType::Bool, DType::U8) => x,
+            (DType::Bool | DType::U8, _) => b.ins().uextend(scalar_type(to), x),
+            (DType::I32, DType::I64) => b.ins().sextend(types::I64, x),
+            (_, _) => b.ins().ireduce(scalar_type(to), x),
+        }
+    }
+
+    /// Truncates and saturates; a NaN becomes the smallest integer, and is true.
+    fn cast_from_float(&mut self, x: Ir, from: DType, to: DType) -> Ir {
+        let wide = self.width == Width::Four;
+        if to == DType::Bool {
+            let zero =
+                if from == DType::F32 { self.b.ins().f32const(0.0) } else { self.b.ins().f64const(0.0) };
+            return self.b.ins().fcmp(FloatCC::NotEqual, x, zero);
+        }
+        if wide {
+            let truncated = self.b.ins().fcvt_to_sint_sat(types::I32X4, x);
+            let nan = self.b.ins().fcmp(FloatCC::Unordered, x, x);
+            let least = self.b.ins().iconst(types::I32, i64::from(i32::MIN as u32));
+            let least = self.b.ins().splat(types::I32X4, least);
+            return self.lanes().choose(nan, least, truncated);
+        }
+        if to == DType::U8 {
+            let truncated = self.b.ins().fcvt_to_uint_sat(types::I32, x);
+            let most = self.b.ins().iconst(types::I32, 255);
+            let kept = self.b.ins().umin(truncated, most);
+            return self.b.ins().ireduce(types::I8, kept);
+        }
+        let ty = scalar_type(to);
+        let truncated = self.b.ins().fcvt_to_sint_sat(ty, x);
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, x, x);
+        let least =
+            self.b.ins().iconst(ty, if to == DType::I32 { i64::from(i32::MIN as u32) } else { i64::MIN });
+        self.b.ins().select(nan, least, truncated)
+    }
+}
+
+fn lane_mask(ty: Type) -> i64 {
+    if ty.bits() == 64 { -1 } else { (1i64 << ty.bits()) - 1 }
+}

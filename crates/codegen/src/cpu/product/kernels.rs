@@ -1,0 +1,498 @@
+//! The inner loops of a matrix product, written once over [`Vector`] and compiled for each instruction set.
+//!
+//! Two forms of product. A *panel* tile keeps rows x columns of C in registers and walks down k, with a row of B in
+//! vectors and elements of A broadcast: every element of C is one chain of multiply-adds in the order of k.
+//! A *dot* tile has both factors contiguous along k and sums lanes at the end. In both, the order of summation of an
+//! element depends neither on its place nor on the size of the tile.
+//! No closures in these loops: one that is not inlined would be compiled without the instruction set.
+#![allow(unsafe_code, reason = "kernels work on raw memory")]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "counted loops over several arrays, which unroll; iterators bring closures"
+)]
+
+use super::vector::{Element, MAX_LANES, Vector};
+use std::mem::MaybeUninit;
+
+/// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
+pub(super) const LONG_DOT_SUMS: usize = 8;
+/// How many rows of B ahead of its use a panel tile asks for.
+const ROWS_AHEAD: isize = 8;
+
+/// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C.
+pub(super) struct Tile<E> {
+    pub(super) depth: usize,
+    pub(super) a: *const E,
+    pub(super) a_row: isize,
+    pub(super) a_column: isize,
+    pub(super) b: *const E,
+    pub(super) b_row: isize,
+    /// The distance from one pair of vectors in a row of B to the next pair.
+    pub(super) b_panel: isize,
+    pub(super) c: *mut E,
+    pub(super) c_row: isize,
+    /// The first element of C in the tile that comes next, to be asked for early; it may be any address.
+    pub(super) c_next: *mut E,
+    /// Columns of C to write, at least 1.
+    pub(super) columns: usize,
+    pub(super) alpha: E,
+    pub(super) beta: E,
+}
+
+/// One tile in dot form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. Rows of A and columns of B are
+/// contiguous.
+pub(super) struct DotTile<E> {
+    pub(super) depth: usize,
+    pub(super) a: *const E,
+    pub(super) a_row: isize,
+    pub(super) b: *const E,
+    pub(super) b_column: isize,
+    pub(super) c: *mut E,
+    pub(super) c_row: isize,
+    pub(super) c_column: isize,
+    /// How far ahead of A to ask for memory, in elements; 0 not to.
+    pub(super) ahead: isize,
+    pub(super) alpha: E,
+    pub(super) beta: E,
+}
+
+/// A copy of a matrix into rows of `width`: `to[p * width + i] = from[p * from_row + i * from_column]` for `p < rows`
+/// and `i < columns`; zero for the remaining `i < width`.
+pub(super) struct Copy2<E> {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) width: usize,
+    pub(super) from: *const E,
+    pub(super) from_row: isize,
+    pub(super) from_column: isize,
+    pub(super) to: *mut E,
+}
+
+/// `C[i, j] = beta * C[i, j] + T[j, i]` for `i < rows`, `j < columns`, where both have contiguous rows and beta = 0 does
+/// not read C.
+pub(super) struct Transposed<E> {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) from: *const E,
+    pub(super) from_row: isize,
+    pub(super) c: *mut E,
+    pub(super) c_row: isize,
+    pub(super) beta: E,
+}
+
+/// A kernel for panel tiles.
+pub(super) type PanelKernel<E> = unsafe fn(&Tile<E>);
+/// A kernel for dot tiles.
+pub(super) type DotKernel<E> = unsafe fn(&DotTile<E>);
+
+/// The kernels of one element type for one instruction set.
+///
+/// # Safety
+/// All need that instruction set, and pointers and strides that stay within valid memory.
+pub(super) struct Kernels<E: 'static> {
+    /// Elements of a vector.
+    pub(super) lanes: usize,
+    /// Panel tiles of 1, 2, 4, 8 vectors; of 1, 2, ... rows; with whole vectors, and with masked loads of B.
+    pub(super) panels: [&'static [[PanelKernel<E>; 2]]; 4],
+    /// Dot tiles of 1, 2, ... rows; of 1, 2, ... columns.
+    pub(super) dots: &'static [&'static [DotKernel<E>]],
+    /// A dot tile of one row and one column, for long ones.
+    pub(super) long_dot: DotKernel<E>,
+    pub(super) copy: unsafe fn(&Copy2<E>),
+    pub(super) transpose: unsafe fn(&Transposed<E>),
+}
+
+impl<E> Kernels<E> {
+    /// Columns of a panel of packed B.
+    pub(super) fn panel_width(&self) -> usize {
+        2 * self.lanes
+    }
+    /// The most rows of a tile of `1 << log_vectors` vectors.
+    pub(super) fn rows(&self, log_vectors: usize) -> usize {
+        self.panels[log_vectors].len()
+    }
+}
+
+/// A tile of `ROWS` rows and `VECTORS` vectors in panel form; `MASKED` when loading whole vectors of B could leave its
+/// memory.
+///
+/// # Safety
+/// See [`Vector`] and [`Tile`].
+#[inline(always)]
+pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+    tile: &Tile<V::Element>,
+) {
+    // SAFETY: the caller gives a tile within valid memory and the instruction set. Pointers beyond the last row are made
+    // with wrapping arithmetic and not followed, except by prefetches, which may go anywhere.
+    unsafe {
+        let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+        let mut masks = [V::mask(0); VECTORS];
+        for v in 0..VECTORS {
+            masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
+        }
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                V::prefetch(tile.c_next.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES));
+            }
+        }
+        let (a_row, a_column, b_row, b_panel) = (tile.a_row, tile.a_column, tile.b_row, tile.b_panel);
+        let (mut a, mut b) = (tile.a, tile.b);
+        for _ in 0..tile.depth {
+            let mut row = [V::splat(V::Element::ZERO); VECTORS];
+            for v in 0..VECTORS {
+                let from = b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
+                row[v] = if MASKED { V::load_masked(from, masks[v]) } else { V::load(from) };
+                V::prefetch(from.wrapping_offset(ROWS_AHEAD * b_row));
+            }
+            for i in 0..ROWS {
+                let x = V::splat(*a.wrapping_offset(i as isize * a_row));
+                for v in 0..VECTORS {
+                    sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                }
+            }
+            a = a.wrapping_offset(a_column);
+            b = b.wrapping_offset(b_row);
+        }
+        let (alpha, beta) = (V::splat(tile.alpha), V::splat(tile.beta));
+        let reads = tile.beta != V::Element::ZERO;
+        let whole = tile.columns >= VECTORS * V::LANES;
+        // All of C is read before any of it is written: a masked store holds up loads from the row behind it, which may
+        // begin in the same cache line.
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
+                sums[i][v] = sums[i][v].multiply(alpha);
+                if reads {
+                    let old = if whole { V::load(c) } else { V::load_masked(c, masks[v]) };
+                    sums[i][v] = old.multiply_add(beta, sums[i][v]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
+                if whole {
+                    sums[i][v].store(c);
+                } else {
+                    sums[i][v].store_masked(c, masks[v]);
+                }
+            }
+        }
+    }
+}
+
+/// A tile of `ROWS` x `COLUMNS` in dot form.
+///
+/// # Safety
+/// See [`Vector`] and [`DotTile`].
+#[inline(always)]
+pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: &DotTile<V::Element>) {
+    // SAFETY: the caller gives a tile within valid memory and the instruction set.
+    unsafe {
+        let zero = V::splat(V::Element::ZERO);
+        let mut sums = [[zero; COLUMNS]; ROWS];
+        let (mut a, mut b) = (tile.a, tile.b);
+        let mut left = tile.depth;
+        while left >= V::LANES {
+            let mut rows = [zero; ROWS];
+            for i in 0..ROWS {
+                rows[i] = V::load(a.wrapping_offset(i as isize * tile.a_row));
+            }
+            if tile.ahead != 0 {
+                for i in 0..ROWS {
+                    V::prefetch(a.wrapping_offset(i as isize * tile.a_row + tile.ahead));
+                }
+            }
+            for j in 0..COLUMNS {
+                let column = V::load(b.wrapping_offset(j as isize * tile.b_column));
+                for i in 0..ROWS {
+                    sums[i][j] = rows[i].multiply_add(column, sums[i][j]);
+                }
+            }
+            a = a.add(V::LANES);
+            b = b.add(V::LANES);
+            left -= V::LANES;
+        }
+        if left > 0 {
+            let mask = V::mask(left);
+            let mut rows = [zero; ROWS];
+            for i in 0..ROWS {
+                rows[i] = V::load_masked(a.wrapping_offset(i as isize * tile.a_row), mask);
+            }
+            for j in 0..COLUMNS {
+                let column = V::load_masked(b.wrapping_offset(j as isize * tile.b_column), mask);
+                for i in 0..ROWS {
+                    sums[i][j] = rows[i].multiply_add(column, sums[i][j]);
+                }
+            }
+        }
+        // Through memory, so that indices into `sums` are constants and the sums stay in registers above.
+        let mut memory = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
+        let memory = memory.as_mut_ptr().cast::<V::Element>();
+        for i in 0..ROWS {
+            for j in 0..COLUMNS {
+                sums[i][j].store(memory.add((i * COLUMNS + j) * MAX_LANES));
+            }
+        }
+        let mut index = 0;
+        while index < ROWS * COLUMNS {
+            let mut group = [zero; 4];
+            for o in 0..4 {
+                group[o] = V::load(memory.add((index + o).min(ROWS * COLUMNS - 1) * MAX_LANES));
+            }
+            let values = V::sums(group);
+            for o in 0..4 {
+                if index + o < ROWS * COLUMNS {
+                    write(tile, (index + o) / COLUMNS, (index + o) % COLUMNS, values[o]);
+                }
+            }
+            index += 4;
+        }
+    }
+}
+
+/// A tile of one row and one column in dot form, with [`LONG_DOT_SUMS`] independent sums.
+///
+/// # Safety
+/// See [`Vector`] and [`DotTile`].
+#[inline(always)]
+pub(super) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
+    // SAFETY: the caller gives a tile within valid memory and the instruction set.
+    unsafe {
+        let zero = V::splat(V::Element::ZERO);
+        let mut sums = [zero; LONG_DOT_SUMS];
+        let (mut a, mut b) = (tile.a, tile.b);
+        let mut left = tile.depth;
+        while left >= V::LANES * LONG_DOT_SUMS {
+            for s in 0..LONG_DOT_SUMS {
+                sums[s] = V::load(a.add(s * V::LANES)).multiply_add(V::load(b.add(s * V::LANES)), sums[s]);
+            }
+            a = a.add(V::LANES * LONG_DOT_SUMS);
+            b = b.add(V::LANES * LONG_DOT_SUMS);
+            left -= V::LANES * LONG_DOT_SUMS;
+        }
+        for sum in &mut sums {
+            let mask = V::mask(left);
+            *sum = V::load_masked(a, mask).multiply_add(V::load_masked(b, mask), *sum);
+            a = a.wrapping_add(V::LANES);
+            b = b.wrapping_add(V::LANES);
+            left = left.saturating_sub(V::LANES);
+        }
+        let mut group = [zero; 4];
+        for s in 0..4 {
+            group[s] = sums[s].add(sums[s + 4]);
+        }
+        group = [group[0].add(group[2]), group[1].add(group[3]), zero, zero];
+        let values = V::sums([group[0].add(group[1]), zero, zero, zero]);
+        write(tile, 0, 0, values[0]);
+    }
+}
+
+/// Writes one element of a dot tile.
+///
+/// # Safety
+/// See [`DotTile`].
+#[inline(always)]
+unsafe fn write<E: Element>(tile: &DotTile<E>, row: usize, column: usize, sum: E) {
+    // SAFETY: the element lies in the tile.
+    unsafe {
+        let c = tile.c.wrapping_offset(row as isize * tile.c_row + column as isize * tile.c_column);
+        let value = sum * tile.alpha;
+        *c = if tile.beta == E::ZERO { value } else { *c * tile.beta + value };
+    }
+}
+
+/// Carries out a [`Copy2`]; through transposed squares where the source is contiguous down its columns.
+///
+/// # Safety
+/// See [`Vector`] and [`Copy2`].
+#[inline(always)]
+pub(super) unsafe fn copy<V: Vector>(copy: &Copy2<V::Element>) {
+    // SAFETY: the caller gives valid memory for what the strides reach, and the instruction set.
+    unsafe {
+        let zero = V::splat(V::Element::ZERO);
+        if copy.from_column == 1 {
+            for p in 0..copy.rows {
+                let from = copy.from.offset(p as isize * copy.from_row);
+                let to = copy.to.add(p * copy.width);
+                let mut i = 0;
+                while i + V::LANES <= copy.columns {
+                    V::load(from.add(i)).store(to.add(i));
+                    i += V::LANES;
+                }
+                while i < copy.width {
+                    let mask = V::mask(copy.columns.saturating_sub(i));
+                    V::load_masked(from.wrapping_add(i), mask)
+                        .store_masked(to.add(i), V::mask(copy.width - i));
+                    i += V::LANES;
+                }
+            }
+        } else if copy.from_row == 1 {
+            let mut p = 0;
+            while p < copy.rows {
+                let rows = (copy.rows - p).min(V::LANES);
+                let mut i = 0;
+                while i < copy.width {
+                    let mut square = [zero; MAX_LANES];
+                    let from = copy.from.add(p).wrapping_offset(i as isize * copy.from_column);
+                    if i + V::LANES <= copy.columns && rows == V::LANES {
+                        for l in 0..V::LANES {
+                            square[l] = V::load(from.offset(l as isize * copy.from_column));
+                        }
+                    } else {
+                        for l in 0..V::LANES {
+                            if i + l < copy.columns {
+                                square[l] =
+                                    V::load_masked(from.offset(l as isize * copy.from_column), V::mask(rows));
+                            }
+                        }
+                    }
+                    V::transpose(&mut square);
+                    let to = copy.to.add(p * copy.width + i);
+                    if i + V::LANES <= copy.width && rows == V::LANES {
+                        for l in 0..V::LANES {
+                            square[l].store(to.add(l * copy.width));
+                        }
+                    } else {
+                        for l in 0..V::LANES {
+                            if l < rows {
+                                square[l].store_masked(to.add(l * copy.width), V::mask(copy.width - i));
+                            }
+                        }
+                    }
+                    i += V::LANES;
+                }
+                p += V::LANES;
+            }
+        } else {
+            for p in 0..copy.rows {
+                for i in 0..copy.width {
+                    *copy.to.add(p * copy.width + i) = if i < copy.columns {
+                        *copy.from.offset(p as isize * copy.from_row + i as isize * copy.from_column)
+                    } else {
+                        V::Element::ZERO
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Carries out a [`Transposed`].
+///
+/// # Safety
+/// See [`Vector`] and [`Transposed`].
+#[inline(always)]
+pub(super) unsafe fn transpose<V: Vector>(transposed: &Transposed<V::Element>) {
+    // SAFETY: the caller gives valid memory for what the extents and strides reach, and the instruction set.
+    unsafe {
+        let zero = V::splat(V::Element::ZERO);
+        let beta = V::splat(transposed.beta);
+        let reads = transposed.beta != V::Element::ZERO;
+        for i in (0..transposed.rows).step_by(V::LANES) {
+            let rows = (transposed.rows - i).min(V::LANES);
+            for j in (0..transposed.columns).step_by(V::LANES) {
+                let columns = (transposed.columns - j).min(V::LANES);
+                let mut square = [zero; MAX_LANES];
+                for l in 0..V::LANES {
+                    if l < columns {
+                        let from = transposed.from.offset((j + l) as isize * transposed.from_row).add(i);
+                        square[l] = V::load_masked(from, V::mask(rows));
+                    }
+                }
+                V::transpose(&mut square);
+                let mask = V::mask(columns);
+                // Reading comes before writing for the same reason as in `panel`.
+                if reads {
+                    for l in 0..V::LANES {
+                        if l < rows {
+                            let c = transposed
+                                .c
+                                .wrapping_offset((i + l) as isize * transposed.c_row)
+                                .wrapping_add(j);
+                            square[l] = V::load_masked(c, mask).multiply_add(beta, square[l]);
+                        }
+                    }
+                }
+                for l in 0..V::LANES {
+                    if l < rows {
+                        let c =
+                            transposed.c.wrapping_offset((i + l) as isize * transposed.c_row).wrapping_add(j);
+                        square[l].store_masked(c, mask);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Compiles the kernels of a module for its instruction set, and puts them in the tables `F32` and `F64`.
+macro_rules! kernel_tables {
+    (
+        features = $features:tt;
+        F32: f32 = $singles:ty;
+        F64: f64 = $doubles:ty;
+        rows_by_vectors = [$rows1:tt, $rows2:tt, $rows4:tt, $rows8:tt];
+        dot_rows = [$($dot_rows:literal),*];
+        dot_columns = $dot_columns:tt;
+    ) => {
+        $crate::cpu::product::kernels::enabling! { $features;
+            unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+                tile: &kernels::Tile<V::Element>,
+            ) {
+                // SAFETY: this function enables the instruction set; the rest is the caller's.
+                unsafe { kernels::panel::<V, ROWS, VECTORS, MASKED>(tile) }
+            }
+            unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: &kernels::DotTile<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::dot::<V, ROWS, COLUMNS>(tile) }
+            }
+            unsafe fn long_dot<V: Vector>(tile: &kernels::DotTile<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::long_dot::<V>(tile) }
+            }
+            unsafe fn copy<V: Vector>(copy: &kernels::Copy2<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::copy::<V>(copy) }
+            }
+            unsafe fn transpose<V: Vector>(transposed: &kernels::Transposed<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::transpose::<V>(transposed) }
+            }
+        }
+        $crate::cpu::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $($dot_rows $dot_columns)* }
+        $crate::cpu::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $($dot_rows $dot_columns)* }
+    };
+}
+
+/// Puts the instruction set on functions.
+macro_rules! enabling {
+    (none; $($item:item)*) => { $($item)* };
+    ($features:literal; $($item:item)*) => { $(#[target_feature(enable = $features)] $item)* };
+}
+
+/// One table of [`kernel_tables`].
+macro_rules! kernel_table {
+    (
+        $name:ident: $element:ty = $vector:ty;
+        [$($rows1:literal),*] [$($rows2:literal),*] [$($rows4:literal),*] [$($rows8:literal),*]
+        $($dot_rows:literal [$($dot_columns:literal),*])*
+    ) => {
+        #[doc = concat!("The kernels of `", stringify!($element), "`.")]
+        pub(super) static $name: Kernels<$element> = Kernels {
+            lanes: <$vector>::LANES,
+            panels: [
+                &[$([panel::<$vector, $rows1, 1, false>, panel::<$vector, $rows1, 1, true>]),*],
+                &[$([panel::<$vector, $rows2, 2, false>, panel::<$vector, $rows2, 2, true>]),*],
+                &[$([panel::<$vector, $rows4, 4, false>, panel::<$vector, $rows4, 4, true>]),*],
+                &[$([panel::<$vector, $rows8, 8, false>, panel::<$vector, $rows8, 8, true>]),*],
+            ],
+            dots: &[$(&[$(dot::<$vector, $dot_rows, $dot_columns>),*]),*],
+            long_dot: long_dot::<$vector>,
+            copy: copy::<$vector>,
+            transpose: transpose::<$vector>,
+        };
+    };
+}
+
+pub(super) use {enabling, kernel_table, kernel_tables};

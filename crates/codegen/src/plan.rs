@@ -1,0 +1,478 @@
+//! The order of the steps and the place of all memory.
+//!
+//! Updates are computed from old values and written together: an update lies in its variable's own memory where every
+//! reader of the old value can run before (or reads just the element it replaces), else it is copied there at the end.
+//! Steps that write shared variables come after all that can fail. Everything else lies in one arena, places reused as
+//! soon as their last reader has run; a kernel may write over an operand that dies with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use hypatia_graph::array::Extents;
+use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::{DType, Graph, LeafId, NodeId, Op};
+use smallvec::{SmallVec, smallvec};
+
+use crate::kernel::{
+    Address, Affine, Buffer, BufferId, Instruction, Kernel, LoopKernel, Param, Place, Program, Step, Store,
+    StoreKind, Value,
+};
+use crate::lower::{Draft, Memory};
+use crate::schedule::shape;
+
+/// The program of the drafts.
+pub fn plan(graph: &Graph, drafts: Vec<Draft>) -> Program {
+    let mut planner = Planner::new(graph, drafts);
+    planner.place_outputs();
+    planner.place_updates();
+    planner.order();
+    planner.finish()
+}
+
+struct Planner<'g> {
+    graph: &'g Graph,
+    drafts: Vec<Draft>,
+    /// Stored nodes that do not lie in the arena.
+    places: BTreeMap<NodeId, Place>,
+    shared: Vec<LeafId>,
+    constants: Vec<LeafId>,
+    /// Updates written in place: the node and the variable.
+    in_place: BTreeMap<NodeId, LeafId>,
+    /// Copies to make before anything is overwritten, and after everything.
+    early: Vec<(LeafId, Place)>,
+    late: Vec<(Memory, Place)>,
+    commit: usize,
+}
+
+impl<'g> Planner<'g> {
+    fn new(graph: &'g Graph, drafts: Vec<Draft>) -> Planner<'g> {
+        let constants =
+            graph.leaves().filter(|leaf| matches!(leaf.kind, LeafKind::Constant(_))).map(|leaf| leaf.id);
+        Planner {
+            graph,
+            drafts,
+            places: BTreeMap::new(),
+            shared: graph.shared(),
+            constants: constants.collect(),
+            in_place: BTreeMap::new(),
+            early: Vec::new(),
+            late: Vec::new(),
+            commit: 0,
+        }
+    }
+
+    fn memory(&self, id: NodeId) -> Memory {
+        Memory::of(self.graph, id)
+    }
+
+    fn place_outputs(&mut self) {
+        for (index, &id) in self.graph.outputs.iter().enumerate() {
+            match self.memory(id) {
+                Memory::Node(id) if !self.places.contains_key(&id) => {
+                    self.places.insert(id, Place::Output(index));
+                }
+                Memory::Leaf(leaf) => self.early.push((leaf, Place::Output(index))),
+                Memory::Node(id) => self.late.push((Memory::Node(id), Place::Output(index))),
+            }
+        }
+    }
+
+    fn place_updates(&mut self) {
+        let graph = self.graph;
+        for (leaf, id) in &graph.updates {
+            let Ok(index) = self.shared.binary_search(leaf) else { continue };
+            let place = Place::Shared(index);
+            match self.memory(*id) {
+                Memory::Leaf(own) if own == *leaf => {}
+                Memory::Node(id) if !self.places.contains_key(&id) && self.may_overwrite(id, *leaf) => {
+                    self.places.insert(id, place);
+                    self.in_place.insert(id, *leaf);
+                }
+                Memory::Leaf(other) => self.early.push((other, place)),
+                memory @ Memory::Node(_) => self.late.push((memory, place)),
+            }
+        }
+    }
+
+    /// Whether the kernels that compute an update read the old value only at the element they replace.
+    fn may_overwrite(&self, id: NodeId, leaf: LeafId) -> bool {
+        let node = Memory::Node(id);
+        self.drafts.iter().filter(|draft| writes(draft, node)).all(|draft| match &draft.kernel {
+            _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
+            Kernel::Product(_) => false,
+            Kernel::Loop(kernel) => {
+                reads_only_what_it_writes(kernel, &draft.arguments, Memory::Leaf(leaf), node)
+            }
+        })
+    }
+
+    /// Steps that write in place, and all that depend on them, go to the end; where that cannot be, the update is
+    /// computed apart and copied.
+    fn order(&mut self) {
+        loop {
+            let deferred = self.deferred();
+            if let Some(id) = deferred.culprit {
+                self.demote(id);
+                continue;
+            }
+            match self.sorted(&deferred.drafts) {
+                Ok(order) => {
+                    let early = self.drafts.len() - order.len();
+                    let mut drafts: Vec<Option<Draft>> =
+                        std::mem::take(&mut self.drafts).into_iter().map(Some).collect();
+                    let tail: Vec<Draft> = order.iter().filter_map(|i| drafts[*i].take()).collect();
+                    self.drafts = drafts.into_iter().flatten().collect();
+                    self.commit = early;
+                    self.drafts.extend(tail);
+                    return;
+                }
+                Err(id) => self.demote(id),
+            }
+        }
+    }
+
+    fn demote(&mut self, id: NodeId) {
+        self.in_place.remove(&id);
+        if let Some(place) = self.places.remove(&id) {
+            self.late.push((Memory::Node(id), place));
+        }
+    }
+
+    fn deferred(&self) -> Deferred {
+        // For each draft, an update in place that it writes or depends on.
+        let mut cause: BTreeMap<usize, NodeId> = BTreeMap::new();
+        for &id in self.in_place.keys() {
+            let mut tainted: BTreeSet<Memory> = BTreeSet::from([Memory::Node(id)]);
+            for (index, draft) in self.drafts.iter().enumerate() {
+                if draft.arguments.iter().any(|memory| tainted.contains(memory)) {
+                    cause.insert(index, id);
+                    tainted.extend(written(draft));
+                }
+            }
+        }
+        let early = self.drafts.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
+        let checked: BTreeSet<_> = early.flat_map(|(_, draft)| start_checks(draft)).collect();
+        let may_fail = |draft: &Draft| {
+            has_index(&draft.kernel) || start_checks(draft).any(|check| !checked.contains(&check))
+        };
+        let culprit = cause.iter().find(|(index, _)| may_fail(&self.drafts[**index])).map(|(_, id)| *id);
+        Deferred { drafts: cause.into_keys().collect(), culprit }
+    }
+
+    /// The deferred drafts so that readers of an old value come before its writers; or an update in the way.
+    fn sorted(&self, deferred: &BTreeSet<usize>) -> Result<Vec<usize>, NodeId> {
+        let mut before: BTreeMap<usize, BTreeSet<usize>> =
+            deferred.iter().map(|i| (*i, BTreeSet::new())).collect();
+        for &i in deferred {
+            for &j in deferred {
+                let feeds = i < j && self.drafts[j].arguments.iter().any(|m| writes(&self.drafts[i], *m));
+                let overwrites = self.in_place.iter().any(|(id, leaf)| {
+                    writes(&self.drafts[j], Memory::Node(*id))
+                        && self.drafts[i].arguments.contains(&Memory::Leaf(*leaf))
+                        && !writes(&self.drafts[i], Memory::Node(*id))
+                });
+                if i != j && (feeds || overwrites) {
+                    before.entry(j).or_default().insert(i);
+                }
+            }
+        }
+        let mut order = Vec::new();
+        while !before.is_empty() {
+            let Some(next) = before.iter().find(|(_, waits)| waits.is_empty()).map(|(i, _)| *i) else {
+                let stuck =
+                    |id: &&NodeId| before.keys().any(|i| writes(&self.drafts[*i], Memory::Node(**id)));
+                return Err(self.in_place.keys().find(stuck).copied().unwrap_or(NodeId(0)));
+            };
+            before.remove(&next);
+            for waits in before.values_mut() {
+                waits.remove(&next);
+            }
+            order.push(next);
+        }
+        Ok(order)
+    }
+
+    fn finish(mut self) -> Program {
+        let graph = self.graph;
+        let mut buffers = Buffers::default();
+        for (index, leaf) in graph.inputs.iter().enumerate() {
+            buffers.add_leaf(graph, *leaf, Place::Input(index));
+        }
+        for (index, leaf) in self.shared.iter().enumerate() {
+            buffers.add_leaf(graph, *leaf, Place::Shared(index));
+        }
+        for (index, leaf) in self.constants.iter().enumerate() {
+            buffers.add_leaf(graph, *leaf, Place::Constant(index));
+        }
+        for (&id, place) in &self.places {
+            buffers.add(Memory::Node(id), graph.ty(id).dtype, shape(graph, id), place.clone());
+        }
+        let mut steps: Vec<Step> = Vec::new();
+        let in_place = self.in_place.clone();
+        let mut commit = None;
+        let mut late: Vec<(BufferId, Place)> = Vec::new();
+        for (leaf, place) in std::mem::take(&mut self.early) {
+            let from = buffers.of[&Memory::Leaf(leaf)];
+            if let Place::Output(_) = place {
+                let to = buffers.place_like(from, place);
+                steps.extend(copy_step(&buffers.list, from, to));
+            } else {
+                // Another update may overwrite the variable whose old value this one takes.
+                let kept = buffers.arena_like(from);
+                steps.extend(copy_step(&buffers.list, from, kept));
+                late.push((kept, place));
+            }
+        }
+        for (index, draft) in self.drafts.iter().enumerate() {
+            if index >= self.commit {
+                commit.get_or_insert(steps.len());
+            }
+            if is_copy_onto_itself(draft, &in_place) {
+                continue;
+            }
+            for memory in &draft.arguments {
+                if let Memory::Node(id) = memory {
+                    buffers.add(*memory, graph.ty(*id).dtype, shape(graph, *id), Place::Arena(0));
+                }
+            }
+            let arguments = draft.arguments.iter().map(|memory| buffers.of[memory]).collect();
+            steps.push(Step {
+                kernel: draft.kernel.clone(),
+                arguments,
+                label: draft.label.clone(),
+                site: draft.site,
+            });
+        }
+        let commit = commit.unwrap_or(steps.len());
+        late.extend(self.late.iter().map(|(memory, place)| (buffers.of[memory], place.clone())));
+        for (from, place) in late {
+            let to = buffers.place_like(from, place);
+            steps.extend(copy_step(&buffers.list, from, to));
+        }
+        let arena_bytes = place_in_arena(&mut buffers.list, &steps);
+        let constants = self.constants.iter().filter_map(|id| match &graph.leaf(*id)?.kind {
+            LeafKind::Constant(array) => Some((**array).clone()),
+            LeafKind::Input | LeafKind::Shared(_) => None,
+        });
+        Program {
+            constants: constants.collect(),
+            outputs: graph.outputs.iter().map(|id| (graph.ty(*id).dtype, shape(graph, *id))).collect(),
+            buffers: buffers.list,
+            steps,
+            shared: self.shared,
+            arena_bytes,
+            commit,
+        }
+    }
+}
+
+/// What must run after the rest.
+struct Deferred {
+    drafts: BTreeSet<usize>,
+    /// An update that cannot be in place, because a step that may fail depends on it.
+    culprit: Option<NodeId>,
+}
+
+fn written(draft: &Draft) -> impl Iterator<Item = Memory> + '_ {
+    draft
+        .arguments
+        .iter()
+        .zip(draft.kernel.params())
+        .filter(|(_, param)| param.written)
+        .map(|(memory, _)| *memory)
+}
+
+fn writes(draft: &Draft, memory: Memory) -> bool {
+    written(draft).any(|m| m == memory)
+}
+
+/// Whether a kernel checks indices.
+fn has_index(kernel: &Kernel) -> bool {
+    match kernel {
+        Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
+        Kernel::Product(_) => false,
+    }
+}
+
+/// The run-time starts that a draft checks: where the start lies, the extent, the last start that fits. Checked once
+/// before anything is written, a start needs no further check.
+fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize)> + '_ {
+    let memory = |param: u16| draft.arguments[usize::from(param)];
+    draft.kernel.starts().iter().map(move |start| (memory(start.param), start.extent, start.limit))
+}
+
+/// Whether a kernel reads a parameter only at the element that it writes in the same iteration.
+fn reads_only_what_it_writes(
+    kernel: &LoopKernel,
+    arguments: &[Memory],
+    read: Memory,
+    written: Memory,
+) -> bool {
+    let is = |param: u16, memory: Memory| arguments[usize::from(param)] == memory;
+    let [store] = &kernel.stores[..] else { return false };
+    if store.kind != StoreKind::Plain || !is(store.address.param, written) {
+        return false;
+    }
+    kernel.starts.iter().all(|start| !is(start.param, read))
+        && kernel.body.iter().all(|instruction| match instruction {
+            Instruction::Load(address) => {
+                !is(address.param, read) || address.position == store.address.position
+            }
+            Instruction::LoadAt { address, .. } => !is(address.param, read),
+            Instruction::Literal(_)
+            | Instruction::Position(_)
+            | Instruction::Index { .. }
+            | Instruction::Map(..)
+            | Instruction::Cast(..) => true,
+        })
+}
+
+/// Whether a draft copies a variable to an update that lies in the variable's own memory.
+fn is_copy_onto_itself(draft: &Draft, in_place: &BTreeMap<NodeId, LeafId>) -> bool {
+    let Kernel::Loop(kernel) = &draft.kernel else { return false };
+    let ([Instruction::Load(from)], [store]) = (&kernel.body[..], &kernel.stores[..]) else { return false };
+    let (Memory::Leaf(leaf), Memory::Node(id)) =
+        (draft.arguments[usize::from(from.param)], draft.arguments[usize::from(store.address.param)])
+    else {
+        return false;
+    };
+    store.kind == StoreKind::Plain
+        && from.position == store.address.position
+        && in_place.get(&id) == Some(&leaf)
+}
+
+/// The buffers of a program while it is put together.
+#[derive(Default)]
+struct Buffers {
+    list: Vec<Buffer>,
+    of: HashMap<Memory, BufferId>,
+}
+
+impl Buffers {
+    fn add(&mut self, memory: Memory, dtype: DType, shape: Extents, place: Place) {
+        let next = BufferId(self.list.len() as u32);
+        if let std::collections::hash_map::Entry::Vacant(entry) = self.of.entry(memory) {
+            entry.insert(next);
+            self.list.push(Buffer { dtype, shape, place });
+        }
+    }
+
+    fn add_leaf(&mut self, graph: &Graph, leaf: LeafId, place: Place) {
+        // The type in the graph is the specialised one; a leaf that no node reads has only its declaration.
+        let node = graph.nodes().find(|(_, node)| node.op == Op::Leaf(leaf));
+        let Some(ty) = node.map(|(_, node)| &node.ty).or(graph.leaf(leaf).map(|leaf| &leaf.ty)) else {
+            return;
+        };
+        let shape = ty.shape.iter().map(|e| e.known().unwrap_or(0)).collect();
+        self.add(Memory::Leaf(leaf), ty.dtype, shape, place);
+    }
+}
+
+impl Buffers {
+    /// The buffer at a place, of the type of another if it does not exist yet.
+    fn place_like(&mut self, like: BufferId, place: Place) -> BufferId {
+        match self.list.iter().position(|buffer| buffer.place == place) {
+            Some(index) => BufferId(index as u32),
+            None => self.push_like(like, place),
+        }
+    }
+
+    fn arena_like(&mut self, like: BufferId) -> BufferId {
+        self.push_like(like, Place::Arena(0))
+    }
+
+    fn push_like(&mut self, like: BufferId, place: Place) -> BufferId {
+        self.list.push(Buffer { place, ..self.list[like.index()].clone() });
+        BufferId(self.list.len() as u32 - 1)
+    }
+}
+
+/// A step that copies a whole buffer; nothing where there is nothing to copy.
+fn copy_step(buffers: &[Buffer], from: BufferId, to: BufferId) -> Option<Step> {
+    let source = &buffers[from.index()];
+    let len = source.len();
+    if len == 0 {
+        return None;
+    }
+    let (extents, strides): (Extents, SmallVec<[i64; 4]>) =
+        if len == 1 { (smallvec![], smallvec![]) } else { (smallvec![len], smallvec![1]) };
+    let position = Affine { offset: 0, strides, starts: smallvec![] };
+    let param = |written| Param { dtype: source.dtype, len, written };
+    let kernel = LoopKernel {
+        reduced: smallvec![false; extents.len()],
+        extents,
+        params: vec![param(false), param(true)],
+        starts: Vec::new(),
+        body: vec![Instruction::Load(Address { param: 0, position: position.clone() })],
+        types: vec![source.dtype],
+        stores: vec![Store {
+            address: Address { param: 1, position },
+            value: Value(0),
+            kind: StoreKind::Plain,
+        }],
+    };
+    Some(Step { kernel: Kernel::Loop(kernel), arguments: vec![from, to], label: "copy".into(), site: None })
+}
+
+/// Gives every arena buffer its offset; returns the size of the arena.
+fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
+    let mut first = vec![usize::MAX; buffers.len()];
+    let mut last = vec![0; buffers.len()];
+    for (time, step) in steps.iter().enumerate() {
+        for buffer in &step.arguments {
+            first[buffer.index()] = first[buffer.index()].min(time);
+            last[buffer.index()] = time;
+        }
+    }
+    // Buffers in the arena now: (offset, end, buffer), by offset.
+    let mut live: Vec<(usize, usize, usize)> = Vec::new();
+    let mut arena = 0;
+    for (time, step) in steps.iter().enumerate() {
+        for (param, buffer) in step.arguments.iter().enumerate() {
+            let index = buffer.index();
+            if first[index] != time || !matches!(buffers[index].place, Place::Arena(_)) {
+                continue;
+            }
+            first[index] = usize::MAX;
+            let bytes = buffers[index].bytes().next_multiple_of(64);
+            let dying = overwritable(step, param, |candidate: usize| {
+                last[candidate] == time
+                    && matches!(buffers[candidate].place, Place::Arena(_))
+                    && live.iter().any(|(_, _, owner)| *owner == candidate)
+                    && buffers[candidate].bytes().next_multiple_of(64) == bytes
+            });
+            if let Some(slot) = dying.and_then(|d| live.iter_mut().find(|(_, _, owner)| *owner == d)) {
+                slot.2 = index;
+                buffers[index].place = Place::Arena(slot.0);
+                continue;
+            }
+            let mut offset = 0;
+            let mut at = 0;
+            for (position, (begin, end, _)) in live.iter().enumerate() {
+                if offset + bytes <= *begin {
+                    break;
+                }
+                offset = offset.max(*end);
+                at = position + 1;
+            }
+            live.insert(at, (offset, offset + bytes, index));
+            buffers[index].place = Place::Arena(offset);
+            arena = arena.max(offset + bytes);
+        }
+        live.retain(|(_, _, owner)| last[*owner] > time);
+    }
+    arena
+}
+
+/// The buffer of an operand that the written parameter may replace: the kernel reads it only at the elements it writes.
+fn overwritable(step: &Step, param: usize, candidate: impl Fn(usize) -> bool) -> Option<usize> {
+    let Kernel::Loop(kernel) = &step.kernel else { return None };
+    if !kernel.params[param].written || kernel.stores.len() != 1 {
+        return None;
+    }
+    let memories: Vec<Memory> = step.arguments.iter().map(|b| Memory::Node(NodeId(b.0))).collect();
+    (0..step.arguments.len()).filter(|&p| p != param && candidate(step.arguments[p].index())).find_map(|p| {
+        let same_type = kernel.params[p].dtype.size() == kernel.params[param].dtype.size();
+        (same_type && reads_only_what_it_writes(kernel, &memories, memories[p], memories[param]))
+            .then(|| step.arguments[p].index())
+    })
+}

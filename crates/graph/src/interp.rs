@@ -1,0 +1,694 @@
+//! The reference interpreter: the definition of every operator, against which engines are tested.
+//!
+//! It is slow and obvious: row-major index arithmetic, one node after another, no views. Sums, products and dot products
+//! of `f32` are accumulated in `f64` and rounded once, so that engines with any order of summation approximate it;
+//! those of integers wrap. It takes graphs at every stage but with [`Op::Grad`]: unknown extents are found when run.
+//! Each node is computed in two steps: [`resolve`] replaces extents and bounds given as operands by their values, then
+//! [`infer`] checks the very operator that is computed. Values are dropped after their last use.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::array::{Array, element_count, row_major_strides};
+use crate::diagnostic::Diagnostic;
+use crate::dtype::{DType, Literal};
+use crate::graph::{Graph, NodeId};
+use crate::infer::{infer, resolve_slice};
+use crate::leaf::{Leaf, LeafKind, SharedCell};
+use crate::op::{Bound, Dim, Dims, Fold, LeafId, Op, SliceAxis, Start, WindowAxis, Write};
+use crate::scalar::ScalarFn;
+use crate::shape::{Axes, TensorType};
+
+/// What a run of a graph gives.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Evaluation {
+    /// The values of the graph's outputs, in their order.
+    pub outputs: Vec<Array>,
+    /// The new values of shared variables, in the order of the graph's updates. They are not written.
+    pub updates: Vec<(LeafId, Array)>,
+}
+
+/// Runs a graph on inputs given in its order. Shared variables are read and not written.
+///
+/// An error says which input has another type than declared, or which node met extents that do not fit or an index
+/// out of range, with the line that built it.
+pub fn interpret(graph: &Graph, inputs: &[Array]) -> Result<Evaluation, Diagnostic> {
+    check_inputs(graph, inputs)?;
+    let mut uses = graph.use_counts();
+    let mut values: Vec<Option<Cow<'_, Array>>> = vec![None; graph.len()];
+    for (id, node) in graph.nodes() {
+        if uses[id.index()] == 0 {
+            continue;
+        }
+        let value = if let Op::Leaf(leaf) = node.op {
+            leaf_value(graph, leaf, inputs)
+        } else {
+            let operands: SmallVec<[&Array; 4]> =
+                node.operands.iter().filter_map(|o| values.get(o.index())?.as_deref()).collect();
+            if operands.len() == node.operands.len() {
+                evaluate_node(&node.op, &operands).map(Cow::Owned)
+            } else {
+                Err(Diagnostic::new(format!("an operand of `{}` stands after it", node.op.name())))
+            }
+        };
+        let value = value.and_then(|value| check_value(value, &node.ty)).map_err(|d| d.at(node.site))?;
+        values[id.index()] = Some(value);
+        for operand in &node.operands {
+            uses[operand.index()] -= 1;
+            if uses[operand.index()] == 0 {
+                values[operand.index()] = None;
+            }
+        }
+    }
+    let value = |id: NodeId| match values.get(id.index()) {
+        Some(Some(value)) => Ok(value.clone().into_owned()),
+        Some(None) | None => Err(Diagnostic::new("an output or update names a node that the graph lacks")),
+    };
+    Ok(Evaluation {
+        outputs: graph.outputs.iter().map(|&id| value(id)).collect::<Result<_, _>>()?,
+        updates: graph.updates.iter().map(|&(leaf, id)| Ok((leaf, value(id)?))).collect::<Result<_, _>>()?,
+    })
+}
+
+/// The type of an array.
+fn type_of(array: &Array) -> TensorType {
+    TensorType::known(array.dtype(), array.shape())
+}
+
+fn check_inputs(graph: &Graph, inputs: &[Array]) -> Result<(), Diagnostic> {
+    if inputs.len() != graph.inputs.len() {
+        return Err(Diagnostic::new(format!(
+            "{} inputs are expected, {} were given",
+            graph.inputs.len(),
+            inputs.len()
+        )));
+    }
+    for (position, (id, value)) in graph.inputs.iter().zip(inputs).enumerate() {
+        let Some(leaf) = graph.leaf(*id) else {
+            return Err(Diagnostic::new(format!("input {position} of the graph is no leaf of it")));
+        };
+        if !leaf.ty.accepts(&type_of(value)) {
+            return Err(Diagnostic::new(format!(
+                "input {position} ({}) was given a value of another type",
+                leaf.label()
+            ))
+            .at(leaf.site)
+            .with("expected", leaf.ty.to_string(), leaf.site)
+            .with("found", type_of(value).to_string(), None));
+        }
+    }
+    Ok(())
+}
+
+fn leaf_value<'a>(graph: &'a Graph, id: LeafId, inputs: &'a [Array]) -> Result<Cow<'a, Array>, Diagnostic> {
+    let leaf: &Arc<Leaf> =
+        graph.leaf(id).ok_or_else(|| Diagnostic::new(format!("leaf {} is not listed in the graph", id.0)))?;
+    match &leaf.kind {
+        LeafKind::Constant(value) => Ok(Cow::Borrowed(value.as_ref())),
+        LeafKind::Shared(cell) => shared_value(leaf, cell).map(Cow::Owned),
+        LeafKind::Input => graph
+            .inputs
+            .iter()
+            .position(|&input| input == id)
+            .and_then(|position| inputs.get(position))
+            .map(Cow::Borrowed)
+            .ok_or_else(|| Diagnostic::new(format!("{} is used and not listed as an input", leaf.label()))),
+    }
+}
+
+fn shared_value(leaf: &Leaf, cell: &SharedCell) -> Result<Array, Diagnostic> {
+    let mut state = cell.lock();
+    state.fetch().map_err(|e| {
+        Diagnostic::new(format!("the value of {} could not be read from its device: {e}", leaf.label()))
+    })?;
+    Ok(state.host.clone())
+}
+
+fn check_value<'a>(value: Cow<'a, Array>, ty: &TensorType) -> Result<Cow<'a, Array>, Diagnostic> {
+    if ty.accepts(&type_of(&value)) {
+        return Ok(value);
+    }
+    Err(Diagnostic::new("a value has another type than its node")
+        .with("expected", ty.to_string(), None)
+        .with("found", type_of(&value).to_string(), None))
+}
+
+/// The value of one operator on values of its operands.
+///
+/// An error says which typing rule the values violate, or which index, bound or extent is out of range. Leaves and
+/// gradients not yet taken have no value of their own.
+pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> {
+    let types: SmallVec<[TensorType; 4]> = operands.iter().map(|x| type_of(x)).collect();
+    if let Op::Leaf(_) = op {
+        return Err(Diagnostic::new("a leaf has no value of its own"));
+    }
+    if let Op::Grad(_) = op {
+        return Err(Diagnostic::new("a gradient has no value before it is taken")
+            .hint("differentiate the graph before it is interpreted"));
+    }
+    let type_on = |op: &Op, count: usize| {
+        let types: SmallVec<[&TensorType; 4]> = types[..count].iter().collect();
+        infer(op, &types)
+    };
+    check_extents(op)?;
+    type_on(op, operands.len())?;
+    let (op, operands) = resolve(op, operands)?;
+    check_extents(&op)?;
+    let ty = type_on(&op, operands.len())?;
+    let shape = ty.extents().ok_or_else(|| {
+        Diagnostic::new(format!("the extents of `{}` are not known when it is run", op.name()))
+    })?;
+    check_size(&op, &shape, ty.dtype)?;
+    match (&op, operands) {
+        (Op::Literal(value), []) => Ok(Array::full(&[], *value)),
+        (Op::Iota(_), []) => {
+            let positions: Vec<i64> = (0..element_count(&shape) as i64).collect();
+            Ok(Array::new(&shape, &positions))
+        }
+        (Op::Extent(axis), [x]) => Ok(Array::scalar(x.shape()[usize::from(*axis)] as i64)),
+        (Op::Map(f), _) => map(*f, operands, &ty, &shape),
+        (Op::Cast(dtype), [x]) => Ok(x.cast(*dtype)),
+        (Op::Reduce(fold, axes), [x]) => reduce(*fold, *axes, x, &shape),
+        (Op::ArgMax(axis), [x]) => argmax(usize::from(*axis), x, &shape),
+        (Op::Dot, [a, b]) => Ok(dot(a, b, &shape)),
+        (Op::Broadcast { axes, .. }, [x]) => {
+            let own = row_major_strides(x.shape());
+            let mut strides = vec![0isize; shape.len()];
+            for (axis, &place) in axes.iter().enumerate() {
+                strides[usize::from(place)] = if x.shape()[axis] == 1 { 0 } else { own[axis] as isize };
+            }
+            Ok(view(x, &shape, 0, &strides))
+        }
+        (Op::Permute(permutation), [x]) => {
+            let own = row_major_strides(x.shape());
+            let strides: Vec<isize> =
+                permutation.iter().map(|&axis| own[usize::from(axis)] as isize).collect();
+            Ok(view(x, &shape, 0, &strides))
+        }
+        (Op::Reshape(_), [x]) => {
+            (*x).clone().reshaped(&shape).ok_or_else(|| Diagnostic::new("`reshape` to another size"))
+        }
+        (Op::Window(axes), [x]) => {
+            let (offset, strides) = window_strides(axes, x.shape());
+            Ok(view(x, &shape, offset, &strides))
+        }
+        (Op::SetWindow(axes, write), [x, y]) => {
+            let (offset, strides) = window_strides(axes, x.shape());
+            let mut result = (*x).clone();
+            for (from, to) in positions(y.shape(), offset, &strides).enumerate() {
+                write_element(&op, *write, &mut result, to, y.get(from))?;
+            }
+            Ok(result)
+        }
+        (Op::Concat(axis), _) => Ok(concat(usize::from(*axis), operands, ty.dtype, &shape)),
+        (Op::Gather { batch }, [x, indices]) => gather(&op, usize::from(*batch), x, indices, &shape),
+        (Op::Scatter { batch, write }, [x, indices, y]) => {
+            scatter(&op, usize::from(*batch), *write, x, indices, y)
+        }
+        (Op::StopGradient, [x]) => Ok((*x).clone()),
+        (
+            Op::Leaf(_)
+            | Op::Literal(_)
+            | Op::Iota(_)
+            | Op::Extent(_)
+            | Op::Cast(_)
+            | Op::Reduce(..)
+            | Op::ArgMax(_)
+            | Op::Dot
+            | Op::Broadcast { .. }
+            | Op::Reshape(_)
+            | Op::Permute(_)
+            | Op::Slice(_)
+            | Op::SetSlice(..)
+            | Op::Window(_)
+            | Op::SetWindow(..)
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::StopGradient
+            | Op::Grad(_),
+            _,
+        ) => {
+            // `infer` has refused these numbers of operands and `resolve` has replaced slices by windows.
+            Err(Diagnostic::new(format!("`{}` cannot be computed on {} operands", op.name(), operands.len())))
+        }
+    }
+}
+
+/// The operator with every extent, bound and start that is an operand replaced by its value, slices by windows, and
+/// the operands that remain. The types of operator and operands have been checked.
+pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&'b Array]), Diagnostic> {
+    let resolve_dims = |dims: &Dims, main: usize| -> Result<Dims, Diagnostic> {
+        let mut scalars = operands[main..].iter();
+        dims.iter()
+            .map(|dim| match dim {
+                Dim::Known(n) => Ok(Dim::Known(*n)),
+                Dim::Operand => extent_value(op, next_scalar(op, &mut scalars)?).map(Dim::Known),
+            })
+            .collect()
+    };
+    Ok(match op {
+        Op::Iota(dims) => (Op::Iota(resolve_dims(dims, 0)?), &operands[..0]),
+        Op::Broadcast { axes, dims } => {
+            (Op::Broadcast { axes: axes.clone(), dims: resolve_dims(dims, 1)? }, &operands[..1])
+        }
+        Op::Reshape(dims) => (Op::Reshape(resolve_dims(dims, 1)?), &operands[..1]),
+        Op::Slice(axes) => (Op::Window(resolve_slices(op, axes, operands, 1)?), &operands[..1]),
+        Op::SetSlice(axes, write) => {
+            (Op::SetWindow(resolve_slices(op, axes, operands, 2)?, *write), &operands[..2])
+        }
+        Op::Window(axes) => (Op::Window(resolve_windows(op, axes, operands, 1)?), &operands[..1]),
+        Op::SetWindow(axes, write) => {
+            (Op::SetWindow(resolve_windows(op, axes, operands, 2)?, *write), &operands[..2])
+        }
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Extent(_)
+        | Op::Map(_)
+        | Op::Cast(_)
+        | Op::Reduce(..)
+        | Op::ArgMax(_)
+        | Op::Dot
+        | Op::Permute(_)
+        | Op::Concat(_)
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::StopGradient
+        | Op::Grad(_) => (op.clone(), operands),
+    })
+}
+
+fn next_scalar<'a>(op: &Op, scalars: &mut impl Iterator<Item = &'a &'a Array>) -> Result<i64, Diagnostic> {
+    scalars
+        .next()
+        .filter(|array| array.len() == 1)
+        .and_then(|array| array.get(0).to_i64())
+        .ok_or_else(|| Diagnostic::new(format!("`{}` takes bounds and extents as i64 scalars", op.name())))
+}
+
+fn extent_value(op: &Op, value: i64) -> Result<usize, Diagnostic> {
+    usize::try_from(value).map_err(|_| {
+        Diagnostic::new(format!("an extent of `{}` is negative", op.name()))
+            .with("expected", "0 or more", None)
+            .with("found", value.to_string(), None)
+    })
+}
+
+fn resolve_slices(
+    op: &Op,
+    axes: &[SliceAxis],
+    operands: &[&Array],
+    main: usize,
+) -> Result<Box<[WindowAxis]>, Diagnostic> {
+    let mut scalars = operands[main..].iter();
+    let mut bound = |bound: Bound| match bound {
+        Bound::End => Ok(None),
+        Bound::Known(value) => Ok(Some(value)),
+        Bound::Operand => next_scalar(op, &mut scalars).map(Some),
+    };
+    axes.iter()
+        .zip(operands[0].shape())
+        .map(|(axis, &extent)| {
+            let (start, stop) = (bound(axis.start)?, bound(axis.stop)?);
+            let (first, len) = resolve_slice(start, stop, axis.step, extent);
+            Ok(WindowAxis { start: Start::Known(first), len, step: axis.step })
+        })
+        .collect()
+}
+
+fn resolve_windows(
+    op: &Op,
+    axes: &[WindowAxis],
+    operands: &[&Array],
+    main: usize,
+) -> Result<Box<[WindowAxis]>, Diagnostic> {
+    let mut scalars = operands[main..].iter();
+    let starts = axes.iter().zip(operands[0].shape()).enumerate().map(|(place, (axis, &extent))| {
+        let Start::Operand = axis.start else { return Ok(*axis) };
+        let found = next_scalar(op, &mut scalars)?;
+        let last = extent as i64 - axis.len as i64;
+        let start = if found < 0 { found.saturating_add(extent as i64) } else { found };
+        if !(0..=last).contains(&start) {
+            return Err(Diagnostic::new(format!("`{}` starts out of range along axis {place}", op.name()))
+                .with("expected", format!("{} to {last}", -(extent as i64)), None)
+                .with("found", found.to_string(), None)
+                .with("operand", type_of(operands[0]).to_string(), None));
+        }
+        Ok(WindowAxis { start: Start::Known(start as usize), ..*axis })
+    });
+    starts.collect()
+}
+
+/// Refuses attributes whose products would overflow, before any rule multiplies them.
+pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
+    let dims: &[Dim] = match op {
+        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } => dims,
+        Op::Window(axes) | Op::SetWindow(axes, _) => return check_windows(op, axes),
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Extent(_)
+        | Op::Map(_)
+        | Op::Cast(_)
+        | Op::Reduce(..)
+        | Op::ArgMax(_)
+        | Op::Dot
+        | Op::Permute(_)
+        | Op::Slice(_)
+        | Op::SetSlice(..)
+        | Op::Concat(_)
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::StopGradient
+        | Op::Grad(_) => return Ok(()),
+    };
+    let known: Vec<usize> = dims
+        .iter()
+        .filter_map(|dim| match dim {
+            Dim::Known(n) => Some(*n),
+            Dim::Operand => None,
+        })
+        .collect();
+    if fits_in_memory(&known) {
+        return Ok(());
+    }
+    Err(Diagnostic::new(format!("`{}` would give more elements than memory can hold", op.name())).with(
+        "extents",
+        format!("{known:?}"),
+        None,
+    ))
+}
+
+fn check_windows(op: &Op, axes: &[WindowAxis]) -> Result<(), Diagnostic> {
+    let lengths: Vec<usize> = axes.iter().map(|axis| axis.len).collect();
+    let reaches = |axis: &WindowAxis| {
+        let start = match axis.start {
+            Start::Known(start) => i64::try_from(start).ok()?,
+            Start::Operand => 0,
+        };
+        axis.step.checked_mul(i64::try_from(axis.len).ok()?)?.checked_add(start)
+    };
+    if fits_in_memory(&lengths) && axes.iter().all(|axis| reaches(axis).is_some()) {
+        return Ok(());
+    }
+    Err(Diagnostic::new(format!("`{}` reaches outside any tensor", op.name())).with(
+        "window",
+        format!("{axes:?}"),
+        None,
+    ))
+}
+
+/// Whether a tensor of these extents could have an address for every element; extents of 0 count as 1, so that no
+/// order of multiplication overflows.
+pub(crate) fn fits_in_memory(extents: &[usize]) -> bool {
+    let count = extents.iter().try_fold(1usize, |count, &n| count.checked_mul(n.max(1)));
+    count.is_some_and(|count| count <= 1 << 48)
+}
+
+/// Asks for the memory of a large result before it is taken, since running out would end the process.
+pub(crate) fn check_size(op: &Op, shape: &[usize], dtype: DType) -> Result<(), Diagnostic> {
+    const UNQUESTIONED: usize = 1 << 28;
+    let fail = || {
+        Diagnostic::new(format!("the result of `{}` does not fit in memory", op.name())).with(
+            "result",
+            TensorType::known(dtype, shape).to_string(),
+            None,
+        )
+    };
+    if !fits_in_memory(shape) {
+        return Err(fail());
+    }
+    let bytes = element_count(shape) * dtype.size();
+    if bytes > UNQUESTIONED {
+        Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| fail())?;
+    }
+    Ok(())
+}
+
+/// The positions `offset + sum(index[axis] * strides[axis])` for every index of the shape, in row-major order.
+fn positions<'a>(
+    shape: &'a [usize],
+    offset: isize,
+    strides: &'a [isize],
+) -> impl Iterator<Item = usize> + 'a {
+    let mut index: SmallVec<[usize; 8]> = shape.iter().map(|_| 0).collect();
+    let mut position = offset;
+    (0..element_count(shape)).map(move |_| {
+        let current = position;
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            position += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            position -= strides[axis] * shape[axis] as isize;
+            index[axis] = 0;
+        }
+        current as usize
+    })
+}
+
+/// The array of that shape whose element at `index` is the one of `x` at `offset + sum(index[axis] * strides[axis])`.
+fn view(x: &Array, shape: &[usize], offset: isize, strides: &[isize]) -> Array {
+    let mut result = Array::zeros(x.dtype(), shape);
+    let size = x.dtype().size();
+    let source = x.bytes();
+    let slots = result.bytes_mut().chunks_exact_mut(size);
+    for (slot, from) in slots.zip(positions(shape, offset, strides)) {
+        slot.copy_from_slice(&source[from * size..(from + 1) * size]);
+    }
+    result
+}
+
+/// Position of the first element of a window, and distances between its elements.
+fn window_strides(axes: &[WindowAxis], shape: &[usize]) -> (isize, SmallVec<[isize; 8]>) {
+    let mut offset = 0;
+    let strides = axes.iter().zip(row_major_strides(shape)).map(|(axis, stride)| {
+        if let Start::Known(start) = axis.start
+            && axis.len > 0
+        {
+            offset += (start * stride) as isize;
+        }
+        // A step reaches past the axis only where the window has a single element, and is then never taken.
+        if axis.len > 1 { axis.step as isize * stride as isize } else { 0 }
+    });
+    let strides = strides.collect();
+    (offset, strides)
+}
+
+fn write_element(
+    op: &Op,
+    write: Write,
+    array: &mut Array,
+    position: usize,
+    value: Literal,
+) -> Result<(), Diagnostic> {
+    let value = match write {
+        Write::Set => value,
+        Write::Add => ScalarFn::Add
+            .eval(&[array.get(position), value])
+            .ok_or_else(|| Diagnostic::new(format!("`{}` is not defined on {}", op.name(), array.dtype())))?,
+    };
+    array.set(position, value);
+    Ok(())
+}
+
+fn map(f: ScalarFn, operands: &[&Array], ty: &TensorType, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let mut result = Array::zeros(ty.dtype, shape);
+    for position in 0..result.len() {
+        let elements: SmallVec<[Literal; 3]> = operands.iter().map(|x| x.get(position)).collect();
+        let value = f
+            .eval(&elements)
+            .ok_or_else(|| Diagnostic::new(format!("`{f}` is not defined on these element types")))?;
+        result.set(position, value);
+    }
+    Ok(result)
+}
+
+fn reduce(fold: Fold, axes: Axes, x: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    // Elements that differ along the folded axes only go to one position of the result.
+    let mut strides: SmallVec<[isize; 8]> = x.shape().iter().map(|_| 0).collect();
+    for (axis, stride) in axes.others(x.rank()).zip(row_major_strides(shape)) {
+        strides[axis] = stride as isize;
+    }
+    let targets = positions(x.shape(), 0, &strides).enumerate();
+    let mut result = Array::full(shape, fold.identity(x.dtype()));
+    if x.dtype() == DType::F32 && matches!(fold, Fold::Sum | Fold::Prod) {
+        let mut wide = result.cast(DType::F64);
+        for (from, to) in targets {
+            join(fold, &mut wide, to, x.get(from).cast(DType::F64))?;
+        }
+        return Ok(wide.cast(DType::F32));
+    }
+    for (from, to) in targets {
+        join(fold, &mut result, to, x.get(from))?;
+    }
+    Ok(result)
+}
+
+fn join(fold: Fold, array: &mut Array, position: usize, value: Literal) -> Result<(), Diagnostic> {
+    let joined = fold
+        .join()
+        .eval(&[array.get(position), value])
+        .ok_or_else(|| Diagnostic::new(format!("`{}` is not defined on {}", fold.name(), array.dtype())))?;
+    array.set(position, joined);
+    Ok(())
+}
+
+fn argmax(axis: usize, x: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let extent = x.shape()[axis];
+    if extent == 0 {
+        return Err(Diagnostic::new("`argmax` along an axis of extent 0 has no answer").with(
+            "operand",
+            type_of(x).to_string(),
+            None,
+        ));
+    }
+    let stride = row_major_strides(x.shape())[axis];
+    let mut result = Array::zeros(DType::I64, shape);
+    for position in 0..result.len() {
+        let first = position / stride * stride * extent + position % stride;
+        let mut best = 0;
+        for candidate in 1..extent {
+            if exceeds(x.get(first + candidate * stride), x.get(first + best * stride)) {
+                best = candidate;
+            }
+        }
+        result.set(position, Literal::I64(best as i64));
+    }
+    Ok(result)
+}
+
+/// Whether an element takes the place of the largest so far: a NaN exceeds everything but a NaN.
+fn exceeds(x: Literal, best: Literal) -> bool {
+    match (x.to_i64(), best.to_i64()) {
+        (Some(x), Some(best)) => x > best,
+        _ => {
+            let (x, best) = (x.to_f64(), best.to_f64());
+            x > best || x.is_nan() && !best.is_nan()
+        }
+    }
+}
+
+fn dot(a: &Array, b: &Array, shape: &[usize]) -> Array {
+    let lead = a.rank() - 2;
+    let count: usize = element_count(&a.shape()[..lead]);
+    let (m, k, n) = (a.shape()[lead], a.shape()[lead + 1], b.shape()[lead + 1]);
+    let mut result = Array::zeros(a.dtype(), shape);
+    // Integers join in i64, where wrapping keeps the low bits of the narrower types.
+    let wide_int = |x: &Array| -> Vec<i64> { (0..x.len()).filter_map(|i| x.get(i).to_i64()).collect() };
+    let wide_float = |x: &Array| -> Vec<f64> { (0..x.len()).map(|i| x.get(i).to_f64()).collect() };
+    if a.dtype().is_float() {
+        let (a, b) = (wide_float(a), wide_float(b));
+        each_product(count, m, k, n, |to, pairs| {
+            let sum: f64 = pairs.map(|(i, j)| a[i] * b[j]).fold(0.0, |sum, x| sum + x);
+            result.set(to, Literal::F64(sum.to_bits()));
+        });
+    } else {
+        let (a, b) = (wide_int(a), wide_int(b));
+        each_product(count, m, k, n, |to, pairs| {
+            let sum = pairs.map(|(i, j)| a[i].wrapping_mul(b[j])).fold(0i64, i64::wrapping_add);
+            result.set(to, Literal::I64(sum));
+        });
+    }
+    result
+}
+
+/// Calls `visit` for each element of `count` products `[m, k] . [k, n]` with its position and the positions of the
+/// `k` pairs of factors.
+fn each_product(
+    count: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    mut visit: impl FnMut(usize, &mut dyn Iterator<Item = (usize, usize)>),
+) {
+    for to in 0..count * m * n {
+        let (stack, row, column) = (to / (m * n), to / n % m, to % n);
+        let mut pairs = (0..k).map(|inner| ((stack * m + row) * k + inner, (stack * k + inner) * n + column));
+        visit(to, &mut pairs);
+    }
+}
+
+fn concat(axis: usize, operands: &[&Array], dtype: DType, shape: &[usize]) -> Array {
+    let mut result = Array::zeros(dtype, shape);
+    let inner = element_count(&shape[axis + 1..]) * dtype.size();
+    let outer = element_count(&shape[..axis]);
+    let mut written = 0;
+    for index in 0..outer {
+        for x in operands {
+            let run = x.shape()[axis] * inner;
+            result.bytes_mut()[written..written + run]
+                .copy_from_slice(&x.bytes()[index * run..(index + 1) * run]);
+            written += run;
+        }
+    }
+    result
+}
+
+/// The rows that indices name: for each index, the position of its row among the rows of `x[B.., N, R..]`.
+fn rows(op: &Op, batch: usize, x: &Array, indices: &Array) -> Result<Vec<usize>, Diagnostic> {
+    let extent = x.shape()[batch];
+    let count = indices.shape()[batch];
+    let row = |position: usize| {
+        let found = indices.get(position).to_i64();
+        let from_start =
+            found.map(|index| if index < 0 { index.saturating_add(extent as i64) } else { index });
+        match from_start {
+            Some(index) if (0..extent as i64).contains(&index) => {
+                Ok(position / count * extent + index as usize)
+            }
+            _ => Err(index_fault(op, batch, x, indices, position)),
+        }
+    };
+    (0..indices.len()).map(row).collect()
+}
+
+fn index_fault(op: &Op, batch: usize, x: &Array, indices: &Array, position: usize) -> Diagnostic {
+    let extent = x.shape()[batch];
+    let expected = match extent {
+        0 => "none: the axis has extent 0".to_string(),
+        n => format!("{} to {}", -(n as i64), n - 1),
+    };
+    let place: Vec<usize> = row_major_strides(indices.shape())
+        .iter()
+        .zip(indices.shape())
+        .map(|(stride, extent)| position / stride % extent)
+        .collect();
+    Diagnostic::new(format!("an index of `{}` is out of range", op.name()))
+        .with("expected", expected, None)
+        .with("found", format!("{} at {place:?} of the indices", indices.get(position)), None)
+        .with("operand", format!("{}, along axis {batch}", type_of(x)), None)
+}
+
+fn gather(op: &Op, batch: usize, x: &Array, indices: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let run = element_count(&x.shape()[batch + 1..]) * x.dtype().size();
+    let mut result = Array::zeros(x.dtype(), shape);
+    for (to, from) in rows(op, batch, x, indices)?.into_iter().enumerate() {
+        let source = &x.bytes()[from * run..(from + 1) * run];
+        result.bytes_mut()[to * run..(to + 1) * run].copy_from_slice(source);
+    }
+    Ok(result)
+}
+
+fn scatter(
+    op: &Op,
+    batch: usize,
+    write: Write,
+    x: &Array,
+    indices: &Array,
+    y: &Array,
+) -> Result<Array, Diagnostic> {
+    let run = element_count(&x.shape()[batch + 1..]);
+    let mut result = x.clone();
+    for (from, to) in rows(op, batch, x, indices)?.into_iter().enumerate() {
+        for inner in 0..run {
+            write_element(op, write, &mut result, to * run + inner, y.get(from * run + inner))?;
+        }
+    }
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use smallvec::smallvec;
+
+use super::*;
+use crate::leaf::fresh_leaf_id;
+use crate::op::known_dims;
+use crate::shape::Extent;
+use crate::tensor;
+use crate::text::parse;
+
+fn f32s(shape: &[usize], data: &[f32]) -> Array {
+    Array::new(shape, data)
+}
+
+fn input(graph: &mut Graph, ty: TensorType) -> NodeId {
+    let leaf =
+        Arc::new(Leaf { id: fresh_leaf_id(), name: Some("x".into()), ty, site: None, kind: LeafKind::Input });
+    graph.inputs.push(leaf.id);
+    graph.add_leaf(&leaf)
+}
+
+#[test]
+fn sums_of_f32_are_rounded_once() {
+    // 2^24 + 1 + 1: each addition of 1 alone would be lost in f32.
+    let x = f32s(&[3], &[16_777_216.0, 1.0, 1.0]);
+    let sum = evaluate_node(&Op::Reduce(Fold::Sum, Axes::one(0)), &[&x]).unwrap();
+    assert_eq!(sum, Array::scalar(16_777_218.0f32));
+    let ones = f32s(&[3, 1], &[1.0; 3]);
+    let product = evaluate_node(&Op::Dot, &[&x.reshaped(&[1, 3]).unwrap(), &ones]).unwrap();
+    assert_eq!(product, f32s(&[1, 1], &[16_777_218.0]));
+}
+
+#[test]
+fn integers_wrap_in_sums_and_products() {
+    let x = Array::vector(&[200u8, 100]);
+    let sum = evaluate_node(&Op::Reduce(Fold::Sum, Axes::one(0)), &[&x]).unwrap();
+    assert_eq!(sum, Array::scalar(44u8));
+    let a = Array::new(&[1, 2], &[i32::MAX, 2]);
+    let b = Array::new(&[2, 1], &[2i32, 3]);
+    assert_eq!(evaluate_node(&Op::Dot, &[&a, &b]).unwrap(), Array::new(&[1, 1], &[4i32]));
+}
+
+#[test]
+fn a_nan_is_largest_smallest_and_first() {
+    let x = f32s(&[4], &[1.0, f32::NAN, 7.0, f32::NAN]);
+    for fold in [Fold::Max, Fold::Min] {
+        let value = evaluate_node(&Op::Reduce(fold, Axes::one(0)), &[&x]).unwrap();
+        assert!(value.item().unwrap().is_nan());
+    }
+    assert_eq!(evaluate_node(&Op::ArgMax(0), &[&x]).unwrap(), Array::scalar(1i64));
+    let tied = f32s(&[3], &[1.0, 2.0, 2.0]);
+    assert_eq!(evaluate_node(&Op::ArgMax(0), &[&tied]).unwrap(), Array::scalar(1i64));
+}
+
+#[test]
+fn long_chains_run() {
+    let mut graph = Graph::new();
+    let mut id = input(&mut graph, TensorType::known(DType::F64, &[2]));
+    let step = graph.add_uniform(Literal::F64(1.0f64.to_bits()), &[2], None);
+    for _ in 0..200_000 {
+        id = graph.add(Op::Map(ScalarFn::Add), &[id, step], None);
+    }
+    graph.outputs.push(id);
+    let result = interpret(&graph, &[Array::vector(&[0.0f64, 1.0])]).unwrap();
+    assert_eq!(result.outputs, [Array::vector(&[200_000.0f64, 200_001.0])]);
+}
+
+#[test]
+fn unknown_extents_are_found_when_run() {
+    let mut graph = Graph::new();
+    let x = input(&mut graph, TensorType::new(DType::F32, &[Extent::Unknown]));
+    let extent = graph.add(Op::Extent(0), &[x], None);
+    let dims = Box::new([Dim::Known(2), Dim::Operand]);
+    let tiled = graph.add(Op::Broadcast { axes: smallvec![1], dims }, &[x, extent], None);
+    let last = SliceAxis { start: Bound::Operand, stop: Bound::End, step: -1 };
+    let two = graph.add(Op::Literal(Literal::I64(-2)), &[], None);
+    let part = graph.add(Op::Slice(Box::new([SliceAxis::WHOLE, last])), &[tiled, two], None);
+    graph.outputs.push(part);
+    let result = interpret(&graph, &[f32s(&[3], &[1.0, 2.0, 3.0])]).unwrap();
+    assert_eq!(result.outputs[0], f32s(&[2, 2], &[2.0, 1.0, 2.0, 1.0]));
+}
+
+#[test]
+fn shared_variables_are_read_and_not_written() {
+    let counter = tensor::shared("counter", 3i64);
+    let mut graph = Graph::new();
+    let id = graph.add_leaf(counter.leaf());
+    let one = graph.add(Op::Literal(Literal::I64(1)), &[], None);
+    let next = graph.add(Op::Map(ScalarFn::Add), &[id, one], None);
+    graph.outputs.push(id);
+    graph.updates.push((counter.leaf().id, next));
+    let result = interpret(&graph, &[]).unwrap();
+    assert_eq!(result.outputs, [Array::scalar(3i64)]);
+    assert_eq!(result.updates, [(counter.leaf().id, Array::scalar(4i64))]);
+    assert_eq!(counter.get_value().unwrap(), Array::scalar(3i64));
+}
+
+#[test]
+fn inputs_are_checked() {
+    let mut graph = Graph::new();
+    let id = input(&mut graph, TensorType::new(DType::F32, &[Extent::Unknown, Extent::Known(2)]));
+    graph.outputs.push(id);
+    let message = |inputs: &[Array]| interpret(&graph, inputs).unwrap_err().to_string();
+    assert_eq!(message(&[]), "error: 1 inputs are expected, 0 were given");
+    assert_eq!(
+        message(&[f32s(&[2, 3], &[0.0; 6])]),
+        "error: input 0 (`x`) was given a value of another type\n  expected  f32[?, 2]\n  found     f32[2, 3]"
+    );
+}
+
+fn message(op: &Op, operands: &[&Array]) -> String {
+    evaluate_node(op, operands).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_out_of_range_is_said() {
+    let x = f32s(&[3, 2], &[0.0; 6]);
+    let indices = Array::vector(&[0i64, 3]);
+    assert_eq!(
+        message(&Op::Gather { batch: 0 }, &[&x, &indices]),
+        "error: an index of `gather` is out of range\n  expected  -3 to 2\n  found     3 at [1] of the indices\n  \
+         operand   f32[3, 2], along axis 0"
+    );
+    let window = WindowAxis { start: Start::Operand, len: 2, step: 1 };
+    let op = Op::Window(Box::new([window, WindowAxis::whole(2)]));
+    assert_eq!(
+        message(&op, &[&x, &Array::scalar(2i64)]),
+        "error: `window` starts out of range along axis 0\n  expected  -3 to 1\n  found     2\n  operand   f32[3, 2]"
+    );
+    assert_eq!(
+        message(&Op::Iota(Box::new([Dim::Operand])), &[&Array::scalar(-1i64)]),
+        "error: an extent of `iota` is negative\n  expected  0 or more\n  found     -1"
+    );
+    let huge = Op::Broadcast { axes: smallvec![], dims: known_dims(&[usize::MAX, 2]) };
+    assert!(message(&huge, &[&Array::scalar(1.0f32)]).contains("more elements than memory can hold"));
+    assert!(message(&Op::Map(ScalarFn::Add), &[&x, &indices]).contains("not defined on these element types"));
+}
+
+/// Whether two arrays have the same type and elements, floats within a relative error; a NaN equals a NaN of any bits.
+fn agrees(found: &Array, expected: &Array, tolerance: f64) -> bool {
+    let same = |position: usize| {
+        let (x, y) = (found.get(position), expected.get(position));
+        let (a, b) = (x.to_f64(), y.to_f64());
+        x == y || a.is_nan() && b.is_nan() || (a - b).abs() <= tolerance * b.abs()
+    };
+    type_of(found) == type_of(expected) && (0..found.len()).all(same)
+}
+
+/// NumPy's values; `reference.txt` is written by `tests/reference/interpreter.py`.
+#[test]
+fn operators_agree_with_numpy() {
+    let text = include_str!("reference.txt");
+    let mut cases = 0;
+    for case in text.split("== ").skip(1) {
+        let (title, lines) = case.split_once('\n').unwrap();
+        let (expected, graph): (Vec<&str>, Vec<&str>) =
+            lines.lines().partition(|line| line.starts_with("= "));
+        let graph = parse(&graph.join("\n")).unwrap_or_else(|e| panic!("{title}\n{e}"));
+        let found = interpret(&graph, &[]).unwrap_or_else(|e| panic!("{title}\n{e}")).outputs;
+        assert_eq!(found.len(), expected.len(), "{title}");
+        let tolerance = if title.ends_with('~') { 4.0 * f64::EPSILON } else { 0.0 };
+        for (position, (found, line)) in found.iter().zip(expected).enumerate() {
+            let expected = parse(&format!("{}\noutput %0", &line[2..])).unwrap();
+            let expected = interpret(&expected, &[]).unwrap().outputs.remove(0);
+            assert!(
+                agrees(found, &expected, tolerance),
+                "{title}, output {position}\nfound    {found:?}\nexpected {expected:?}\n{graph}"
+            );
+        }
+        cases += 1;
+    }
+    assert!(cases > 150, "{cases} cases");
+}

@@ -1,0 +1,351 @@
+//! The text form of graphs: one line a node, and [`parse`] reads what `Display` prints.
+//!
+//! ```text
+//! input %x: f32[600, 784]
+//! shared %W: f32[784, 10]
+//! %0 = dot(%x, %W) : f32[600, 10]
+//! %1 = sum{axes=[1]}(%0) : f32[600]
+//! output %1
+//! update %W = %2
+//! ```
+//!
+//! Numbers stand for nodes without a name, names for the others; equal names are told apart by a suffix `.1`, `.2`.
+//! Literals stand where they are used, an extent or bound given as an operand is `?`. Sites are not kept, and shared
+//! variables are read back as zeros; everything else returns: printing what was read gives the same text.
+//! Formulas in infix notation are [`parse_formula`] and [`formula`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::array::Array;
+use crate::dtype::{DType, Literal};
+use crate::graph::{Graph, NodeId};
+use crate::leaf::LeafKind;
+use crate::op::{Bound, Dim, Disconnected, LeafId, Op, SliceAxis, Start, WindowAxis};
+
+mod formula;
+mod infix;
+mod lexer;
+mod parse;
+
+pub use formula::{Formula, parse_formula};
+pub use infix::formula;
+pub use parse::parse;
+
+/// Text that is not a graph or a formula: where, and what stood there instead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParseError {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// What could have stood there.
+    pub expected: String,
+    /// What does.
+    pub found: String,
+    /// The text of the line.
+    pub text: String,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let margin = self.line.to_string();
+        writeln!(f, "error: expected {}, found {}", self.expected, self.found)?;
+        // A tab would move the caret away from what it points at.
+        writeln!(f, "{margin} | {}", self.text.replace('\t', " "))?;
+        write!(f, "{:1$} | {2:>3$}", "", margin.len(), '^', self.column)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// The names that nodes and leaves bear in text.
+struct Names {
+    of_nodes: Vec<Option<String>>,
+    of_leaves: BTreeMap<LeafId, String>,
+}
+
+/// Gives every name once.
+#[derive(Default)]
+struct Namer {
+    taken: BTreeSet<String>,
+    unnamed: usize,
+}
+
+impl Namer {
+    fn give(&mut self, name: Option<&str>) -> String {
+        let Some(name) = name else {
+            let number = self.unnamed;
+            self.unnamed += 1;
+            return format!("%{number}");
+        };
+        let mut unique = name.to_string();
+        let mut suffix = 0;
+        while !self.taken.insert(unique.clone()) {
+            suffix += 1;
+            unique = format!("{name}.{suffix}");
+        }
+        written_name(&unique)
+    }
+}
+
+/// `%name`, in quotes where it is not a plain word or could be taken for the number of an unnamed node.
+fn written_name(name: &str) -> String {
+    let plain = name.chars().all(lexer::is_name_character) && !name.chars().all(|c| c.is_ascii_digit());
+    if plain { format!("%{name}") } else { format!("%{name:?}") }
+}
+
+/// The leaves in the order of their lines: inputs as called, then the others by identity.
+fn leaves_in_order(graph: &Graph) -> Vec<LeafId> {
+    let used = graph.nodes().filter_map(|(_, node)| if let Op::Leaf(id) = node.op { Some(id) } else { None });
+    let others: BTreeSet<LeafId> =
+        used.chain(graph.updates.iter().map(|(id, _)| *id)).filter(|id| !graph.inputs.contains(id)).collect();
+    graph.inputs.iter().copied().chain(others).collect()
+}
+
+impl Names {
+    fn of(graph: &Graph, leaves: &[LeafId]) -> Names {
+        let mut namer = Namer::default();
+        let mut of_leaves = BTreeMap::new();
+        for &id in leaves {
+            let name = graph.leaf(id).and_then(|leaf| leaf.name.as_deref());
+            of_leaves.entry(id).or_insert_with(|| namer.give(name));
+        }
+        let of_nodes = graph.nodes().map(|(id, node)| {
+            if let Op::Leaf(leaf) = node.op {
+                return of_leaves.get(&leaf).cloned();
+            }
+            let name = graph.name(id);
+            // A literal without a name stands where it is used.
+            let inline = name.is_none() && matches!(node.op, Op::Literal(_));
+            (!inline).then(|| namer.give(name))
+        });
+        let of_nodes = of_nodes.collect();
+        Names { of_nodes, of_leaves }
+    }
+
+    /// A node as an operand.
+    fn operand(&self, graph: &Graph, id: NodeId) -> String {
+        if let Some(Some(name)) = self.of_nodes.get(id.index()) {
+            return name.clone();
+        }
+        let literal = (id.index() < graph.len()).then(|| &graph.node(id).op);
+        if let Some(Op::Literal(value)) = literal {
+            Written(*value).to_string()
+        } else {
+            format!("%{}", id.0)
+        }
+    }
+}
+
+impl fmt::Display for Graph {
+    /// The text form; with `{:#}` constants are cut after 16 elements, for reading only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leaves = leaves_in_order(self);
+        let names = Names::of(self, &leaves);
+        let mut leaf_nodes: BTreeMap<LeafId, NodeId> = BTreeMap::new();
+        for (id, node) in self.nodes() {
+            if let Op::Leaf(leaf) = node.op {
+                leaf_nodes.insert(leaf, id);
+            }
+        }
+        for (position, id) in leaves.iter().enumerate() {
+            let leaf = self.leaf(*id);
+            let ty = match (leaf_nodes.get(id), leaf) {
+                (Some(node), _) => self.ty(*node).to_string(),
+                (None, Some(leaf)) => leaf.ty.to_string(),
+                (None, None) => "?".to_string(),
+            };
+            let name = names.of_leaves.get(id).map_or("", String::as_str);
+            let keyword = match leaf.map(|leaf| &leaf.kind) {
+                _ if position < self.inputs.len() => "input",
+                Some(LeafKind::Shared(_)) => "shared",
+                Some(LeafKind::Constant(_)) => "constant",
+                Some(LeafKind::Input) | None => "unlisted",
+            };
+            write!(f, "{keyword} {name}: {ty}")?;
+            if let Some(LeafKind::Constant(value)) = leaf.map(|leaf| &leaf.kind) {
+                f.write_str(" = ")?;
+                write_elements(f, value)?;
+            }
+            writeln!(f)?;
+        }
+        for (id, node) in self.nodes() {
+            let Some(Some(name)) = names.of_nodes.get(id.index()) else { continue };
+            if let Op::Leaf(_) = node.op {
+                continue;
+            }
+            if let Op::Literal(_) = node.op {
+                writeln!(f, "{name} = {}", node.op)?;
+                continue;
+            }
+            let operands: Vec<String> = node.operands.iter().map(|o| names.operand(self, *o)).collect();
+            writeln!(f, "{name} = {}({}) : {}", node.op, operands.join(", "), node.ty)?;
+        }
+        for output in &self.outputs {
+            writeln!(f, "output {}", names.operand(self, *output))?;
+        }
+        for (leaf, id) in &self.updates {
+            let name = names.of_leaves.get(leaf).map_or("", String::as_str);
+            writeln!(f, "update {name} = {}", names.operand(self, *id))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_elements(f: &mut fmt::Formatter<'_>, value: &Array) -> fmt::Result {
+    let shown = if f.alternate() { value.len().min(16) } else { value.len() };
+    f.write_str("[")?;
+    for position in 0..shown {
+        write!(f, "{}{}", if position > 0 { ", " } else { "" }, Bare(value.get(position)))?;
+    }
+    f.write_str(if shown < value.len() { ", ...]" } else { "]" })
+}
+
+/// The bits of a NaN whose sign or payload is not the usual one: a literal is its bits.
+fn unusual_nan(value: Literal) -> Option<u64> {
+    let (bits, usual) = match value {
+        Literal::F32(bits) => (u64::from(bits), u64::from(f32::NAN.to_bits())),
+        Literal::F64(bits) => (bits, f64::NAN.to_bits()),
+        Literal::Bool(_) | Literal::U8(_) | Literal::I32(_) | Literal::I64(_) => return None,
+    };
+    (value.to_f64().is_nan() && bits != usual).then_some(bits)
+}
+
+/// A literal without its element type: `2.0`, `-inf`, `nan`, `nan(0x7fc00001)`.
+struct Bare(Literal);
+
+impl fmt::Display for Bare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match unusual_nan(self.0) {
+            Some(bits) => write!(f, "nan({bits:#x})"),
+            None if self.0.to_f64().is_nan() => f.write_str("nan"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A literal with its element type: `2.0f32`, `3i64`, `true`, `-inf_f32`, `nan_f64`, `nan_f32(0x7fc00001)`.
+struct Written(Literal);
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dtype = self.0.dtype();
+        match unusual_nan(self.0) {
+            Some(bits) => write!(f, "nan_{dtype}({bits:#x})"),
+            None if dtype == DType::Bool => write!(f, "{}", self.0),
+            None if self.0.to_f64().is_finite() => write!(f, "{}{dtype}", self.0),
+            None => write!(f, "{}_{dtype}", Bare(self.0)),
+        }
+    }
+}
+
+/// Items between brackets.
+struct List<'a, T>(&'a [T]);
+
+impl<T: Item> fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (position, item) in self.0.iter().enumerate() {
+            f.write_str(if position > 0 { ", " } else { "" })?;
+            item.write(f)?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// What stands in attribute lists.
+trait Item {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
+
+impl Item for u8 {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Item for Dim {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Known(n) => write!(f, "{n}"),
+            Dim::Operand => f.write_str("?"),
+        }
+    }
+}
+
+impl Item for SliceAxis {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = |f: &mut fmt::Formatter<'_>, bound: Bound| match bound {
+            Bound::End => Ok(()),
+            Bound::Known(value) => write!(f, "{value}"),
+            Bound::Operand => f.write_str("?"),
+        };
+        bound(f, self.start)?;
+        f.write_str(":")?;
+        bound(f, self.stop)?;
+        if self.step == 1 { Ok(()) } else { write!(f, ":{}", self.step) }
+    }
+}
+
+/// One attribute of windows, along all axes.
+struct Along<'a>(&'a [WindowAxis], fn(&WindowAxis, &mut fmt::Formatter<'_>) -> fmt::Result);
+
+impl fmt::Display for Along<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (position, axis) in self.0.iter().enumerate() {
+            f.write_str(if position > 0 { ", " } else { "" })?;
+            self.1(axis, f)?;
+        }
+        f.write_str("]")
+    }
+}
+
+fn write_windows(f: &mut fmt::Formatter<'_>, axes: &[WindowAxis]) -> fmt::Result {
+    let starts = Along(axes, |axis, f| match axis.start {
+        Start::Known(n) => write!(f, "{n}"),
+        Start::Operand => f.write_str("?"),
+    });
+    let lengths = Along(axes, |axis, f| write!(f, "{}", axis.len));
+    write!(f, "{{starts={starts}, lengths={lengths}")?;
+    if axes.iter().any(|axis| axis.step != 1) {
+        write!(f, ", steps={}", Along(axes, |axis, f| write!(f, "{}", axis.step)))?;
+    }
+    f.write_str("}")
+}
+
+impl fmt::Display for Op {
+    /// The name with the attributes, as in the text form of graphs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Op::Literal(value) = self {
+            return write!(f, "{}", Written(*value));
+        }
+        f.write_str(self.name())?;
+        match self {
+            Op::Leaf(id) => write!(f, "{{id={}}}", id.0),
+            Op::Iota(dims) | Op::Reshape(dims) => write!(f, "{{dims={}}}", List(dims)),
+            Op::Extent(axis) | Op::ArgMax(axis) | Op::Concat(axis) => write!(f, "{{axis={axis}}}"),
+            Op::Cast(dtype) => write!(f, "{{dtype={dtype}}}"),
+            Op::Reduce(_, axes) => write!(f, "{{axes={axes:?}}}"),
+            Op::Broadcast { axes, dims } => write!(f, "{{axes={}, dims={}}}", List(axes), List(dims)),
+            Op::Permute(axes) => write!(f, "{{axes={}}}", List(axes)),
+            Op::Slice(axes) | Op::SetSlice(axes, _) => write!(f, "{{ranges={}}}", List(axes)),
+            Op::Window(axes) | Op::SetWindow(axes, _) => write_windows(f, axes),
+            Op::Gather { batch } | Op::Scatter { batch, .. } => write!(f, "{{batch={batch}}}"),
+            Op::Grad(grad) => {
+                write!(f, "{{index={}, variables={}, known={}", grad.index, grad.variables, grad.known)?;
+                let disconnected = match grad.disconnected {
+                    Disconnected::Raise => "raise",
+                    Disconnected::Zero => "zero",
+                };
+                let (constants, cost) = (grad.constants, grad.has_cost);
+                write!(f, ", constants={constants}, cost={cost}, disconnected={disconnected}}}")
+            }
+            Op::Literal(_) | Op::Map(_) | Op::Dot | Op::StopGradient => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

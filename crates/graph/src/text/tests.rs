@@ -1,0 +1,344 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::leaf::{Leaf, fresh_leaf_id};
+use crate::op::{Dims, Fold, Grad, Write};
+use crate::scalar::ScalarFn;
+use crate::shape::{Axes, Extent, TensorType};
+use crate::tensor;
+use crate::verify::{Stage, verify};
+
+fn reprinted(text: &str) -> String {
+    match parse(text) {
+        Ok(graph) => graph.to_string(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// One use of every operator and attribute, as it is printed.
+const EVERY_OPERATOR: &str = "\
+input %x: f32[600, 784]
+input %n: i64[]
+input %\"1\": f32[?, 3]
+shared %W: f32[784, 10]
+shared %W.1: f64[2]
+constant %0: f32[2, 3] = [1.0, -2.5, inf, nan, nan(0x7fc00001), -0.0]
+constant %k: i64[2] = [-9223372036854775808, 9223372036854775807]
+constant %b: bool[2] = [true, false]
+constant %e: f64[0] = []
+%1 = dot(%x, %W) : f32[600, 10]
+%2 = sum{axes=[1]}(%1) : f32[600]
+%3 = broadcast{axes=[0], dims=[600, 10]}(%2) : f32[600, 10]
+%4 = broadcast{axes=[0], dims=[600, ?]}(%2, %n) : f32[600, ?]
+%5 = iota{dims=[5]}() : i64[5]
+%6 = iota{dims=[?]}(7i64) : i64[?]
+%7 = extent{axis=0}(%\"1\") : i64[]
+%8 = cast{dtype=f64}(%1) : f64[600, 10]
+%9 = max{axes=[0, 1]}(%1) : f32[]
+%10 = argmax{axis=1}(%1) : i64[600]
+%11 = reshape{dims=[10, ?]}(%1, 600i64) : f32[10, ?]
+%12 = permute{axes=[1, 0]}(%1) : f32[10, 600]
+%13 = slice{ranges=[1:?, ::-1]}(%1, %n) : f32[?, 10]
+%14 = slice{ranges=[:, ?:-2:3]}(%1, -8i64) : f32[600, ?]
+%15 = set_slice{ranges=[:, :]}(%1, %3) : f32[600, 10]
+%16 = inc_slice{ranges=[:600, 0:]}(%1, %3) : f32[600, 10]
+%17 = window{starts=[0, ?], lengths=[2, 3]}(%1, %n) : f32[2, 3]
+%18 = window{starts=[5, 0], lengths=[2, 3], steps=[-1, 4]}(%1) : f32[2, 3]
+%19 = set_window{starts=[0, ?], lengths=[2, 3]}(%1, %18, %n) : f32[600, 10]
+%20 = inc_window{starts=[1, 2], lengths=[2, 3]}(%1, %17) : f32[600, 10]
+%21 = concat{axis=0}(%1, %3, %1) : f32[1800, 10]
+%22 = gather{batch=0}(%1, %k) : f32[2, 10]
+%23 = scatter{batch=0}(%1, %k, %22) : f32[600, 10]
+%24 = scatter_add{batch=0}(%1, %k, %22) : f32[600, 10]
+%hidden = tanh(%1) : f32[600, 10]
+%25 = stop_gradient(%hidden) : f32[600, 10]
+%26 = grad{index=0, variables=1, known=0, constants=1, cost=true, disconnected=raise}(%9, %W, %25) : f32[784, 10]
+%27 = grad{index=1, variables=2, known=1, constants=0, cost=false, disconnected=zero}(%x, %W, %1, %3) : f32[784, 10]
+%28 = add(%9, 2.0f32) : f32[]
+%29 = mul(%28, -1e-7f32) : f32[]
+%30 = minimum(%29, -inf_f32) : f32[]
+%31 = maximum(%30, nan_f32) : f32[]
+%32 = switch(true, nan_f32(0xffc00000), %31) : f32[]
+%rate = 0.1f32
+%33 = mul(%32, %rate) : f32[]
+%34 = any{axes=[0]}(%b) : bool[]
+%35 = all{axes=[]}(%b) : bool[2]
+%36 = add(3u8, 4u8) : u8[]
+%37 = add(3i32, -4i32) : i32[]
+%\"two words\" = prod{axes=[0]}(%2) : f32[]
+output %33
+output 2.5f64
+output %33
+update %W = %26
+update %W.1 = %W.1
+";
+
+#[test]
+fn every_operator_returns_as_it_was() {
+    assert_eq!(reprinted(EVERY_OPERATOR), EVERY_OPERATOR);
+    let names: Vec<&str> = EVERY_OPERATOR.split([' ', '{', '(', '\n']).collect();
+    for fold in Fold::ALL.into_iter().filter(|fold| *fold != Fold::Min) {
+        assert!(names.contains(&fold.name()), "{}", fold.name());
+    }
+}
+
+#[test]
+fn every_function_returns_as_it_was() {
+    for f in ScalarFn::ALL {
+        let dtype = DType::ALL.into_iter().rev().find_map(|dtype| {
+            let mut dtypes = vec![dtype; f.arity()];
+            if *f == ScalarFn::Select {
+                dtypes[0] = DType::Bool;
+            }
+            f.result_dtype(&dtypes).map(|result| (dtypes, result))
+        });
+        let (dtypes, result) = dtype.unwrap();
+        let mut text = String::new();
+        for (position, dtype) in dtypes.iter().enumerate() {
+            text += &format!("input %x{position}: {dtype}[?]\n");
+        }
+        let operands: Vec<String> = (0..f.arity()).map(|position| format!("%x{position}")).collect();
+        text += &format!("%0 = {f}({}) : {result}[?]\noutput %0\n", operands.join(", "));
+        assert_eq!(reprinted(&text), text);
+    }
+}
+
+#[test]
+fn equal_names_are_told_apart() {
+    let mut graph = Graph::new();
+    for name in ["x", "x", "x.1", "7", "a b", ""] {
+        let ty = TensorType::scalar(DType::F32);
+        let leaf =
+            Leaf { id: fresh_leaf_id(), name: Some(name.into()), ty, site: None, kind: LeafKind::Input };
+        graph.add_leaf(&Arc::new(leaf));
+        graph.inputs.push(graph.leaves().last().unwrap().id);
+    }
+    let text = graph.to_string();
+    let names: Vec<&str> = text.lines().map(|line| line.trim_start_matches("input ")).collect();
+    let expected = ["%x", "%x.1", "%x.1.1", "%\"7\"", "%\"a b\"", "%\"\""];
+    assert_eq!(names, expected.map(|name| format!("{name}: f32[]")));
+    assert_eq!(reprinted(&text), text);
+}
+
+#[test]
+fn spaces_comments_and_types_are_free() {
+    let text = "  # a comment\n\ninput %x:f32[ 2 ,\n 3 ] # another\n%y=exp( %x )\noutput %y";
+    assert_eq!(reprinted(text), "input %x: f32[2, 3]\n%y = exp(%x) : f32[2, 3]\noutput %y\n");
+}
+
+#[test]
+fn shared_variables_are_read_as_zeros() {
+    let w = tensor::shared("W", Array::vector(&[1.0f32, 2.0]));
+    let mut graph = Graph::new();
+    let id = graph.add_leaf(w.leaf());
+    graph.outputs.push(id);
+    let read = parse(&graph.to_string()).unwrap();
+    let LeafKind::Shared(cell) = &read.leaves().next().unwrap().kind else { panic!("not shared") };
+    assert_eq!(cell.lock().host, Array::zeros(DType::F32, &[2]));
+}
+
+#[test]
+fn large_constants_are_cut_on_demand() {
+    let mut graph = Graph::new();
+    let value = tensor::constant(Array::new(&[20], &[1u8; 20]));
+    graph.add_leaf(value.leaf().unwrap());
+    assert!(format!("{graph:#}").ends_with("1, 1, ...]\n"));
+    assert_eq!(reprinted(&graph.to_string()), graph.to_string());
+}
+
+#[test]
+fn errors_point_at_the_text() {
+    let cases = [
+        ("input %x: f32[2\noutput %x", "2:1: expected `,` or `]`, found `output`"),
+        ("output %y", "1:8: expected a name that a line above defines, found the unknown `%y`"),
+        ("input %x: f16[]", "1:11: expected an element type"),
+        ("input %x: f32[]\ninput %x: f32[]", "2:7: expected a new name, found the name that line 1 defines"),
+        ("input %x: f32[]\n%0 = expo(%x)", "2:6: expected an operator or a literal, found `expo`"),
+        ("input %x: f32[2]\n%0 = sum{axis=0}(%x)", "2:10: expected the attribute `axes`, found `axis`"),
+        (
+            "input %x: f32[2]\n%0 = exp(%x) : f32[3]",
+            "2:16: expected `f32[2]`, the type of this node, found `f32[3]`",
+        ),
+        (
+            "input %x: f32[2]\ninput %y: f32[3]\n%0 = add(%x, %y)",
+            "3:6: expected operands that `add` takes, found that operands of `add` differ in shape",
+        ),
+        (
+            "%0 = add(1.0f32, 2)",
+            "1:18: expected a literal with its element type, such as `2.0f32`, found `2`",
+        ),
+        ("constant %c: f32[3] = [1, 2]", "1:23: expected 3 elements, found 2"),
+        ("constant %c: u8[1] = [256]", "1:23: expected an element of type u8, found `256`"),
+        ("shared %w: f32[?]", "1:12: expected a type with known extents, found `f32[?]`"),
+        ("shared %w: f32[281474976710656]", "1:12: expected a value that fits in memory"),
+        ("input %x: f32[99999999, 99999999999]", "1:14: expected extents of a tensor that fits in memory"),
+        ("input %x: f32[]\n%y = exp(%x)\nupdate %y = %x", "3:8: expected the name of a shared variable"),
+        ("input %x: f32[] extra", "1:17: expected the end of the line, found `extra`"),
+        (
+            "input %\"x: f32[]",
+            "1:7: expected a name, a number or an operator, found a name without its closing quote",
+        ),
+        ("input %x: f32[] ~", "1:17: expected a name, a number or an operator, found `~`"),
+    ];
+    for (text, expected) in cases {
+        let error = parse(text).unwrap_err();
+        let found =
+            format!("{}:{}: expected {}, found {}", error.line, error.column, error.expected, error.found);
+        assert!(found.starts_with(expected), "{text:?}\n{found}\n{expected}");
+    }
+    assert_eq!(
+        parse("input %x: f32[]\noutput %xx").unwrap_err().to_string(),
+        "error: expected a name that a line above defines, found the unknown `%xx`\n\
+         2 | output %xx\n  \
+           |        ^"
+    );
+}
+
+/// An operator that may or may not fit what it will be applied to.
+fn any_op() -> impl Strategy<Value = Op> {
+    let axis = 0u8..4;
+    let write = prop_oneof![Just(Write::Set), Just(Write::Add)];
+    let dim = prop_oneof![(0usize..5).prop_map(Dim::Known), Just(Dim::Operand)];
+    let dims = proptest::collection::vec(dim, 0..4).prop_map(Dims::from);
+    let bound = prop_oneof![Just(Bound::End), (-5i64..5).prop_map(Bound::Known), Just(Bound::Operand)];
+    let slice =
+        (bound.clone(), bound, -3i64..4).prop_map(|(start, stop, step)| SliceAxis { start, stop, step });
+    let slices = proptest::collection::vec(slice, 0..4).prop_map(Box::from);
+    let start = prop_oneof![(0usize..4).prop_map(Start::Known), Just(Start::Operand)];
+    let window = (start, 0usize..3, -2i64..3).prop_map(|(start, len, step)| WindowAxis { start, len, step });
+    let windows = proptest::collection::vec(window, 0..4).prop_map(Box::from);
+    let grad = (0u16..2, 1u16..3, 0u16..2, 0u16..2, any::<bool>(), any::<bool>());
+    prop_oneof![
+        any_literal().prop_map(Op::Literal),
+        dims.clone().prop_map(Op::Iota),
+        axis.clone().prop_map(Op::Extent),
+        proptest::sample::select(ScalarFn::ALL).prop_map(Op::Map),
+        proptest::sample::select(&DType::ALL).prop_map(Op::Cast),
+        (proptest::sample::select(&Fold::ALL), 0usize..16)
+            .prop_map(|(fold, set)| Op::Reduce(fold, (0..4).filter(|i| set >> i & 1 == 1).collect::<Axes>())),
+        axis.clone().prop_map(Op::ArgMax),
+        Just(Op::Dot),
+        (proptest::collection::vec(0u8..4, 0..4), dims.clone())
+            .prop_map(|(axes, dims)| Op::Broadcast { axes: axes.into(), dims }),
+        dims.prop_map(Op::Reshape),
+        proptest::collection::vec(0u8..3, 0..4).prop_map(|axes| Op::Permute(axes.into())),
+        slices.clone().prop_map(Op::Slice),
+        (slices, write.clone()).prop_map(|(axes, write)| Op::SetSlice(axes, write)),
+        windows.clone().prop_map(Op::Window),
+        (windows, write.clone()).prop_map(|(axes, write)| Op::SetWindow(axes, write)),
+        axis.clone().prop_map(Op::Concat),
+        (0u8..2).prop_map(|batch| Op::Gather { batch }),
+        (0u8..2, write).prop_map(|(batch, write)| Op::Scatter { batch, write }),
+        Just(Op::StopGradient),
+        grad.prop_map(|(index, variables, known, constants, has_cost, zero)| {
+            let disconnected = if zero { Disconnected::Zero } else { Disconnected::Raise };
+            Op::Grad(Box::new(Grad { index, variables, known, constants, has_cost, disconnected }))
+        }),
+    ]
+}
+
+fn any_literal() -> impl Strategy<Value = Literal> {
+    prop_oneof![
+        any::<bool>().prop_map(Literal::Bool),
+        any::<u8>().prop_map(Literal::U8),
+        any::<i32>().prop_map(Literal::I32),
+        any::<i64>().prop_map(Literal::I64),
+        any::<u32>().prop_map(Literal::F32),
+        any::<u64>().prop_map(Literal::F64),
+    ]
+}
+
+fn any_leaf() -> impl Strategy<Value = Leaf> {
+    let extents = proptest::collection::vec(prop_oneof![0usize..5, Just(1)], 0..4);
+    let name = proptest::option::of("[xyz]{1,2}|\\PC{0,3}|[0-9]");
+    (proptest::sample::select(&DType::ALL), extents, name, 0..4, any::<u64>()).prop_map(
+        |(dtype, mut shape, name, kind, seed)| {
+            // A constant of rank 0 would be a literal.
+            let kind = if shape.is_empty() { kind % 3 } else { kind };
+            let mut ty = TensorType::known(dtype, &shape);
+            let kind = match kind {
+                0 => LeafKind::Input,
+                1 => {
+                    ty.shape.iter_mut().step_by(2).for_each(|extent| *extent = Extent::Unknown);
+                    LeafKind::Input
+                }
+                2 => LeafKind::Shared(Arc::new(crate::leaf::SharedCell::new(Array::zeros(dtype, &shape)))),
+                _ => {
+                    shape.truncate(4);
+                    let mut value = Array::zeros(dtype, &shape);
+                    for (position, byte) in value.bytes_mut().iter_mut().enumerate() {
+                        let random = (seed >> (position % 8 * 8)) as u8;
+                        *byte = if dtype == DType::Bool { random & 1 } else { random };
+                    }
+                    LeafKind::Constant(Arc::new(value))
+                }
+            };
+            let name = name.map(|name| name.as_str().into());
+            Leaf { id: fresh_leaf_id(), name, ty, site: None, kind }
+        },
+    )
+}
+
+proptest! {
+    /// Random well-typed graphs: random operators on random nodes, those kept that the typing rules accept.
+    #[test]
+    fn graphs_return_as_they_were(
+        leaves in proptest::collection::vec(any_leaf(), 1..5),
+        steps in proptest::collection::vec((any_op(), any::<[u32; 6]>(), proptest::option::of("[xyz%\"\\\\]{1,2}")), 0..200),
+        roots in any::<[u32; 8]>(),
+    ) {
+        let mut graph = Graph::new();
+        for leaf in leaves.into_iter().map(Arc::new) {
+            graph.add_leaf(&leaf);
+            if let LeafKind::Input = leaf.kind {
+                graph.inputs.push(leaf.id);
+            }
+        }
+        let zero = graph.add(Op::Literal(Literal::I64(0)), &[], None);
+        for (op, choices, name) in steps {
+            for count in 0..=6 {
+                let mut operands: Vec<NodeId> =
+                    choices[..count].iter().map(|&n| NodeId(n % graph.len() as u32)).collect();
+                // Bounds and extents are seldom met by chance.
+                for scalar in operands.iter_mut().skip(2) {
+                    *scalar = zero;
+                }
+                let inferred = {
+                    let types: Vec<&TensorType> = operands.iter().map(|id| graph.ty(*id)).collect();
+                    crate::infer::infer(&op, &types)
+                };
+                if inferred.is_ok_and(|ty| ty.element_count().unwrap_or(0) < 1000) {
+                    let id = graph.add(op.clone(), &operands, None);
+                    if let Some(name) = &name {
+                        graph.set_name(id, name.as_str().into());
+                    }
+                }
+            }
+        }
+        graph.outputs.extend(roots.map(|n| NodeId(n % graph.len() as u32)));
+        let shared = graph.leaves().find(|leaf| matches!(leaf.kind, LeafKind::Shared(_))).map(|leaf| leaf.id);
+        graph.updates.extend(shared.map(|id| (id, NodeId(roots[0] % graph.len() as u32))));
+        let text = graph.to_string();
+        prop_assert_eq!(reprinted(&text), text);
+        // Run, they give values of their types, which the interpreter checks, or a message; never a panic.
+        let inputs = graph.inputs.iter().filter_map(|id| graph.leaf(*id)).map(|leaf| {
+            let shape: Vec<usize> = leaf.ty.shape.iter().map(|extent| extent.known().unwrap_or(2)).collect();
+            Array::zeros(leaf.ty.dtype, &shape)
+        });
+        let _ = crate::interp::interpret(&graph, &inputs.collect::<Vec<_>>());
+        let _ = verify(&graph, Stage::Collected);
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC*", changes in proptest::collection::vec((any::<usize>(), any::<char>()), 1..8)) {
+        let _ = parse(&text);
+        let mut changed: Vec<char> = EVERY_OPERATOR.chars().collect();
+        for (place, c) in changes {
+            let place = place % changed.len();
+            changed[place] = if c.is_ascii() { c } else { changed[(place * 31) % changed.len()] };
+        }
+        let _ = parse(&changed.into_iter().collect::<String>());
+    }
+}

@@ -1,0 +1,651 @@
+//! Compiled functions: from a request to calls.
+//!
+//! A [`Function`] holds one executable for each set of argument shapes it has met. Where all extents are known it is
+//! compiled at once; otherwise at the first call of each new shape. Results are borrowed from the function until the
+//! next call, so that a call allocates nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hypatia_codegen::cpu::call::CpuProgram;
+use hypatia_codegen::cpu::features::Features;
+use hypatia_codegen::cpu::pool::Pool;
+use hypatia_codegen::kernel::{OutOfRange, Program, RunError};
+use hypatia_codegen::opencl::OpenClProgram;
+use hypatia_graph::array::Extents;
+use hypatia_graph::collect::{Request, Unused, collect};
+use hypatia_graph::differentiate::{check, differentiate};
+use hypatia_graph::leaf::{Leaf, LeafKind, SharedCell, SharedState};
+use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
+use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
+use hypatia_rewrite::{Numerics, Options, simplify};
+use smallvec::SmallVec;
+
+/// Where a function runs.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Device {
+    /// This processor.
+    #[default]
+    Cpu,
+    /// The OpenCL device with that number.
+    OpenCl(usize),
+}
+
+/// A compiled function of the given inputs that returns `outputs` and then gives shared variables new values, all
+/// computed from the old ones. [`Builder`] has the choices.
+///
+/// # Errors
+/// All that is wrong with the expressions, each with the line that built it.
+pub fn function(
+    inputs: &[&Tensor],
+    outputs: &[&Tensor],
+    updates: &[(&Shared, Tensor)],
+) -> Result<Function, Diagnostics> {
+    Builder::new().inputs(inputs).outputs(outputs).updates(updates).compile()
+}
+
+/// A function with choices.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    request: Request,
+    defaults: HashMap<LeafId, Array>,
+    numerics: Numerics,
+    threads: Option<usize>,
+    device: Device,
+}
+
+impl Builder {
+    /// A function of nothing that does nothing.
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Adds inputs, in the order of the call.
+    pub fn inputs(mut self, inputs: &[&Tensor]) -> Builder {
+        self.request.inputs.extend(inputs.iter().map(|t| (*t).clone()));
+        self
+    }
+
+    /// Adds an input with the value it takes when a call leaves it out. Such inputs come last.
+    pub fn input_with_default(mut self, input: &Tensor, default: impl Into<Array>) -> Builder {
+        if let Some(leaf) = input.leaf() {
+            let default = default.into();
+            let default = if leaf.ty.dtype.is_float() && default.dtype().is_float() {
+                default.cast(leaf.ty.dtype)
+            } else {
+                default
+            };
+            self.defaults.insert(leaf.id, default);
+        }
+        self.request.inputs.push(input.clone());
+        self
+    }
+
+    /// Adds results.
+    pub fn outputs(mut self, outputs: &[&Tensor]) -> Builder {
+        self.request.outputs.extend(outputs.iter().map(|t| (*t).clone()));
+        self
+    }
+
+    /// Adds updates of shared variables.
+    pub fn updates<U: Into<Tensor> + Clone>(mut self, updates: &[(&Shared, U)]) -> Builder {
+        self.request
+            .updates
+            .extend(updates.iter().map(|(shared, new)| ((*shared).clone(), new.clone().into())));
+        self
+    }
+
+    /// Puts `replacement` in the place of an expression, wherever the function meets it.
+    pub fn given(mut self, expression: &Tensor, replacement: impl Into<Tensor>) -> Builder {
+        self.request.givens.push((expression.clone(), replacement.into()));
+        self
+    }
+
+    /// What to do about an input that nothing depends on; an error by default.
+    pub fn on_unused_input(mut self, unused: Unused) -> Builder {
+        self.request.unused = unused;
+        self
+    }
+
+    /// Whether formulas may be rewritten as over the real numbers (the default), or must keep every NaN.
+    pub fn numerics(mut self, numerics: Numerics) -> Builder {
+        self.numerics = numerics;
+        self
+    }
+
+    /// How many threads a call uses; by default as many as the machine has cores. The results do not depend on it.
+    pub fn threads(mut self, threads: usize) -> Builder {
+        self.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Where it runs.
+    pub fn device(mut self, device: Device) -> Builder {
+        self.device = device;
+        self
+    }
+
+    /// Checks and compiles.
+    ///
+    /// # Errors
+    /// All that is wrong with the expressions, each with the line that built it; a device that does not exist.
+    pub fn compile(self) -> Result<Function, Diagnostics> {
+        let graph = collect(&self.request)?;
+        check(&graph)?;
+        let inputs = self.request.inputs.iter().filter_map(|t| t.leaf().cloned());
+        let inputs: Vec<Input> =
+            inputs.map(|leaf| Input { default: self.defaults.get(&leaf.id).cloned(), leaf }).collect();
+        check_defaults(&inputs)?;
+        let threads =
+            self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+        let mut function = Function {
+            graph,
+            inputs,
+            needs: Vec::new(),
+            executables: Vec::new(),
+            recent: 0,
+            numerics: self.numerics,
+            device: self.device,
+            pool: pool(threads),
+            profiling: false,
+        };
+        if function.inputs.iter().all(|input| input.leaf.ty.is_known()) {
+            match function.executable(&Arguments::default()) {
+                Ok(executable) => function.executables.push((Arguments::default(), executable)),
+                Err(Failure::Faults(faults)) => return Err(faults),
+                Err(Failure::Needs(needs)) => function.needs = needs,
+            }
+        }
+        Ok(function)
+    }
+}
+
+fn check_defaults(inputs: &[Input]) -> Result<(), Diagnostics> {
+    let wrong = inputs.iter().find_map(|input| {
+        let default = input.default.as_ref()?;
+        let found = TensorType::known(default.dtype(), default.shape());
+        (!input.leaf.ty.accepts(&found)).then(|| {
+            Diagnostic::new(format!("the default of {} has another type than the input", input.leaf.label()))
+                .at(input.leaf.site)
+                .with("expected", input.leaf.ty.to_string(), input.leaf.site)
+                .with("found", found.to_string(), None)
+        })
+    });
+    wrong.map_or(Ok(()), |fault| Err(fault.into()))
+}
+
+/// The pool of that many threads, shared by all functions.
+fn pool(threads: usize) -> Arc<Pool> {
+    static POOLS: Mutex<BTreeMap<usize, Arc<Pool>>> = Mutex::new(BTreeMap::new());
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    pools.entry(threads).or_insert_with(|| Arc::new(Pool::new(threads))).clone()
+}
+
+#[derive(Debug)]
+struct Input {
+    leaf: Arc<Leaf>,
+    default: Option<Array>,
+}
+
+/// A function that can be called.
+pub struct Function {
+    graph: Graph,
+    inputs: Vec<Input>,
+    /// Integer inputs whose values extents depend on.
+    needs: Vec<LeafId>,
+    executables: Vec<(Arguments, Executable)>,
+    /// The executable of the last call.
+    recent: usize,
+    numerics: Numerics,
+    device: Device,
+    pool: Arc<Pool>,
+    profiling: bool,
+}
+
+/// A program for one set of argument shapes, with the memory of its results.
+struct Executable {
+    stages: Stages,
+    engine: Engine,
+    shared: Vec<Arc<SharedCell>>,
+    updated: Vec<bool>,
+    outputs: Vec<Array>,
+}
+
+/// What runs a program.
+enum Engine {
+    Cpu(Box<CpuProgram>),
+    OpenCl {
+        program: Box<OpenClProgram>,
+        /// The device's time for each step, while profiling.
+        times: Option<Vec<Duration>>,
+    },
+}
+
+impl Engine {
+    fn set_profiling(&mut self, on: bool) {
+        match self {
+            Engine::Cpu(program) => program.set_profiling(on),
+            Engine::OpenCl { times, .. } => *times = on.then(Vec::new),
+        }
+    }
+
+    /// Time spent in each step since profiling began.
+    fn times(&self) -> Option<&[Duration]> {
+        match self {
+            Engine::Cpu(program) => program.times(),
+            Engine::OpenCl { times, .. } => times.as_deref(),
+        }
+    }
+
+    /// How a step is carried out, in words.
+    fn describe(&self, step: usize) -> String {
+        match self {
+            Engine::Cpu(program) => program.describe(step),
+            Engine::OpenCl { .. } => "OpenCL".into(),
+        }
+    }
+}
+
+/// What a function is at each stage of its compilation, and how long that took.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// With every extent known.
+    pub graph: Graph,
+    /// With gradients taken, and simplified.
+    pub simplified: Graph,
+    /// Kernels and memory.
+    pub program: Arc<Program>,
+    /// Time of taking gradients and simplifying, of making kernels, and of making machine code.
+    pub times: [Duration; 3],
+}
+
+enum Failure {
+    Faults(Diagnostics),
+    Needs(Vec<LeafId>),
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(faults: Diagnostics) -> Failure {
+        Failure::Faults(faults)
+    }
+}
+
+/// Why a call failed. Shared variables are as they were before it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// Arguments are missing, too many or of a wrong type, shapes do not fit, or an index is out of range.
+    #[error("{0}")]
+    Arguments(Diagnostics),
+    /// A device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+impl From<Diagnostic> for CallError {
+    fn from(fault: Diagnostic) -> CallError {
+        CallError::Arguments(fault.into())
+    }
+}
+
+/// The results of a call, borrowed from the function until the next one.
+#[derive(Copy, Clone, Debug)]
+pub struct Outputs<'f>(&'f [Array]);
+
+impl<'f> Outputs<'f> {
+    /// A result by its number, which is below the number of outputs of the function.
+    ///
+    /// # Panics
+    /// Where there are fewer outputs, as slices do.
+    pub fn array(&self, index: usize) -> &'f Array {
+        &self.0[index]
+    }
+
+    /// The only element of a result; NaN if it has more than one or does not exist.
+    pub fn scalar(&self, index: usize) -> f64 {
+        self.0.get(index).and_then(Array::item).unwrap_or(f64::NAN)
+    }
+
+    /// All results.
+    pub fn arrays(&self) -> &'f [Array] {
+        self.0
+    }
+}
+
+impl Function {
+    /// Computes the results and makes the updates. Arguments in the order of the inputs; inputs with defaults may be left
+    /// out at the end.
+    ///
+    /// # Errors
+    /// Arguments that do not fit, indices out of range, a failing device. Shared variables are then as before.
+    pub fn call(&mut self, arguments: &[&Array]) -> Result<Outputs<'_>, CallError> {
+        let index = loop {
+            let key = {
+                let all = with_defaults(&self.inputs, arguments)?;
+                match select(&self.inputs, &self.needs, &self.executables, self.recent, &all)? {
+                    Some(index) => break index,
+                    None => key_of(&self.inputs, &self.needs, &all),
+                }
+            };
+            self.specialise(key)?;
+        };
+        self.recent = index;
+        let executable = &mut self.executables[index].1;
+        if executable.engine.times().is_some() != self.profiling {
+            executable.engine.set_profiling(self.profiling);
+        }
+        executable.run(&with_defaults(&self.inputs, arguments)?)?;
+        Ok(Outputs(&executable.outputs))
+    }
+
+    /// As [`Function::call`], with arguments by the names of their inputs, in any order.
+    ///
+    /// # Errors
+    /// As [`Function::call`]; a name that no input has.
+    pub fn call_named(&mut self, arguments: &[(&str, &Array)]) -> Result<Outputs<'_>, CallError> {
+        let position = |name: &str| self.inputs.iter().position(|i| i.leaf.name.as_deref() == Some(name));
+        if let Some((name, _)) = arguments.iter().find(|(name, _)| position(name).is_none()) {
+            let names: Vec<&str> = self.inputs.iter().filter_map(|i| i.leaf.name.as_deref()).collect();
+            return Err(Diagnostic::new(format!("no input is called `{name}`"))
+                .with("inputs", names.join(", "), None)
+                .into());
+        }
+        let mut all: Vec<Array> = Vec::new();
+        for input in &self.inputs {
+            let given = arguments.iter().find(|(name, _)| input.leaf.name.as_deref() == Some(*name));
+            match given.map(|(_, array)| *array).or(input.default.as_ref()) {
+                Some(array) => all.push(array.clone()),
+                None => {
+                    return Err(Diagnostic::new(format!("no argument for the input {}", input.leaf.label()))
+                        .with("input", input.leaf.ty.to_string(), input.leaf.site)
+                        .into());
+                }
+            }
+        }
+        let all: Vec<&Array> = all.iter().collect();
+        self.call(&all)
+    }
+
+    /// Adds the executable for a key, or finds out which values the key must have besides.
+    fn specialise(&mut self, key: Arguments) -> Result<(), CallError> {
+        match self.executable(&key) {
+            Ok(executable) => self.executables.push((key, executable)),
+            Err(Failure::Faults(faults)) => return Err(CallError::Arguments(faults)),
+            Err(Failure::Needs(needs)) => {
+                let known = self.needs.len();
+                self.needs.extend(needs.into_iter().filter(|id| !key.values.contains_key(id)));
+                if self.needs.len() == known {
+                    let fault =
+                        Diagnostic::new("an extent depends on an input that is not an integer scalar");
+                    return Err(fault.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Specialises and compiles the graph.
+    fn executable(&self, arguments: &Arguments) -> Result<Executable, Failure> {
+        let graph = specialise(&self.graph, arguments).map_err(|failure| match failure {
+            Unspecialised::Faults(faults) => Failure::Faults(faults),
+            Unspecialised::Needs(needs) => Failure::Needs(needs),
+        })?;
+        let begin = Instant::now();
+        let options = |gradients_taken| Options { numerics: self.numerics, gradients_taken };
+        let differentiated = differentiate(&graph, &mut |forward| simplify(forward, options(false)).0)?;
+        let (simplified, _) = simplify(&differentiated, options(true));
+        let simplification = begin.elapsed();
+        let begin = Instant::now();
+        let failed = |e: &dyn fmt::Display| Failure::Faults(Diagnostic::new(e.to_string()).into());
+        let program = Arc::new(hypatia_codegen::compile(&simplified).map_err(|e| failed(&e))?);
+        let kernels = begin.elapsed();
+        let begin = Instant::now();
+        let engine = match self.device {
+            Device::Cpu => {
+                let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
+                Engine::Cpu(Box::new(engine.map_err(|e| failed(&e))?))
+            }
+            Device::OpenCl(number) => {
+                let engine = OpenClProgram::new(program.clone(), number);
+                Engine::OpenCl { program: Box::new(engine.map_err(|e| failed(&e))?), times: None }
+            }
+        };
+        let times = [simplification, kernels, begin.elapsed()];
+        let shared = program.shared.iter().filter_map(|id| match &simplified.leaf(*id)?.kind {
+            LeafKind::Shared(cell) => Some(cell.clone()),
+            LeafKind::Input | LeafKind::Constant(_) => None,
+        });
+        Ok(Executable {
+            shared: shared.collect(),
+            updated: program
+                .shared
+                .iter()
+                .map(|id| simplified.updates.iter().any(|(leaf, _)| leaf == id))
+                .collect(),
+            outputs: program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect(),
+            stages: Stages { graph, simplified, program, times },
+            engine,
+        })
+    }
+
+    /// The stages of the executable last used, once there is one.
+    pub fn stages(&self) -> Option<&Stages> {
+        self.executables.get(self.recent).map(|(_, executable)| &executable.stages)
+    }
+
+    /// The graph as it was collected, before anything is known of the arguments.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Begins (or ends) measuring the time of every kernel; see [`Function::profile`].
+    pub fn set_profiling(&mut self, on: bool) {
+        self.profiling = on;
+    }
+
+    /// Time, operations and bytes of every kernel since profiling began.
+    pub fn profile(&self) -> Profile {
+        let Some((_, executable)) = self.executables.get(self.recent) else {
+            return Profile { rows: Vec::new() };
+        };
+        let times = executable.engine.times().unwrap_or(&[]);
+        let steps = executable.stages.program.steps.iter().zip(times).enumerate();
+        let rows = steps.map(|(index, (step, time))| ProfileRow {
+            label: step.label.clone(),
+            how: executable.engine.describe(index),
+            site: step.site.map(|site| format!("{}:{}", site.file(), site.line())).unwrap_or_default(),
+            time: *time,
+            operations: step.kernel.operations(),
+            bytes: step.kernel.bytes(),
+        });
+        Profile { rows: rows.collect() }
+    }
+}
+
+/// The arguments with the defaults of those left out at the end.
+fn with_defaults<'a>(
+    inputs: &'a [Input],
+    arguments: &[&'a Array],
+) -> Result<SmallVec<[&'a Array; 8]>, Diagnostic> {
+    let mut all: SmallVec<[&Array; 8]> = SmallVec::from(arguments);
+    all.extend(inputs.iter().skip(arguments.len()).map_while(|input| input.default.as_ref()));
+    if all.len() == inputs.len() {
+        return Ok(all);
+    }
+    let required = inputs.iter().filter(|i| i.default.is_none()).count();
+    let expected = if required == inputs.len() {
+        required.to_string()
+    } else {
+        format!("{required} to {}", inputs.len())
+    };
+    let mut fault =
+        Diagnostic::new(format!("the function takes {expected} arguments, found {}", arguments.len()));
+    for input in inputs {
+        fault = fault.with("input", format!("{} {}", input.leaf.ty, input.leaf.label()), input.leaf.site);
+    }
+    Err(fault)
+}
+
+/// The executable for these arguments, if there is one; an error if an argument does not fit its input.
+fn select(
+    inputs: &[Input],
+    needs: &[LeafId],
+    executables: &[(Arguments, Executable)],
+    recent: usize,
+    arguments: &[&Array],
+) -> Result<Option<usize>, Diagnostic> {
+    for (input, argument) in inputs.iter().zip(arguments) {
+        let declared = &input.leaf.ty;
+        let fits = declared.dtype == argument.dtype()
+            && declared.rank() == argument.rank()
+            && declared
+                .shape
+                .iter()
+                .zip(argument.shape())
+                .all(|(e, n)| e.known().is_none_or(|known| known == *n));
+        if !fits {
+            let found = TensorType::known(argument.dtype(), argument.shape());
+            let fault = Diagnostic::new(format!("an argument does not fit the input {}", input.leaf.label()))
+                .with("expected", declared.to_string(), input.leaf.site)
+                .with("found", found.to_string(), None);
+            let hint = declared.dtype != argument.dtype() && declared.rank() == argument.rank();
+            return Err(if hint {
+                fault.hint(format!("convert it: `.cast(DType::{:?})`", declared.dtype))
+            } else {
+                fault
+            });
+        }
+    }
+    let matches = |(key, _): &(Arguments, Executable)| {
+        inputs.iter().zip(arguments).all(|(input, argument)| {
+            key.shapes.get(&input.leaf.id).is_none_or(|shape| shape.as_slice() == argument.shape())
+                && key.values.get(&input.leaf.id).is_none_or(|value| argument.get(0).to_i64() == Some(*value))
+        }) && key.values.len() == needs.len()
+    };
+    if executables.get(recent).is_some_and(matches) {
+        return Ok(Some(recent));
+    }
+    Ok(executables.iter().position(matches))
+}
+
+fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments {
+    let mut key = Arguments::default();
+    for (input, argument) in inputs.iter().zip(arguments) {
+        if !input.leaf.ty.is_known() {
+            key.shapes.insert(input.leaf.id, Extents::from(argument.shape()));
+        }
+        if let (true, Some(value)) = (needs.contains(&input.leaf.id), argument.get(0).to_i64()) {
+            key.values.insert(input.leaf.id, value);
+        }
+    }
+    key
+}
+
+impl Executable {
+    fn run(&mut self, inputs: &[&Array]) -> Result<(), CallError> {
+        let result = match &mut self.engine {
+            Engine::Cpu(program) => {
+                run_on_cpu(program, &self.shared, &self.updated, inputs, &mut self.outputs)?
+            }
+            Engine::OpenCl { program, times } => {
+                let cells: SmallVec<[&SharedCell; 16]> = self.shared.iter().map(|cell| &**cell).collect();
+                match times {
+                    None => program.run(inputs, &cells, &mut self.outputs),
+                    Some(times) => program.profile(inputs, &cells, &mut self.outputs).map(|new| {
+                        times.resize(new.len(), Duration::ZERO);
+                        times.iter_mut().zip(new).for_each(|(total, step)| *total += step);
+                    }),
+                }
+            }
+        };
+        result.map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: RunError) -> CallError {
+        match error {
+            RunError::OutOfRange(OutOfRange { step, value, extent }) => {
+                let step = &self.stages.program.steps[step.min(self.stages.program.steps.len() - 1)];
+                let fault =
+                    Diagnostic::new(format!("index {value} is out of range for an axis of extent {extent}"))
+                        .at(step.site)
+                        .with("expected", format!("{} to {}", -extent, extent - 1), None)
+                        .with("found", value.to_string(), None)
+                        .with("in", format!("`{}`", step.label), step.site);
+                let nan = value == i64::from(i32::MIN) || value == i64::MIN;
+                let fault = if nan {
+                    fault.hint("a NaN converted to an integer becomes the smallest integer")
+                } else {
+                    fault
+                };
+                fault.into()
+            }
+            RunError::Device(message) => CallError::Device(message),
+        }
+    }
+}
+
+/// Runs a program on the processor with the shared variables locked. The outer error is that of a device which has not
+/// given back a value.
+fn run_on_cpu(
+    program: &mut CpuProgram,
+    shared: &[Arc<SharedCell>],
+    updated: &[bool],
+    inputs: &[&Array],
+    outputs: &mut [Array],
+) -> Result<Result<(), RunError>, CallError> {
+    // Cells are in rising order of identity, so two calls that share variables never wait for each other's locks.
+    let mut states: SmallVec<[MutexGuard<'_, SharedState>; 16]> =
+        shared.iter().map(|cell| cell.lock()).collect();
+    for state in &mut states {
+        state.fetch().map_err(CallError::Device)?;
+    }
+    let mut arrays: SmallVec<[&mut Array; 16]> = states.iter_mut().map(|state| &mut state.host).collect();
+    let result = program.run(inputs, &mut arrays, outputs);
+    drop(arrays);
+    for (state, updated) in states.iter_mut().zip(updated) {
+        state.version += u64::from(*updated);
+    }
+    Ok(result)
+}
+
+/// What the kernels of a function cost.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// One row a kernel, in the order in which they run.
+    pub rows: Vec<ProfileRow>,
+}
+
+/// What a kernel costs.
+#[derive(Clone, Debug)]
+pub struct ProfileRow {
+    /// What it computes.
+    pub label: String,
+    /// How it is carried out.
+    pub how: String,
+    /// The user's line.
+    pub site: String,
+    /// Time since profiling began.
+    pub time: Duration,
+    /// Arithmetic operations of one run.
+    pub operations: u64,
+    /// Bytes of the elements that one run touches.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: Duration = self.rows.iter().map(|row| row.time).sum();
+        writeln!(f, "{:>6} {:>10} {:>12} {:>12}  kernel", "share", "time/ms", "operations", "bytes")?;
+        for row in &self.rows {
+            let share = 100.0 * row.time.as_secs_f64() / total.as_secs_f64().max(1e-12);
+            let time = row.time.as_secs_f64() * 1e3;
+            writeln!(
+                f,
+                "{share:5.1}% {time:10.3} {:12} {:12}  {} ({}) {}",
+                row.operations, row.bytes, row.label, row.how, row.site
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of everything that is read from files: pickles, idx files, MNIST in both forms, generated digits.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod generated;
+mod mnist;
+mod pickles;
+mod real;
