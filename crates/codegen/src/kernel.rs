@@ -4,11 +4,14 @@
 //! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product. A [`Program`] is an
 //! ordered list of steps, each a kernel with buffers for its parameters.
 //!
-//! Always true (see [`verify`]): a body uses values computed before; every address lies inside its buffer for every
+//! Always true (see [`mod@verify`]): a body uses values computed before; every address lies inside its buffer for every
 //! iteration, given the checks on its run-time starts; a fold's address does not depend on reduced axes. Loop order and
 //! the lanes of a fold are part of the kernel's meaning, so every engine that follows them gives the same bits: a fold
 //! along the innermost axis of a vectorised kernel keeps [`LANES`] partial results, element `j` joining partial
 //! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
+
+pub mod verify;
+pub mod reference;
 
 use std::fmt;
 

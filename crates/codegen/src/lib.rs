@@ -6,6 +6,7 @@ pub mod accumulate;
 pub mod cpu;
 pub mod kernel;
 pub mod lower;
+pub mod opencl;
 pub mod plan;
 pub mod schedule;
 
@@ -13,10 +14,17 @@ use hypatia_graph::Graph;
 
 use crate::kernel::Program;
 
-/// The program of a specialised graph without gradients to be taken.
-pub fn compile(graph: &Graph) -> Program {
+/// A program that breaks an invariant of its form: a fault of this crate, which names the step.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the compiler made an invalid program, which is a fault of Hypatia's: {0}")]
+pub struct InvalidProgram(String);
+
+/// The program of a specialised graph without gradients to be taken. It is verified: generated code relies on it.
+pub fn compile(graph: &Graph) -> Result<Program, InvalidProgram> {
     let graph = accumulate::split_reductions(&accumulate::accumulate(graph));
     let stored = schedule::stored_nodes(&graph);
     let drafts = lower::lower(&graph, &stored);
-    plan::plan(&graph, drafts)
+    let program = plan::plan(&graph, drafts);
+    kernel::verify::verify(&program).map_err(InvalidProgram)?;
+    Ok(program)
 }

@@ -433,7 +433,8 @@ impl ScalarFn {
             ScalarFn::Cosh => libm::cosh,
             ScalarFn::Tanh => libm::tanh,
             ScalarFn::Asinh => libm::asinh,
-            ScalarFn::Acosh => libm::acosh,
+            // libm's own gives a number for large negative arguments.
+            ScalarFn::Acosh => |x| if x < 1.0 { f64::NAN } else { libm::acosh(x) },
             ScalarFn::Atanh => libm::atanh,
             ScalarFn::Sigmoid => |x| {
                 let e = libm::exp(-x.abs());

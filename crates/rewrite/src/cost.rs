@@ -94,6 +94,8 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Literal(_) => return 1,
         // A constant of any shape is part of the kernel that uses it.
         Op::Broadcast { .. } if data.constant.is_some() => return 1,
+        // A sign is often free where its value is used.
+        Op::Map(ScalarFn::Neg) => n.saturating_mul(6),
         Op::Map(f) => n.saturating_mul(8 * function_work(*f) + 2),
         Op::Cast(_) => n.saturating_mul(10),
         Op::Reduce(..) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),

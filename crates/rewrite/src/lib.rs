@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cost;
+mod explain;
 mod extract;
 mod facts;
 mod fold;
@@ -16,6 +17,7 @@ use std::sync::LazyLock;
 
 use hypatia_graph::Graph;
 
+pub use explain::{Derivation, Derived, Explanation, explain};
 pub use report::Report;
 pub use rules::Exactness;
 use rules::{RuleSet, rule_set};

@@ -8,6 +8,8 @@ pub(crate) mod algebra;
 pub(crate) mod reduce;
 pub(crate) mod shape;
 pub(crate) mod stability;
+#[cfg(test)]
+mod tests;
 
 use egg::Id;
 use hypatia_graph::{Literal, Op};

@@ -43,17 +43,32 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
         return (graph.clone(), report);
     }
     let rules = rules_for(options);
-    let mut pass = Pass::new(graph, options, &nodes);
-    let size = if nodes.len() > LARGEST_WHOLE { PART } else { nodes.len().max(1) };
-    for part in nodes.chunks(size) {
-        pass.simplify_part(part, rules, &mut report);
+    let mut simplified = simplify_parts(graph, &nodes, options, rules, &mut report);
+    if report.partitions > 1 && simplified.len() <= LARGEST_WHOLE {
+        // What is left is small enough to be seen at once.
+        let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
+        simplified = simplify_parts(&simplified, &nodes, options, rules, &mut report);
     }
-    let simplified = pass.finish();
-    let (folded, count) = fold_constants(&simplified);
+    let (folded, count) = fold_constants(simplified);
     report.folded = count;
     report.nodes_after = folded.len();
     report.time = start.elapsed();
     (folded, report)
+}
+
+fn simplify_parts(
+    graph: &Graph,
+    nodes: &[NodeId],
+    options: Options,
+    rules: &RuleSet,
+    report: &mut Report,
+) -> Graph {
+    let mut pass = Pass::new(graph, options, nodes);
+    let size = if nodes.len() > LARGEST_WHOLE { PART } else { nodes.len().max(1) };
+    for part in nodes.chunks(size) {
+        pass.simplify_part(part, rules, report);
+    }
+    pass.finish()
 }
 
 /// One simplification under way.
@@ -148,7 +163,8 @@ impl<'g> Pass<'g> {
         self.new.outputs = self.graph.outputs.iter().filter_map(new).collect();
         self.new.updates =
             self.graph.updates.iter().filter_map(|(leaf, id)| Some((*leaf, new(id)?))).collect();
-        self.new.pruned()
+        // A part may have kept what a later one turned out not to need.
+        if self.new.reachable().contains(&false) { self.new.pruned() } else { self.new }
     }
 }
 

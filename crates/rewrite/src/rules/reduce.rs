@@ -19,41 +19,21 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("reduce_all_reshaped", Rounding, "(reduce:r (reshape:s ?x))", reduce_all_reshaped),
         // Factors and signs leave sums.
         rule("sum_neg", Exact, "(sum:r (neg ?x)) => (neg (:r ?x))"),
-        function(
-            "sum_constant_times",
-            Rounding,
-            "(sum:r (mul ?c ?x)) if constant ?c, float ?c",
-            sum_constant_times,
-        ),
-        function(
-            "sum_over_constant",
-            Rounding,
-            "(sum:r (div ?x ?c)) if constant ?c, nonzero ?c",
-            sum_over_constant,
-        ),
+        function("sum_constant_times", Real, "(sum:r (mul ?c ?x)) if constant ?c, float ?c", sum_constant_times),
+        function("sum_over_constant", Real, "(sum:r (div ?x ?c)) if constant ?c, nonzero ?c", sum_over_constant),
         function("sum_broadcast_times", Real, "(sum:r (mul (broadcast:b ?c) ?x))", sum_broadcast_times),
         function("sum_over_broadcast", Real, "(sum:r (div ?x (broadcast:b ?c)))", sum_over_broadcast),
         function("max_neg", Exact, "(max:r (neg ?x)) if float ?x", max_neg),
         function("min_neg", Exact, "(min:r (neg ?x)) if float ?x", min_neg),
         // The largest of a rising function is the function of the largest.
-        function("max_of_rising", Rounding, "(max:r (unary:f ?x))", largest_of_rising),
-        function("min_of_rising", Rounding, "(min:r (unary:f ?x))", largest_of_rising),
+        function("max_of_rising", Real, "(max:r (unary:f ?x))", largest_of_rising),
+        function("min_of_rising", Real, "(min:r (unary:f ?x))", largest_of_rising),
         // The place of the largest does not change under rising functions, shifts and scales.
         function("argmax_of_rising", Real, "(argmax:a (unary:f ?x))", argmax_of_rising),
         function("argmax_shifted", Real, "(argmax:a (sub ?x (broadcast:b ?m)))", argmax_of_shifted),
         function("argmax_raised", Real, "(argmax:a (add ?x (broadcast:b ?m)))", argmax_of_shifted),
-        function(
-            "argmax_scaled",
-            Real,
-            "(argmax:a (div ?x (broadcast:b ?m))) if positive ?m",
-            argmax_of_shifted,
-        ),
-        function(
-            "argmax_multiplied",
-            Real,
-            "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m",
-            argmax_of_shifted,
-        ),
+        function("argmax_scaled", Real, "(argmax:a (div ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
+        function("argmax_multiplied", Real, "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
     ]
 }
 
@@ -115,18 +95,14 @@ fn reduced_broadcast(found: &Found<'_, '_>) -> Option<ReducedBroadcast> {
     }
     let left: SmallVec<[usize; 8]> = reduced.others(outer.len()).collect();
     let places = axes.iter().filter(|&&a| !reduced.contains(usize::from(a)));
-    let places =
-        places.filter_map(|&a| left.iter().position(|&l| l == usize::from(a))).map(|p| p as u8).collect();
+    let places = places.filter_map(|&a| left.iter().position(|&l| l == usize::from(a))).map(|p| p as u8).collect();
     Some(ReducedBroadcast { times, inner, places })
 }
 
 fn rebuilt(found: &Found<'_, '_>, parts: &ReducedBroadcast, fold: Fold) -> Built {
     let x = Built::Class(found.class("x"));
     let inner = if parts.inner.is_empty() { x } else { reduced(fold, parts.inner, x) };
-    Built::node(
-        Op::Broadcast { axes: parts.places.clone(), dims: known_dims(&found.result().extents()) },
-        inner,
-    )
+    Built::node(Op::Broadcast { axes: parts.places.clone(), dims: known_dims(&found.result().extents()) }, inner)
 }
 
 /// A sum over repeated elements is a multiple.
@@ -140,9 +116,7 @@ fn sum_broadcast(found: &Found<'_, '_>) -> Option<Built> {
 fn fold_broadcast(found: &Found<'_, '_>) -> Option<Built> {
     let (fold, _) = axes_of(found.op("r"))?;
     match fold {
-        Fold::Max | Fold::Min | Fold::All | Fold::Any => {
-            Some(rebuilt(found, &reduced_broadcast(found)?, fold))
-        }
+        Fold::Max | Fold::Min | Fold::All | Fold::Any => Some(rebuilt(found, &reduced_broadcast(found)?, fold)),
         Fold::Sum | Fold::Prod => None,
     }
 }
@@ -186,10 +160,7 @@ fn factor_outside(found: &Found<'_, '_>) -> Option<(Built, Built)> {
     let (extents, outer) = (found.extents("c"), found.extents("x"));
     // Each axis of the factor stays, or is one of extent 1.
     let constant = places.iter().zip(&extents).all(|(&axis, &n)| !axes.contains(usize::from(axis)) || n == 1);
-    if !constant
-        || axes.iter().map(|axis| outer[axis]).product::<usize>() <= 1
-        || found.data("x").constant.is_some()
-    {
+    if !constant || axes.iter().map(|axis| outer[axis]).product::<usize>() <= 1 || found.data("x").constant.is_some() {
         return None;
     }
     let left: SmallVec<[usize; 8]> = axes.others(outer.len()).collect();
@@ -203,10 +174,7 @@ fn factor_outside(found: &Found<'_, '_>) -> Option<(Built, Built)> {
         Built::node(Op::Reshape(known_dims(&squeezed)), factor)
     };
     let places = kept.iter().filter_map(|&own| left.iter().position(|&l| l == usize::from(places[own])));
-    let op = Op::Broadcast {
-        axes: places.map(|p| p as u8).collect(),
-        dims: known_dims(&found.result().extents()),
-    };
+    let op = Op::Broadcast { axes: places.map(|p| p as u8).collect(), dims: known_dims(&found.result().extents()) };
     Some((Built::node(op, factor), reduced(fold, axes, Built::Class(found.class("x")))))
 }
 
@@ -234,12 +202,12 @@ fn largest_of_rising(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Map(f), (fold, axes)) = (found.op("f"), axes_of(found.op("r"))?) else { return None };
     let extents = found.extents("x");
     let some = axes.iter().all(|axis| extents[axis] > 0);
-    (rises(*f) && some).then(|| Built::map(*f, [reduced(fold, axes, Built::Class(found.class("x")))]))
+    (rises(*f, &found.data("x").facts) && some).then(|| Built::map(*f, [reduced(fold, axes, Built::Class(found.class("x")))]))
 }
 
 fn argmax_of_rising(found: &Found<'_, '_>) -> Option<Built> {
     let Op::Map(f) = found.op("f") else { return None };
-    rises(*f).then(|| Built::node(found.op("a").clone(), Built::Class(found.class("x"))))
+    rises(*f, &found.data("x").facts).then(|| Built::node(found.op("a").clone(), Built::Class(found.class("x"))))
 }
 
 /// The shift or scale must be constant along the axis.

@@ -73,8 +73,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("transpose_of_dot", Exact, "(permute:p (dot ?a ?b))", transpose_of_dot),
         function("dot_of_nothing", Exact, "(dot ?a ?b)", dot_of_nothing),
         function("dot_zero", Real, "(dot ?a ?b)", dot_zero),
-        function("dot_scaled_left", Rounding, "(dot (mul ?c ?a) ?b) if constant ?c", dot_scaled_left),
-        function("dot_scaled_right", Rounding, "(dot ?a (mul ?c ?b)) if constant ?c", dot_scaled_right),
+        function("dot_scaled_left", Real, "(dot (mul ?c ?a) ?b) if constant ?c", dot_scaled_left),
+        function("dot_scaled_right", Real, "(dot ?a (mul ?c ?b)) if constant ?c", dot_scaled_right),
         rule("dot_neg_left", Exact, "(dot (neg ?a) ?b) => (neg (dot ?a ?b))"),
         rule("dot_neg_right", Exact, "(dot ?a (neg ?b)) => (neg (dot ?a ?b))"),
         // Writes.

@@ -356,6 +356,8 @@ impl<E: Element> Part<'_, E> {
                 c: self.at_c(self.rows.start + row.start, self.columns.start + column.start),
                 c_row,
                 c_column,
+                // The rows of the next tile come from far away; the later tiles of these rows find them in the cache.
+                ahead: if outer == Outer::Rows && column_block == 0 { row.len() as isize * a_row } else { 0 },
                 alpha: self.alpha,
                 beta: self.beta,
             };
@@ -387,6 +389,7 @@ impl<E: Element> Part<'_, E> {
             c: self.c,
             c_row: 0,
             c_column: 0,
+            ahead: 0,
             alpha: self.alpha,
             beta: self.beta,
         };

@@ -50,6 +50,8 @@ pub(super) struct DotTile<E> {
     pub(super) c: *mut E,
     pub(super) c_row: isize,
     pub(super) c_column: isize,
+    /// How far ahead of A to ask for memory, in elements; 0 not to.
+    pub(super) ahead: isize,
     pub(super) alpha: E,
     pub(super) beta: E,
 }
@@ -195,6 +197,11 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
             let mut rows = [zero; ROWS];
             for i in 0..ROWS {
                 rows[i] = V::load(a.wrapping_offset(i as isize * tile.a_row));
+            }
+            if tile.ahead != 0 {
+                for i in 0..ROWS {
+                    V::prefetch(a.wrapping_offset(i as isize * tile.a_row + tile.ahead));
+                }
             }
             for j in 0..COLUMNS {
                 let column = V::load(b.wrapping_offset(j as isize * tile.b_column));

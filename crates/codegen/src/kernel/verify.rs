@@ -1,0 +1,199 @@
+//! The invariants of programs, checked in the order of this list. Generated code relies on them; it checks nothing itself.
+//!
+//! 1. A body uses values that were computed before, and every value has a type.
+//! 2. Parameters, starts and loop axes that are named exist; affine expressions have a stride for each loop axis.
+//! 3. Every address lies inside its parameter for all iterations, all starts up to their limits, and all checked indices.
+//! 4. A fold's address does not depend on reduced axes; a plain store's address differs for different kept iterations.
+//! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
+//!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
+//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index.
+//!
+//! The overlap of arena buffers (in 5) is by construction of [`crate::plan`] and is not checked again here.
+
+use crate::kernel::{
+    Address, Affine, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program, RuntimeStart,
+    StoreKind, Value,
+};
+
+/// The first violated invariant, in words, with the step.
+pub fn verify(program: &Program) -> Result<(), String> {
+    for (index, step) in program.steps.iter().enumerate() {
+        let in_step = |message: String| format!("step {index} ({}): {message}\n{}", step.label, step.kernel);
+        match &step.kernel {
+            Kernel::Loop(kernel) => verify_loop(kernel).map_err(in_step)?,
+            Kernel::Product(kernel) => verify_product(kernel).map_err(in_step)?,
+        }
+        let params = step.kernel.params();
+        if params.len() != step.arguments.len() {
+            return Err(in_step(format!("{} parameters, {} arguments", params.len(), step.arguments.len())));
+        }
+        for (param, argument) in params.iter().zip(&step.arguments) {
+            let Some(buffer) = program.buffers.get(argument.index()) else {
+                return Err(in_step(format!("no buffer b{}", argument.0)));
+            };
+            if buffer.dtype != param.dtype || buffer.len() < param.len {
+                return Err(in_step(format!("b{} does not fit its parameter", argument.0)));
+            }
+            match buffer.place {
+                Place::Arena(offset) if offset % 64 != 0 || offset + buffer.bytes() > program.arena_bytes => {
+                    return Err(in_step(format!("b{} lies outside the arena", argument.0)));
+                }
+                Place::Shared(_) if param.written && index < program.commit => {
+                    return Err(in_step("writes a shared variable before the commit".into()));
+                }
+                Place::Input(_) | Place::Constant(_) if param.written => {
+                    return Err(in_step(format!("writes b{}, which is only to be read", argument.0)));
+                }
+                Place::Input(_)
+                | Place::Constant(_)
+                | Place::Shared(_)
+                | Place::Output(_)
+                | Place::Arena(_) => {}
+            }
+        }
+        let indices = matches!(&step.kernel, Kernel::Loop(kernel) if kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })));
+        if index >= program.commit && indices {
+            return Err(in_step("checks an index after the commit".into()));
+        }
+    }
+    Ok(())
+}
+
+fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
+    if kernel.types.len() != kernel.body.len() || kernel.reduced.len() != kernel.extents.len() {
+        return Err("lists of unequal length".into());
+    }
+    let before = |value: Value, limit: usize| {
+        if value.index() < limit { Ok(()) } else { Err(format!("{value} is used before it is computed")) }
+    };
+    let empty = kernel.extents.contains(&0);
+    let inside = |address: &Address, index: Option<(Value, i64)>| -> Result<(), String> {
+        let reach = match index {
+            Some((value, stride)) => index_extent(kernel, value).map(|extent| (extent as i64 - 1) * stride),
+            None => Some(0),
+        };
+        let reach = reach.ok_or("an index that was not checked")?;
+        if empty {
+            Ok(())
+        } else {
+            in_bounds(address, &kernel.extents, &kernel.params, &kernel.starts, reach)
+        }
+    };
+    for (index, instruction) in kernel.body.iter().enumerate() {
+        match instruction {
+            Instruction::Literal(_) => {}
+            Instruction::Load(address) => inside(address, None)?,
+            Instruction::LoadAt { address, index: at, stride } => {
+                before(*at, index)?;
+                inside(address, Some((*at, *stride)))?;
+            }
+            Instruction::Position(position) => {
+                affine_fits(position, kernel.extents.len(), kernel.starts.len())?
+            }
+            Instruction::Index { index: at, .. } => before(*at, index)?,
+            Instruction::Cast(_, value) => before(*value, index)?,
+            Instruction::Map(f, operands) => {
+                if operands.len() != f.arity() {
+                    return Err(format!("`{f}` of {} operands", operands.len()));
+                }
+                operands.iter().try_for_each(|v| before(*v, index))?;
+            }
+        }
+    }
+    for store in &kernel.stores {
+        before(store.value, kernel.body.len())?;
+        match &store.kind {
+            StoreKind::At { index, stride, .. } => {
+                before(*index, kernel.body.len())?;
+                inside(&store.address, Some((*index, *stride)))?;
+            }
+            StoreKind::Plain => {
+                inside(&store.address, None)?;
+                let repeated = kernel
+                    .extents
+                    .iter()
+                    .zip(&store.address.position.strides)
+                    .any(|(n, s)| *n > 1 && *s == 0);
+                if repeated {
+                    return Err("iterations write the same element".into());
+                }
+            }
+            StoreKind::Fold(_) | StoreKind::ArgMax => {
+                inside(&store.address, None)?;
+                if kernel.reduced.iter().zip(&store.address.position.strides).any(|(r, s)| *r && *s != 0) {
+                    return Err("a fold's address depends on a reduced axis".into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The extent below which a value lies, if it is a checked index.
+fn index_extent(kernel: &LoopKernel, value: Value) -> Option<usize> {
+    match kernel.body.get(value.index())? {
+        Instruction::Index { extent, .. } => Some(*extent),
+        Instruction::Literal(_)
+        | Instruction::Load(_)
+        | Instruction::LoadAt { .. }
+        | Instruction::Position(_)
+        | Instruction::Map(..)
+        | Instruction::Cast(..) => None,
+    }
+}
+
+fn affine_fits(affine: &Affine, axes: usize, starts: usize) -> Result<(), String> {
+    if affine.strides.len() != axes || affine.starts.iter().any(|(s, _)| usize::from(*s) >= starts) {
+        return Err(format!("a position of other axes or starts: {affine}"));
+    }
+    Ok(())
+}
+
+/// Whether an address plus 0 to `reach` lies inside its parameter for all iterations and starts.
+fn in_bounds(
+    address: &Address,
+    extents: &[usize],
+    params: &[Param],
+    starts: &[RuntimeStart],
+    reach: i64,
+) -> Result<(), String> {
+    affine_fits(&address.position, extents.len(), starts.len())?;
+    let Some(param) = params.get(usize::from(address.param)) else {
+        return Err(format!("no parameter p{}", address.param));
+    };
+    let (mut low, mut high) = (address.position.offset, address.position.offset);
+    let mut widen = |span: i64| if span < 0 { low += span } else { high += span };
+    for (extent, stride) in extents.iter().zip(&address.position.strides) {
+        widen((*extent as i64 - 1) * stride);
+    }
+    for (start, coefficient) in &address.position.starts {
+        widen(starts[usize::from(*start)].limit as i64 * coefficient);
+    }
+    widen(reach);
+    if low < 0 || high >= param.len as i64 {
+        return Err(format!(
+            "p{}[{}] reaches {low} to {high} of {} elements",
+            address.param, address.position, param.len
+        ));
+    }
+    Ok(())
+}
+
+fn verify_product(kernel: &ProductKernel) -> Result<(), String> {
+    for (matrix, rows, columns) in
+        [(&kernel.a, kernel.m, kernel.k), (&kernel.b, kernel.k, kernel.n), (&kernel.c, kernel.m, kernel.n)]
+    {
+        if kernel.batch * rows * columns == 0 {
+            continue;
+        }
+        let mut position = matrix.position.clone();
+        position.strides =
+            [matrix.batch_stride, matrix.row_stride, matrix.column_stride].into_iter().collect();
+        let address = Address { param: matrix.param, position };
+        in_bounds(&address, &[kernel.batch, rows, columns], &kernel.params, &kernel.starts, 0)?;
+    }
+    if kernel.c.column_stride != 1 {
+        return Err("a result whose rows are not contiguous".into());
+    }
+    Ok(())
+}
