@@ -149,8 +149,7 @@ impl ClassifierTraining {
             .zip(gradients)
             .map(|(p, gradient)| (&p.shared, &p.shared - gradient * settings.learning_rate))
             .collect();
-        let count_errors =
-            |set: &Resident| builder(set).outputs(&[&classifier.misclassified]).compile();
+        let count_errors = |set: &Resident| builder(set).outputs(&[&classifier.misclassified]).compile();
         Ok(Self {
             train: builder(&train).outputs(&[&classifier.cost]).updates(&updates).compile()?,
             valid: count_errors(&valid)?,
@@ -314,8 +313,10 @@ impl Training for ClassifierTraining {
             valid_error: optional(VALID_ERROR)?,
             test_error: optional(TEST_ERROR)?,
         };
-        let position =
-            Position { epochs: saved_number(checkpoint, EPOCHS)?, batches: saved_number(checkpoint, BATCHES)? };
+        let position = Position {
+            epochs: saved_number(checkpoint, EPOCHS)?,
+            batches: saved_number(checkpoint, BATCHES)?,
+        };
         let iterations = position.epochs.checked_mul(self.batches[0]);
         if position.batches >= self.batches[0] || iterations.is_none_or(|n| n > u64::MAX / 4) {
             return Err(TrainError::State {

@@ -1,8 +1,8 @@
 //! Graphs and programs in the language of Graphviz.
 
+use hypatia::Graph;
 use hypatia::codegen::kernel::{BufferId, Place, Program};
-use hypatia::graph::{NodeId, Op};
-use hypatia::{Graph, LeafId};
+use hypatia::graph::{LeafId, NodeId, Op};
 use petgraph::dot::{Config, Dot};
 use petgraph::graph::{DiGraph, NodeIndex};
 
@@ -65,7 +65,9 @@ pub fn program_dot(program: &Program) -> String {
         let place = drawing.add_node(format!("{number}: {}", step.label));
         for (param, buffer) in step.kernel.params().iter().zip(&step.arguments) {
             let source = sources[buffer.index()];
-            if let Some(from) = source.or_else(|| (!param.written).then(|| drawing.add_node(describe(*buffer)))) {
+            if let Some(from) =
+                source.or_else(|| (!param.written).then(|| drawing.add_node(describe(*buffer))))
+            {
                 sources[buffer.index()] = Some(from);
                 drawing.add_edge(from, place, describe(*buffer));
             }
@@ -78,7 +80,8 @@ pub fn program_dot(program: &Program) -> String {
         }
     }
     for (number, buffer) in program.buffers.iter().enumerate() {
-        let (Place::Output(_) | Place::Shared(_), true, Some(from)) = (&buffer.place, made[number], sources[number])
+        let (Place::Output(_) | Place::Shared(_), true, Some(from)) =
+            (&buffer.place, made[number], sources[number])
         else {
             continue;
         };

@@ -302,3 +302,12 @@ fn number_in(text: &str, expected: &str, accepts: impl Fn(f64) -> bool) -> Resul
     let number = text.parse().ok().filter(|x: &f64| x.is_finite() && accepts(*x));
     number.ok_or_else(|| format!("expected {expected}"))
 }
+
+/// The options that a model alone has, read from words as they stand on the command line.
+///
+/// # Errors
+///
+/// Words that are no options of the model, or have no value that it takes.
+pub fn parse_options(model: &dyn Model, words: &[&str]) -> Result<ArgMatches, clap::Error> {
+    model.add_options(Command::new(model.name()).no_binary_name(true)).try_get_matches_from(words)
+}

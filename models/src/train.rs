@@ -88,8 +88,7 @@ pub fn train(
     let json = console.log_output.is_some();
     let mut log = if console.resume {
         run.restore(&mut *training)?;
-        let (log, epochs) =
-            RunLog::resume(&log_path, training.position().epochs, console.log_output)?;
+        let (log, epochs) = RunLog::resume(&log_path, training.position().epochs, console.log_output)?;
         run.epochs = epochs;
         log
     } else {
@@ -218,7 +217,7 @@ impl Run<'_> {
 }
 
 /// A device as the command line names it.
-fn device_name(device: hypatia::Device) -> String {
+pub(crate) fn device_name(device: hypatia::Device) -> String {
     match device {
         hypatia::Device::Cpu => "cpu".to_owned(),
         hypatia::Device::OpenCl(number) => format!("opencl:{number}"),

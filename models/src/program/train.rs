@@ -1,15 +1,16 @@
 //! `hypatia train MODEL`.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use clap::builder::ValueParser;
+use clap::builder::{StyledStr, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hypatia::Device;
 
 use super::{Failure, chosen_model, print, with_models};
 use crate::interrupt::{INTERRUPTED_STATUS, Interrupt};
-use crate::model::{Model, Settings, Source, parse_learning_rate};
+use crate::model::{Defaults, Model, Settings, Source, parse_learning_rate};
 use crate::train::{Console, Outcome, train};
 
 /// Images generated to learn from when nothing else is asked for.
@@ -17,7 +18,7 @@ const GENERATED_IMAGES: u32 = 10_000;
 /// More generated images than this would fill the memory of a small machine.
 const MOST_GENERATED_IMAGES: i64 = 200_000;
 /// More threads than this help nobody.
-const MOST_THREADS: i64 = 256;
+pub(super) const MOST_THREADS: i64 = 256;
 
 pub(super) fn command() -> Command {
     with_models(
@@ -28,28 +29,58 @@ pub(super) fn command() -> Command {
 
 /// The options that decide what is trained, which `show` has as well.
 pub(super) fn with_common_options(command: Command, model: &dyn Model) -> Command {
-    let defaults = model.defaults();
+    let Defaults { epochs, batch_size, learning_rate, seed } = model.defaults();
+    let help = |what: &str, default: &dyn Display| format!("{what} [default: {default}]");
+    let counts = value_parser!(u64).range(1..=1_000_000_000).into();
+    let sizes = value_parser!(u32).range(1..).into();
+    let rates = ValueParser::new(parse_learning_rate);
+    let threads = value_parser!(u32).range(1..=MOST_THREADS).into();
+    let threads_help = "Threads to compute with; the numbers do not depend on them [default: all cores]";
+    let devices = ValueParser::new(parse_device);
     command
-        .arg(option("epochs", "N", "Largest number of epochs", value_parser!(u64).range(1..=1_000_000_000).into()).default_value(defaults.epochs.to_string()))
-        .arg(option("batch-size", "N", "Examples in a minibatch", value_parser!(u32).range(1..).into()).default_value(defaults.batch_size.to_string()))
-        .arg(option("learning-rate", "X", "Step of the gradient descent", ValueParser::new(parse_learning_rate)).default_value(defaults.learning_rate.to_string()).allow_negative_numbers(true))
-        .arg(option("seed", "N", "Seed of the initial parameters and of generated data", value_parser!(u32).into()).default_value(defaults.seed.to_string()))
-        .arg(option("threads", "N", "Threads to compute with; the numbers do not depend on them [default: all cores]", value_parser!(u32).range(1..=MOST_THREADS).into()))
-        .arg(option("device", "DEVICE", "cpu, opencl or opencl:N for the OpenCL device of that number", ValueParser::new(parse_device)).default_value("cpu"))
+        .arg(option("epochs", "N", help("Largest number of epochs", &epochs), counts))
+        .arg(option("batch-size", "N", help("Examples in a minibatch", &batch_size), sizes))
+        .arg(
+            option("learning-rate", "X", help("Step of the gradient descent", &learning_rate), rates)
+                .allow_negative_numbers(true),
+        )
+        .arg(option(
+            "seed",
+            "N",
+            help("Seed of the initial parameters and of generated data", &seed),
+            value_parser!(u32).into(),
+        ))
+        .arg(option("threads", "N", threads_help, threads))
+        .arg(option("device", "DEVICE", DEVICE_HELP, devices))
 }
 
 fn with_run_options(command: Command) -> Command {
     let digits = value_parser!(u32).range(5..=MOST_GENERATED_IMAGES).into();
-    let digits_help = "Without --data: digits to generate for training, and a fifth of that for validation and for the test each; 50000 gives the sizes of MNIST";
+    let digits_help = format!(
+        "Without --data: digits to generate for training, and a fifth of that for validation and for the test each; \
+         50000 gives the sizes of MNIST [default: {GENERATED_IMAGES}]"
+    );
+    let data_help =
+        "mnist.pkl.gz, or a directory with it or with the four MNIST idx files [default: generated digits]";
+    let out_help = "Directory for checkpoint, log and pictures [default: runs/MODEL]";
     command
-        .arg(option("data", "PATH", "mnist.pkl.gz, or a directory with it or with the four MNIST idx files [default: generated digits]", value_parser!(PathBuf).into()))
-        .arg(option("digits", "N", digits_help, digits).default_value(GENERATED_IMAGES.to_string()).conflicts_with("data"))
-        .arg(option("out", "DIR", "Directory for checkpoint, log and pictures [default: runs/MODEL]", value_parser!(PathBuf).into()))
+        .arg(option("data", "PATH", data_help, value_parser!(PathBuf).into()))
+        .arg(option("digits", "N", digits_help, digits).conflicts_with("data"))
+        .arg(option("out", "DIR", out_help, value_parser!(PathBuf).into()))
         .arg(flag("resume", "Go on from the checkpoint in the directory"))
         .arg(flag("json", "Print one JSON object a line instead of progress"))
 }
 
-pub(super) fn option(name: &'static str, value: &'static str, help: &'static str, parser: ValueParser) -> Arg {
+/// What `--device` takes.
+pub(super) const DEVICE_HELP: &str =
+    "cpu, opencl or opencl:N for the OpenCL device of that number [default: cpu]";
+
+pub(super) fn option(
+    name: &'static str,
+    value: &'static str,
+    help: impl Into<StyledStr>,
+    parser: ValueParser,
+) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help).value_parser(parser)
 }
 
@@ -57,7 +88,7 @@ pub(super) fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
-fn parse_device(text: &str) -> Result<Device, String> {
+pub(super) fn parse_device(text: &str) -> Result<Device, String> {
     let number = match text.split_once(':') {
         None if text == "cpu" => return Ok(Device::Cpu),
         None if text == "opencl" => Some(0),
@@ -93,8 +124,8 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         None => PathBuf::from("runs").join(model.name()),
     };
     let json = matches.get_flag("json");
-    let interrupt = Interrupt::install()
-        .map_err(|error| Failure::failed(format!("cannot catch Ctrl-C: {error}")))?;
+    let interrupt =
+        Interrupt::install().map_err(|error| Failure::failed(format!("cannot catch Ctrl-C: {error}")))?;
     let console = Console {
         directory: &directory,
         resume: matches.get_flag("resume"),
@@ -124,7 +155,9 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
             let line_break = if std::io::stderr().is_terminal() { "\n" } else { "" };
             let message = format!(
                 "{line_break}interrupted after {} epochs and {} minibatches; the state is in {}: the same command with --resume goes on",
-                position.epochs, position.batches, checkpoint.display()
+                position.epochs,
+                position.batches,
+                checkpoint.display()
             );
             // The state is saved, whether or not anybody reads of it.
             let _ = writeln!(std::io::stderr(), "{message}");
