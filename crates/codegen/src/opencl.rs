@@ -10,6 +10,7 @@
 mod device;
 mod emit;
 mod product;
+mod random;
 mod scalar;
 
 #[cfg(test)]

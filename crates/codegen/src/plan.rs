@@ -98,7 +98,7 @@ impl<'g> Planner<'g> {
         let node = Memory::Node(id);
         self.drafts.iter().filter(|draft| writes(draft, node)).all(|draft| match &draft.kernel {
             _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
-            Kernel::Product(_) => false,
+            Kernel::Product(_) | Kernel::Random(_) => false,
             Kernel::Loop(kernel) => {
                 reads_only_what_it_writes(kernel, &draft.arguments, Memory::Leaf(leaf), node)
             }
@@ -289,7 +289,7 @@ fn writes(draft: &Draft, memory: Memory) -> bool {
 fn has_index(kernel: &Kernel) -> bool {
     match kernel {
         Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
-        Kernel::Product(_) => false,
+        Kernel::Product(_) | Kernel::Random(_) => false,
     }
 }
 

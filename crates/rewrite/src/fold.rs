@@ -63,7 +63,7 @@ fn value_of(graph: &Graph, node: &Node, values: &[Option<Arc<Array>>]) -> Option
         // Rounding that the user asked for.
         Op::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(*dtype),
         // Not worth the time at compile time.
-        Op::Dot | Op::Grad(_) => return None,
+        Op::Dot | Op::Random { .. } | Op::Grad(_) => return None,
         // An index out of range is an error of the call.
         Op::Gather { .. } | Op::Scatter { .. } => return None,
         Op::Iota(_)

@@ -177,6 +177,7 @@ pub(crate) fn key(op: &Op) -> usize {
         | Op::Extent(_)
         | Op::Slice(_)
         | Op::SetSlice(..)
+        | Op::Random { .. }
         | Op::Grad(_) => KEYS - 1,
     }
 }

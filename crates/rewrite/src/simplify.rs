@@ -212,6 +212,7 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
             | Op::Concat(_)
             | Op::Gather { .. }
             | Op::Scatter { .. }
+            | Op::Random { .. }
             | Op::StopGradient
             | Op::Grad(_) => false,
         };

@@ -11,12 +11,13 @@
 //! [`RunError::Device`] with the fault in words, never a panic.
 
 use hypatia_graph::op::Write;
+use hypatia_graph::random::uniform_element;
 use hypatia_graph::{Array, DType, Literal, ScalarFn};
 use smallvec::SmallVec;
 
 use super::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel,
-    Program, RunError, RuntimeStart, Scale, Store, StoreKind, Value,
+    Program, RandomKernel, RunError, RuntimeStart, Scale, Store, StoreKind, Value,
 };
 
 /// Runs a program: its results, in order. `shared` holds the shared variables in the order of [`Program::shared`];
@@ -187,7 +188,17 @@ impl Run<'_> {
             }
             Kernel::Loop(kernel) => self.loops(kernel, slots, &starts),
             Kernel::Product(kernel) => self.product(kernel, slots, &starts),
+            Kernel::Random(kernel) => self.random(kernel, slots),
         }
+    }
+
+    fn random(&mut self, kernel: &RandomKernel, slots: &[Place]) -> Result<(), RunError> {
+        let counter = self.load(slots, kernel.counter, 0)?.to_i64().unwrap_or(0);
+        for element in 0..kernel.len() {
+            let value = uniform_element(kernel.key, counter, element as u64);
+            self.store(slots, kernel.out, element as i64, Literal::F32(value.to_bits()))?;
+        }
+        Ok(())
     }
 
     fn load(&self, slots: &[Place], param: u16, position: i64) -> Result<Literal, RunError> {

@@ -7,14 +7,15 @@
 //! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
 //! 6. No step before `commit` writes a shared variable, and no step from there on checks an index.
+//! 7. A random kernel reads its counter from an `i64` parameter and writes another parameter, of `f32`.
 //!
 //! The overlap of arena buffers (in 5) is by construction of [`crate::plan`] and is not checked again here.
 
 use hypatia_graph::DType;
 
 use crate::kernel::{
-    Address, Affine, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program, RuntimeStart,
-    Scale, StoreKind, Value,
+    Address, Affine, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program, RandomKernel,
+    RuntimeStart, Scale, StoreKind, Value,
 };
 
 /// The first violated invariant, in words, with the step.
@@ -24,6 +25,7 @@ pub fn verify(program: &Program) -> Result<(), String> {
         match &step.kernel {
             Kernel::Loop(kernel) => verify_loop(kernel).map_err(in_step)?,
             Kernel::Product(kernel) => verify_product(kernel).map_err(in_step)?,
+            Kernel::Random(kernel) => verify_random(kernel).map_err(in_step)?,
         }
         let params = step.kernel.params();
         let has_element = |param: u16, dtype: DType| {
@@ -190,6 +192,22 @@ fn in_bounds(
             "p{}[{}] reaches {low} to {high} of {} elements",
             address.param, address.position, param.len
         ));
+    }
+    Ok(())
+}
+
+fn verify_random(kernel: &RandomKernel) -> Result<(), String> {
+    let fits = |param: u16, dtype: DType, written: bool| {
+        kernel
+            .params
+            .get(usize::from(param))
+            .is_some_and(|p| p.dtype == dtype && p.written == written && p.len > 0)
+    };
+    if !fits(kernel.counter, DType::I64, false) {
+        return Err("a counter that is not read from an i64 parameter".into());
+    }
+    if !fits(kernel.out, DType::F32, true) || kernel.params.len() != 2 {
+        return Err("random numbers that are not written to the one f32 parameter".into());
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use hypatia_graph::op::Write as WriteMode;
 use hypatia_graph::{DType, Fold, Literal, ScalarFn};
 
 use super::product::{self, Form};
+use super::random;
 use super::scalar::{self, Helper};
 use crate::kernel::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Param, Program, RuntimeStart, Store, StoreKind,
@@ -60,6 +61,7 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
             let text = match &part {
                 Kernel::Loop(kernel) => LoopText::emit(kernel, &mut helpers),
                 Kernel::Product(kernel) => product::emit(kernel, form),
+                Kernel::Random(kernel) => Ok(random::emit(kernel)),
             };
             let text = text.map_err(|message| format!("step {number} ({}): {message}", step.label))?;
             let Some(text) = text else { continue };

@@ -213,6 +213,7 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
                 | Op::Concat(_)
                 | Op::Gather { .. }
                 | Op::Scatter { .. }
+                | Op::Random { .. }
                 | Op::Grad(_) => {}
             }
         }
