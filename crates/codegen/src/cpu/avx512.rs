@@ -72,7 +72,8 @@ pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
             asm.return_at_once();
             Some(asm.finish())
         }
-        Normal::Loops(normal, nest) => {
+        Normal::Loops(parts) => {
+            let (normal, nest) = *parts;
             let strip = strip::record(&normal, &nest)?;
             let has_range = !kernel.extents.is_empty() && !kernel.reduced[0];
             // The frame's size is known at the end, and so is the number of pages to touch at the beginning: mostly none.
@@ -604,13 +605,13 @@ fn peak(strip: &Strip, level: usize) -> (usize, usize) {
     let mut alive = vec![false; strip.nodes.len()];
     let mut counts = [0usize; 2];
     let mut peaks = [0usize; 2];
-    let slot = |id: Id| match strip.nodes[id.index()] {
-        Node::Constant(_) => None,
-        node => match node.class() {
-            Class::Vector => Some(0),
+    let slot = |id: Id| {
+        let node = &strip.nodes[id.index()];
+        match node.class() {
+            Class::Vector => (!matches!(node, Node::Constant(_))).then_some(0),
             Class::Mask => Some(1),
             Class::Scalar | Class::Effect => None,
-        },
+        }
     };
     for &id in strip.blocks[level].iter().rev() {
         if let Some(slot) = slot(id).filter(|_| alive[id.index()]) {
