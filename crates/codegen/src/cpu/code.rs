@@ -121,7 +121,10 @@ impl Compiler {
             double,
             integer,
             fused: features.fused_multiply_add(),
-            avx512: features.instruction_set() == InstructionSet::Avx512,
+            // The emitter follows the calling convention of Unix.
+            avx512: cfg!(unix)
+                && features.instruction_set() == InstructionSet::Avx512
+                && avx512::is_supported(),
         })
     }
 

@@ -17,8 +17,8 @@ use smallvec::{SmallVec, smallvec};
 use super::*;
 use crate::kernel::reference::{evaluate, evaluate_kernel};
 use crate::kernel::{
-    Address, Affine, Buffer, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RuntimeStart,
-    Scale, Step, Store, StoreKind, Value,
+    Address, Affine, Buffer, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RandomKernel,
+    RuntimeStart, Scale, Step, Store, StoreKind, Value,
 };
 
 fn has_device() -> bool {
@@ -950,5 +950,23 @@ fn training_steps_follow_the_reference() {
         assert!(matches!(error, RunError::OutOfRange(found) if found.value == 60), "{error}");
         let after: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
         assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn random_numbers_have_the_bits_of_the_reference() {
+    for len in [1, 63, 64, 65, 1000] {
+        let kernel = Kernel::Random(RandomKernel {
+            key: 0x0123_4567_89ab_cdef,
+            counter: 0,
+            out: 1,
+            params: vec![
+                Param { dtype: DType::I64, len: 1, written: false },
+                Param { dtype: DType::F32, len, written: true },
+            ],
+        });
+        // The last counters before the lower word of the counter overflows are among them.
+        let buffers = vec![Array::vector(&[(1i64 << 32) - 5]), Array::zeros(DType::F32, &[len])];
+        compare(vec![kernel], buffers, identical);
     }
 }
