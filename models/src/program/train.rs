@@ -124,8 +124,14 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         None => PathBuf::from("runs").join(model.name()),
     };
     let json = matches.get_flag("json");
-    let interrupt =
-        Interrupt::install().map_err(|error| Failure::failed(format!("cannot catch Ctrl-C: {error}")))?;
+    // Under `nohup`, or in the background of a script, some signals are ignored on purpose; that is no reason to fail.
+    let interrupt = Interrupt::install().unwrap_or_else(|error| {
+        let note =
+            format!("note: signals are not caught ({error}); the state is saved after every epoch only");
+        // Training goes on without an audience.
+        let _ = writeln!(std::io::stderr(), "{note}");
+        Interrupt::default()
+    });
     let console = Console {
         directory: &directory,
         resume: matches.get_flag("resume"),
