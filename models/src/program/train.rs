@@ -64,9 +64,9 @@ fn with_run_options(command: Command) -> Command {
         "mnist.pkl.gz, or a directory with it or with the four MNIST idx files [default: generated digits]";
     let out_help = "Directory for checkpoint, log and pictures [default: runs/MODEL]";
     command
-        .arg(option("data", "PATH", data_help, value_parser!(PathBuf).into()))
+        .arg(option("data", "PATH", data_help, value_parser!(PathBuf)))
         .arg(option("digits", "N", digits_help, digits).conflicts_with("data"))
-        .arg(option("out", "DIR", out_help, value_parser!(PathBuf).into()))
+        .arg(option("out", "DIR", out_help, value_parser!(PathBuf)))
         .arg(flag("resume", "Go on from the checkpoint in the directory"))
         .arg(flag("json", "Print one JSON object a line instead of progress"))
 }

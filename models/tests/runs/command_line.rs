@@ -294,5 +294,6 @@ const KEYS: [&str; 20] = [
     "versions",
 ];
 
-const LOGREG_COSTS: [f64; 5] = [2.302585, 2.303537, 2.302716, 2.303818, 2.301145];
+/// Weights of zero give every class the same probability.
+const LOGREG_COSTS: [f64; 5] = [std::f64::consts::LN_10, 2.303537, 2.302716, 2.303818, 2.301145];
 const MLP_COSTS: [f64; 5] = [2.363626, 2.364337, 2.362385, 2.363359, 2.364675];

@@ -116,6 +116,24 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
     }
 }
 
+/// Where an epoch is longer than half the patience, errors are measured within it and remembered to its end.
+#[test]
+fn an_error_measured_within_an_epoch_survives_an_interruption() {
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
+    let settings =
+        Settings { source: Source::Generated(2600), batch_size: 1, epochs: 1, ..settings("logreg") };
+    let (result, expected) = run("logreg", &[], &settings, &whole, false, usize::MAX);
+    assert!(finished(result));
+    let expected = expected.events();
+    assert!(expected[0].contains("valid_error") && expected[0].contains("test_error"), "{expected:?}");
+    // Validation is due after 2,500 of the 2,600 minibatches.
+    assert!(!finished(run("logreg", &[], &settings, &cut, false, 2_550).0));
+    let (result, found) = run("logreg", &[], &settings, &cut, true, usize::MAX);
+    assert!(finished(result));
+    assert_eq!(found.events(), expected);
+}
+
 /// Checkpoints compare by what they hold, wherever they lie.
 fn without_path(
     checkpoint: Checkpoint,
