@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 
-use hypatia_graph::array::row_major_strides;
+use hypatia_graph::array::{element_count, row_major_strides};
 use hypatia_graph::op::{Start, WindowAxis, Write};
 use hypatia_graph::{Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::{SmallVec, smallvec};
 
 use crate::kernel::{
-    Address, Affine, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RuntimeStart, Scale,
-    Store, StoreKind, Value,
+    Address, Affine, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RandomKernel,
+    RuntimeStart, Scale, Store, StoreKind, Value,
 };
 use crate::schedule::{axis_groups, is_contiguous, is_movement, is_one_hot, shape};
 
@@ -24,6 +24,13 @@ pub enum Memory {
     Leaf(LeafId),
     /// The value of a stored node.
     Node(NodeId),
+}
+
+impl Memory {
+    /// The memory of a leaf or a stored node.
+    pub fn of(graph: &Graph, id: NodeId) -> Memory {
+        if let Op::Leaf(leaf) = graph.node(id).op { Memory::Leaf(leaf) } else { Memory::Node(id) }
+    }
 }
 
 /// A step before its memory has a place.
@@ -117,6 +124,7 @@ impl Lowering<'_> {
                 self.copy(id, node.operands[0]);
                 self.scatter(id, usize::from(*batch), *write);
             }
+            Op::Random { key, .. } => self.random(id, *key),
             Op::Leaf(_)
             | Op::Literal(_)
             | Op::Iota(_)
@@ -134,6 +142,31 @@ impl Lowering<'_> {
             | Op::StopGradient
             | Op::Grad(_) => self.copy(id, id),
         }
+    }
+
+    fn random(&mut self, id: NodeId, key: u64) {
+        let (Some(&counter), len) =
+            (self.graph.node(id).operands.first(), element_count(&shape(self.graph, id)))
+        else {
+            return;
+        };
+        if len == 0 {
+            return;
+        }
+        let counter = match self.graph.node(counter).op {
+            Op::Leaf(leaf) => Memory::Leaf(leaf),
+            _ => Memory::Node(counter),
+        };
+        let kernel = RandomKernel {
+            key,
+            counter: 0,
+            out: 1,
+            params: vec![
+                Param { dtype: DType::I64, len: 1, written: false },
+                Param { dtype: DType::F32, len, written: true },
+            ],
+        };
+        self.push(id, Kernel::Random(kernel), vec![counter, Memory::Node(id)]);
     }
 
     /// Writes the value of `value`, computed element by element, to the memory of `id`.
@@ -262,10 +295,7 @@ impl Lowering<'_> {
         let mut scale = |scale: NodeId| match self.graph.uniform(scale) {
             Some(value) => Scale::Constant(value.to_f64()),
             None => {
-                let memory = match self.graph.node(scale).op {
-                    Op::Leaf(leaf) => Memory::Leaf(leaf),
-                    _ => Memory::Node(scale),
-                };
+                let memory = Memory::of(self.graph, scale);
                 params.push(Param { dtype: self.graph.ty(scale).dtype, len: 1, written: false });
                 arguments.push(memory);
                 Scale::Param(params.len() as u16 - 1)
@@ -386,10 +416,9 @@ impl<'g> Body<'g> {
 
     /// The memory of a node, unless it is to be computed here.
     fn memory(&self, id: NodeId) -> Option<Memory> {
-        match self.graph.node(id).op {
-            Op::Leaf(leaf) => Some(Memory::Leaf(leaf)),
-            _ => (self.values.stored[id.index()] && id != self.root).then_some(Memory::Node(id)),
-        }
+        let memory = Memory::of(self.graph, id);
+        let here = matches!(memory, Memory::Node(_)) && (!self.values.stored[id.index()] || id == self.root);
+        (!here).then_some(memory)
     }
 
     /// Where an element of row-major memory lies, given its position along each axis.
@@ -471,10 +500,7 @@ impl<'g> Body<'g> {
     }
 
     fn add_start(&mut self, position: &mut Affine, start: NodeId, extent: usize, len: usize) {
-        let memory = match self.graph.node(start).op {
-            Op::Leaf(leaf) => Memory::Leaf(leaf),
-            _ => Memory::Node(start),
-        };
+        let memory = Memory::of(self.graph, start);
         let start =
             RuntimeStart { param: self.param(memory, false), extent, limit: extent - len.min(extent) };
         let known = self.kernel.starts.iter().position(|s| *s == start);
@@ -590,6 +616,7 @@ impl<'g> Body<'g> {
             | Op::SetSlice(..)
             | Op::SetWindow(..)
             | Op::Concat(_)
+            | Op::Random { .. }
             | Op::Grad(_) => self.push(Instruction::Literal(Literal::from_i64(0, dtype)), dtype),
         }
     }

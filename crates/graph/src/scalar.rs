@@ -3,6 +3,7 @@
 //! [`ScalarFn`] is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so fusing
 //! operators is joining their bodies. What a function is on `f32` is defined once in [`crate::math`]; on `f64` it is the
 //! platform-independent `libm`; on integers it is written out here.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::fmt;
 

@@ -392,8 +392,7 @@ impl Function {
             Unspecialised::Needs(needs) => Failure::Needs(needs),
         })?;
         let begin = Instant::now();
-        let options =
-            |gradients_taken| Options { numerics: self.numerics, gradients_taken, ..Options::default() };
+        let options = |gradients_taken| Options { numerics: self.numerics, gradients_taken };
         let differentiated = differentiate(&graph, &mut |forward| simplify(forward, options(false)).0)?;
         let (simplified, _) = simplify(&differentiated, options(true));
         let simplification = begin.elapsed();

@@ -12,6 +12,7 @@ pub use hypatia_graph::collect::Unused;
 pub use hypatia_graph::compose::{All, AxisSet, Size, arange, concatenate, full, stack, switch};
 pub use hypatia_graph::gradient::{Gradient, grad};
 pub use hypatia_graph::op::Disconnected;
+pub use hypatia_graph::streams::RandomStreams;
 pub use hypatia_graph::tensor::{
     col, constant, input, input_of_type, matrix, row, scalar, shared, tensor3, tensor4, vector,
 };
@@ -21,3 +22,8 @@ pub use hypatia_graph::{
 };
 pub use hypatia_rewrite as rewrite;
 pub use hypatia_rewrite::Numerics;
+
+/// The examples of the project's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;

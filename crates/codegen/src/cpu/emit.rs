@@ -3,6 +3,7 @@
 //! The innermost loop works on four elements at once where all that depends on it is 32 bits wide; the rest of the row,
 //! and kernels with wider types, go element by element. Instructions stand in the outermost loop that gives them all
 //! they depend on. The order of folds is that of [`crate::kernel`], so the bits do not depend on the width.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
