@@ -50,10 +50,7 @@ impl From<clap::Error> for Failure {
 
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
-        match error {
-            TrainError::Usage(message) => Self::usage(message),
-            other => Self::failed(other),
-        }
+        if let TrainError::Usage(message) = error { Self::usage(message) } else { Self::failed(error) }
     }
 }
 

@@ -64,9 +64,9 @@ fn with_run_options(command: Command) -> Command {
         "mnist.pkl.gz, or a directory with it or with the four MNIST idx files [default: generated digits]";
     let out_help = "Directory for checkpoint, log and pictures [default: runs/MODEL]";
     command
-        .arg(option("data", "PATH", data_help, value_parser!(PathBuf).into()))
+        .arg(option("data", "PATH", data_help, value_parser!(PathBuf)))
         .arg(option("digits", "N", digits_help, digits).conflicts_with("data"))
-        .arg(option("out", "DIR", out_help, value_parser!(PathBuf).into()))
+        .arg(option("out", "DIR", out_help, value_parser!(PathBuf)))
         .arg(flag("resume", "Go on from the checkpoint in the directory"))
         .arg(flag("json", "Print one JSON object a line instead of progress"))
 }
@@ -124,8 +124,14 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         None => PathBuf::from("runs").join(model.name()),
     };
     let json = matches.get_flag("json");
-    let interrupt =
-        Interrupt::install().map_err(|error| Failure::failed(format!("cannot catch Ctrl-C: {error}")))?;
+    // Under `nohup`, or in the background of a script, some signals are ignored on purpose; that is no reason to fail.
+    let interrupt = Interrupt::install().unwrap_or_else(|error| {
+        let note =
+            format!("note: signals are not caught ({error}); the state is saved after every epoch only");
+        // Training goes on without an audience.
+        let _ = writeln!(std::io::stderr(), "{note}");
+        Interrupt::default()
+    });
     let console = Console {
         directory: &directory,
         resume: matches.get_flag("resume"),
