@@ -1,33 +1,74 @@
-"""Expected values of the numeric traps in crates/rewrite/tests/traps.rs, with 1000 digits (needs mpmath)."""
+"""Values of the formulas in tests/src/traps.rs over the real numbers, by mpmath with 60 digits.
 
-from mpmath import mp, mpf, exp, log, log1p, sqrt, cos, expm1
+Writes tests/reference/traps.txt: a name and its values, one trap a line. Run: python3 tests/reference/traps.py
+"""
 
-mp.dps = 1000
+from pathlib import Path
+
+from mpmath import cos, exp, expm1, log, mp, mpf, sqrt
+
+mp.dps = 60
 
 
 def sigmoid(x):
     return 1 / (1 + exp(-mpf(x)))
 
 
-def softmax(values):
-    parts = [exp(mpf(v)) for v in values]
-    return [p / sum(parts) for p in parts]
+def softmax(row):
+    powers = [exp(mpf(x)) for x in row]
+    return [p / sum(powers) for p in powers]
 
 
-def show(name, *values):
-    print(f"{name:40}", *(mp.nstr(v, 17) for v in values))
+def mean(xs):
+    return sum(xs) / len(xs)
 
 
-show("log softmax (0, 1000)", *(log(p) for p in softmax([0, 1000])))
-show("-(1 - sigmoid 40)", -(1 - sigmoid(40)))
-show("log(1 - sigmoid x), x = 40, 100", log(1 - sigmoid(40)), log(1 - sigmoid(100)))
-show("log(1 + exp x), x = 800, -800", log1p(exp(mpf(800))), log1p(exp(mpf(-800))))
-show("log(exp 800 + exp 801), twice -800", log(exp(mpf(800)) + exp(mpf(801))), log(2 * exp(mpf(-800))))
-show("its gradient", exp(mpf(800)) / (exp(mpf(800)) + exp(mpf(801))))
-show("sqrt(x + 1) - sqrt(x), x = 1e16", sqrt(mpf(10) ** 16 + 1) - sqrt(mpf(10) ** 16))
-show("(1 - cos x) / x^2, x = 1e-9, 1e-5", *((1 - cos(x)) / x**2 for x in (mpf("1e-9"), mpf("1e-5"))))
-show("(exp x - 1) / x, x = 1e-12, 1e-6", *(expm1(x) / x for x in (mpf("1e-12"), mpf("1e-6"))))
-show("log(sigmoid x sigmoid -x), x = 800", log(sigmoid(800) * sigmoid(-800)))
-show("log of sigmoid(-500)^2", log(sigmoid(-500) ** 2))
-show("v log sigmoid(-800), v = 1", log(sigmoid(-800)))
-show("norm of (1, 1)", sqrt(mpf(2)))
+def variance(xs):
+    xs = [mpf(x) for x in xs]
+    return mean([(x - mean(xs)) ** 2 for x in xs])
+
+
+def entropy(ps):
+    return -sum(p * log(p) for p in ps if p != 0)
+
+
+mp.dps = 1000  # exp(-2000) beside 1
+ENTROPY = entropy(softmax([0, 2000]))
+HARD = [log(p) for p in softmax([0, 1000])]
+HARD_DOWN = [log(p) for p in softmax([0, -1000])]
+SIGMOID_800 = [log(sigmoid(x)) for x in (-800, 800)]
+PRODUCT = log(sigmoid(800) * sigmoid(-800))
+SOFTPLUS = [log(1 + exp(mpf(x))) for x in (800, -800)]
+mp.dps = 60
+
+TRAPS = {
+    "log_transposed_softmax": HARD,
+    "log_reshaped_softmax": HARD + HARD_DOWN,
+    # d/da of -(log sigmoid a) at 40
+    "gradient_cross_entropy_of_sigmoid": [-(1 - sigmoid(40))],
+    # d/da of -(t log p + (1 - t) log(1 - p)), p = sigmoid a: sigmoid a - t
+    "gradient_cross_entropy_of_reshaped_sigmoid": [sigmoid(40) - 0, sigmoid(-40) - 1, sigmoid(40) - 1],
+    "log_one_minus_reshaped_sigmoid": [log(1 - sigmoid(x)) for x in (40, 100)],
+    # n x^(n - 1), at n = 0: nothing depends on x
+    "gradient_of_power_zero": [0, 0],
+    "cross_entropy_of_constant_softmax": [-x for x in HARD],
+    "xlogy_of_sigmoid": [0, SIGMOID_800[0], 0, SIGMOID_800[1]],
+    "log_one_plus_exp": SOFTPLUS,
+    "log_of_sum_of_exp": [801 + log(1 + exp(mpf(-1))), -800 + log(mpf(2))],
+    "difference_of_roots": [1 / (sqrt(mpf(10) ** 16 + 1) + sqrt(mpf(10) ** 16))],
+    "one_minus_cosine": [(1 - cos(mpf(x))) / mpf(x) ** 2 for x in (1e-9,)],
+    "exp_minus_one": [expm1(mpf(x)) / mpf(x) for x in (1e-12,)],
+    # d/dx of x > 0 ? sqrt x : 0
+    "gradient_of_guarded_root": [0, 1 / (2 * sqrt(mpf(4)))],
+    "norm_f32": [sqrt(mpf(2)) * mpf(10) ** 30],
+    "norm_f64": [sqrt(mpf(2)) * mpf(10) ** 200],
+    "variance": [variance([1e9, 1e9 + 1, 1e9 + 2])],
+    "variance_f32": [variance([10000, 10001, 10002])],
+    "log_of_product_of_sigmoids": [PRODUCT, PRODUCT],
+    "log_of_folded_sigmoids": [2 * log(sigmoid(-500))],
+    "entropy_of_hard_softmax": [ENTROPY],
+}
+
+if __name__ == "__main__":
+    lines = [f"{name} {' '.join(repr(float(v)) for v in values)}" for name, values in TRAPS.items()]
+    Path(__file__).with_suffix(".txt").write_text("\n".join(lines) + "\n")

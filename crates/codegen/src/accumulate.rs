@@ -70,7 +70,7 @@ pub fn accumulation(graph: &Graph, id: NodeId) -> Option<Accumulation> {
         let factor_node = graph.node(factor);
         let spread =
             matches!(factor_node.op, Op::Broadcast { .. }) && graph.ty(factor_node.operands[0]).rank() == 0;
-        (node.op == Op::Map(ScalarFn::Mul) && spread).then_some((value, factor_node.operands[0]))
+        (node.op == Op::Map(ScalarFn::Mul) && spread).then(|| (value, factor_node.operands[0]))
     };
     let node = graph.node(id);
     if node.op != Op::Map(ScalarFn::Add) {
@@ -189,7 +189,7 @@ pub fn split_reductions(graph: &Graph) -> Graph {
         let node = from.node(id);
         let Op::Reduce(fold, axes) = node.op else { return out.add_like(from, id, operands) };
         let x = crate::schedule::shape(from, node.operands[0]);
-        let last = x.len().wrapping_sub(1);
+        let Some(last) = x.len().checked_sub(1) else { return out.add_like(from, id, operands) };
         let large =
             axes.contains(last) && axes.len() > 1 && x.iter().product::<usize>() > 1 << 14 && x[last] >= 16;
         if !large || fold == Fold::All || fold == Fold::Any {

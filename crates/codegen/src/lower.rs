@@ -688,7 +688,7 @@ fn affines(kernel: &mut LoopKernel) -> impl Iterator<Item = &mut Affine> {
 }
 
 /// Puts the loops into their final form: no axis of extent 1, folds innermost unless the innermost axis is kept,
-/// neighbouring axes that every address crosses in one stride joined into one.
+/// neighbouring axes that every address crosses in one stride joined into one, no fold over nothing.
 fn tidy(kernel: &mut LoopKernel) {
     let rank = kernel.extents.len();
     let last = (0..rank).rev().find(|&axis| kernel.extents[axis] != 1);
@@ -726,6 +726,25 @@ fn tidy(kernel: &mut LoopKernel) {
             for affine in affines(kernel) {
                 affine.strides.remove(axis - 1);
             }
+        }
+    }
+    if !kernel.reduced.contains(&true) {
+        store_alone(kernel);
+    }
+}
+
+/// Folds of one element each: the element itself, at position 0.
+fn store_alone(kernel: &mut LoopKernel) {
+    for store in &mut kernel.stores {
+        match store.kind {
+            StoreKind::Fold(_) => store.kind = StoreKind::Plain,
+            StoreKind::ArgMax => {
+                store.value = Value(kernel.body.len() as u32);
+                store.kind = StoreKind::Plain;
+                kernel.body.push(Instruction::Literal(Literal::I64(0)));
+                kernel.types.push(DType::I64);
+            }
+            StoreKind::Plain | StoreKind::At { .. } => {}
         }
     }
 }

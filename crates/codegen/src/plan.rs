@@ -362,7 +362,8 @@ impl Buffers {
         let Some(ty) = node.map(|(_, node)| &node.ty).or(graph.leaf(leaf).map(|leaf| &leaf.ty)) else {
             return;
         };
-        let shape = ty.shape.iter().map(|e| e.known().unwrap_or(0)).collect();
+        // Of an input that nothing reads the extents may be unknown; it needs no memory.
+        let Some(shape) = ty.extents() else { return };
         self.add(Memory::Leaf(leaf), ty.dtype, shape, place);
     }
 }

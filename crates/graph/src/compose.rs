@@ -520,7 +520,14 @@ impl Tensor {
     #[track_caller]
     pub fn reshape<S: Into<Size>>(&self, sizes: impl IntoIterator<Item = S>) -> Tensor {
         let site = Location::caller();
-        let sizes: Vec<Size> = sizes.into_iter().map(Into::into).collect();
+        let constant = |size: Size| match &size {
+            Size::Tensor(Tensor(expression)) if expression.ty.rank() == 0 => match expression.op {
+                Op::Literal(value) => value.to_i64().map_or(size, Size::Number),
+                _ => size,
+            },
+            Size::Tensor(_) | Size::Number(_) => size,
+        };
+        let sizes: Vec<Size> = sizes.into_iter().map(|size| constant(size.into())).collect();
         let inferred = sizes.iter().filter(|s| matches!(s, Size::Number(-1))).count();
         let wrong = sizes.iter().find_map(|s| match s {
             Size::Number(n) if *n < -1 => Some(format!("`reshape` to a negative extent {n}")),

@@ -380,6 +380,29 @@ impl Rules<'_> {
         self.op(Op::Permute(permutation), &[x])
     }
 
+    /// `rows` where index `m` is the last of its value, else zeros: of equal indices only the last one's row stands in
+    /// what a scatter into `x` gave. Every index writes its number, and reads back who wrote last.
+    fn of_last_writers(&mut self, batch: u8, x: NodeId, indices: NodeId, rows: NodeId) -> NodeId {
+        let lead = usize::from(batch);
+        let shape = self.extents(indices);
+        let count = shape[lead];
+        if count <= 1 {
+            return rows;
+        }
+        let numbers = self.op(Op::Iota(known_dims(&[count])), &[]);
+        let numbers = self.op(Op::Broadcast { axes: smallvec![batch], dims: known_dims(&shape) }, &[numbers]);
+        let places = self.extents(x);
+        let nobody = self.graph.add_uniform(Literal::I64(0), &places[..=lead], self.site);
+        let writers = self.op(Op::Scatter { batch, write: Write::Set }, &[nobody, indices, numbers]);
+        let writers = self.op(Op::Gather { batch }, &[writers, indices]);
+        let last = self.map(ScalarFn::Eq, &[writers, numbers]);
+        let extents = self.extents(rows);
+        let within: Axes = (lead + 1..extents.len()).collect();
+        let last = self.spread(last, within, &extents);
+        let zero = self.like(rows, 0.0);
+        self.select(last, rows, zero)
+    }
+
     fn accumulate(&mut self, cotangents: &mut HashMap<NodeId, NodeId>, id: NodeId, part: NodeId) {
         let total = match cotangents.get(&id) {
             Some(&sum) => self.add(sum, part),
@@ -461,7 +484,11 @@ fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<No
                 let zeros = g.like(node.operands[2], 0.0);
                 Some(g.op(Op::Scatter { batch: *batch, write: Write::Set }, &[c, node.operands[1], zeros]))
             }
-            _ => Some(g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]])),
+            (_, Write::Add) => Some(g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]])),
+            (_, Write::Set) => {
+                let rows = g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]]);
+                Some(g.of_last_writers(*batch, node.operands[0], node.operands[1], rows))
+            }
         },
         // Specialisation and this very walk have removed the symbolic ones; nothing flows through the others.
         Op::Leaf(_)

@@ -180,6 +180,7 @@ impl Tensor {
         build(Op::Reshape(dims), operands, site)
     }
 
+    #[track_caller]
     fn write(&self, indices: &[Index], value: Tensor, write: Write, site: Site) -> Tensor {
         let part = match self.part(indices, site) {
             Ok(part) => part,

@@ -230,7 +230,7 @@ pub enum Op {
         batch: u8,
     },
     /// `x[B.., N, R..]`, indices `i[B.., M]`, `y[B.., M, R..]` give `x` with row `i[b, m]` replaced by `y[b, m]` (the last
-    /// wins), or with `y[b, m]` added to it (all add up). Indices as in `Gather`.
+    /// wins, and takes the gradient), or with `y[b, m]` added to it (all add up). Indices as in `Gather`.
     Scatter {
         /// Number of leading axes that `x` and the indices share.
         batch: u8,

@@ -82,7 +82,8 @@ impl Affine {
         let mut sum = self.clone();
         sum.constant = sum.constant.wrapping_add(other.constant.wrapping_mul(sign));
         for (id, factor) in &other.terms {
-            *sum.terms.entry(*id).or_default() += factor * sign;
+            let term = sum.terms.entry(*id).or_default();
+            *term = term.wrapping_add(factor.wrapping_mul(sign));
         }
         sum.terms.retain(|_, factor| *factor != 0);
         sum

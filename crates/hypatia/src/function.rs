@@ -351,6 +351,12 @@ impl Function {
                 .with("inputs", names.join(", "), None)
                 .into());
         }
+        let repeated = |(index, (name, _)): &(usize, &(&str, &Array))| {
+            arguments[..*index].iter().any(|(earlier, _)| earlier == name)
+        };
+        if let Some((_, (name, _))) = arguments.iter().enumerate().find(repeated) {
+            return Err(Diagnostic::new(format!("the argument `{name}` is given twice")).into());
+        }
         let mut all: Vec<Array> = Vec::new();
         for input in &self.inputs {
             let given = arguments.iter().find(|(name, _)| input.leaf.name.as_deref() == Some(*name));
@@ -535,7 +541,11 @@ fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments
         if !input.leaf.ty.is_known() {
             key.shapes.insert(input.leaf.id, Extents::from(argument.shape()));
         }
-        if let (true, Some(value)) = (needs.contains(&input.leaf.id), argument.get(0).to_i64()) {
+        // Only integer scalars are ever needed; another argument may be empty.
+        if needs.contains(&input.leaf.id)
+            && argument.rank() == 0
+            && let Some(value) = argument.get(0).to_i64()
+        {
             key.values.insert(input.leaf.id, value);
         }
     }

@@ -327,12 +327,18 @@ fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, z: &Facts, strict: bool)
         }
         ScalarFn::Pow if x.low >= 0.0 => Facts {
             low: 0.0,
+            integer: joined.integer && (y.low >= 0.0 || !dtype.is_float()),
             nonzero: x.positive() && !strict,
             finite: false,
             number: x.number && y.number,
             ..joined
         },
-        ScalarFn::Pow => Facts { finite: false, number: false, ..joined },
+        ScalarFn::Pow => Facts {
+            integer: joined.integer && (y.low >= 0.0 || !dtype.is_float()),
+            finite: false,
+            number: false,
+            ..joined
+        },
         ScalarFn::Max => Facts {
             low: x.low.max(y.low),
             high: x.high.max(y.high),
@@ -434,7 +440,9 @@ fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, z: &Facts, strict: bool)
             Facts { low: -1.6, high: 1.6, number: x.number && f == ScalarFn::Atan, ..of_x }
         }
         ScalarFn::Acos => Facts { low: 0.0, high: 3.2, number: false, finite: false, ..of_x },
-        ScalarFn::Atan2 => Facts { low: -3.2, high: 3.2, number: x.number && y.number, ..joined },
+        ScalarFn::Atan2 => {
+            Facts { low: -3.2, high: 3.2, integer: false, number: x.number && y.number, ..joined }
+        }
         ScalarFn::Sinh => Facts {
             finite: x.finite && x.high <= exp_limit(dtype) && x.low >= -exp_limit(dtype),
             ..rising(f64::sinh)

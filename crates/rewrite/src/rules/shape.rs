@@ -110,7 +110,9 @@ fn window_window(found: &Found<'_, '_>) -> Option<Built> {
             (Start::Known(from), Start::Known(base)) => {
                 let start = if o.len == 0 { 0 } else { base as i64 + i.step * from as i64 };
                 let start = usize::try_from(start).ok()?;
-                Some(WindowAxis { start: Start::Known(start), len: o.len, step: i.step * o.step })
+                // The step of a single element means nothing; joined again and again it would grow without bound.
+                let step = if o.len > 1 { i.step * o.step } else { 1 };
+                Some(WindowAxis { start: Start::Known(start), len: o.len, step })
             }
             _ => None,
         })

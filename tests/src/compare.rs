@@ -1,0 +1,223 @@
+//! How far a result may lie from the interpreter's.
+//!
+//! What an engine may differ by is found from the graph itself: it is interpreted a few more times with every rounding
+//! operator disturbed by some units in the last place at random (stochastic arithmetic; Vignes 1993), and the spread of
+//! the results is the condition of the formula. An element whose class (finite, infinite, NaN) or integer value the
+//! disturbance changes is not decided by the formula, and not compared.
+//! Always true: where nothing rounds, the tolerance is zero but for the last place.
+
+use hypatia_graph::interp::{Evaluation, evaluate_node, interpret};
+use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::op::Write;
+use hypatia_graph::{Array, DType, Fold, Graph, Literal, Op, ScalarFn};
+use hypatia_rewrite::Numerics;
+
+use crate::engines::{Engine, concrete, prepare};
+use crate::values::Generator;
+
+/// Disturbed runs.
+const RUNS: usize = 4;
+/// The largest disturbance, in units of the rounding error.
+const DISTURBANCE: f64 = 4.0;
+/// How many times the spread is allowed.
+const MARGIN: f64 = 24.0;
+
+/// Error of the functions of `f32` where products are rounded before they are added.
+const UNFUSED: f64 = 1e-4;
+
+/// What engines must give.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// The interpreter's result.
+    pub reference: Evaluation,
+    disturbed: Vec<Evaluation>,
+}
+
+/// The interpreter's result on a graph as it was collected, and how well the graph determines it.
+///
+/// # Errors
+/// What the interpreter or a pass before it says.
+pub fn expected(graph: &Graph, inputs: &[Array]) -> Result<Expected, String> {
+    let graph = prepare(&concrete(graph, inputs)?, None)?;
+    let reference = interpret(&graph, inputs).map_err(|e| e.to_string())?;
+    let disturbed = (0..RUNS as u64).map(|run| interpret_disturbed(&graph, inputs, &mut Generator(run)));
+    Ok(Expected { reference, disturbed: disturbed.collect::<Result<_, _>>()? })
+}
+
+/// Half the distance from 1 to the next number.
+fn unit_roundoff(dtype: DType) -> f64 {
+    if dtype == DType::F32 { f64::from(f32::EPSILON) / 2.0 } else { f64::EPSILON / 2.0 }
+}
+
+fn disturb(array: &Array, generator: &mut Generator) -> Array {
+    let mut result = array.clone();
+    let scale = DISTURBANCE * unit_roundoff(array.dtype());
+    for index in 0..array.len() {
+        let x = array.get(index).to_f64();
+        let moved = x * (1.0 + scale * (2.0 * generator.unit() - 1.0));
+        // A disturbance must not push the largest numbers over the edge.
+        if moved.is_finite() {
+            result.set(index, Literal::F64(moved.to_bits()));
+        }
+    }
+    result
+}
+
+/// Whether an operator rounds, so that engines may differ in the last places.
+fn rounds(op: &Op) -> bool {
+    match op {
+        Op::Map(f) => !matches!(
+            f,
+            ScalarFn::Max
+                | ScalarFn::Min
+                | ScalarFn::Neg
+                | ScalarFn::Abs
+                | ScalarFn::Sign
+                | ScalarFn::Floor
+                | ScalarFn::Ceil
+                | ScalarFn::Trunc
+                | ScalarFn::Round
+                | ScalarFn::Select
+        ),
+        Op::Reduce(fold, _) => matches!(fold, Fold::Sum | Fold::Prod),
+        Op::SetWindow(_, write) | Op::SetSlice(_, write) | Op::Scatter { write, .. } => *write == Write::Add,
+        Op::Dot => true,
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Extent(_)
+        | Op::Cast(_)
+        | Op::ArgMax(_)
+        | Op::Broadcast { .. }
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Slice(_)
+        | Op::Window(_)
+        | Op::Concat(_)
+        | Op::Gather { .. }
+        | Op::StopGradient
+        | Op::Grad(_) => false,
+    }
+}
+
+fn interpret_disturbed(
+    graph: &Graph,
+    inputs: &[Array],
+    generator: &mut Generator,
+) -> Result<Evaluation, String> {
+    let live = graph.reachable();
+    let mut values: Vec<Option<Array>> = vec![None; graph.len()];
+    for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        let value = if let Op::Leaf(leaf) = node.op {
+            leaf_value(graph, leaf, inputs)?
+        } else {
+            let operands: Vec<&Array> =
+                node.operands.iter().filter_map(|o| values.get(o.index())?.as_ref()).collect();
+            let disturbs = node.ty.dtype.is_float() && rounds(&node.op);
+            // Partial sums round as well: their error is as if the terms had one.
+            let accumulates = disturbs && !matches!(node.op, Op::Map(_));
+            let moved: Vec<Array> = if accumulates {
+                operands
+                    .iter()
+                    .map(|x| if x.dtype().is_float() { disturb(x, generator) } else { (*x).clone() })
+                    .collect()
+            } else {
+                Vec::new()
+            };
+            let operands = if accumulates { moved.iter().collect() } else { operands };
+            let value = evaluate_node(&node.op, &operands).map_err(|e| e.to_string())?;
+            if disturbs { disturb(&value, generator) } else { value }
+        };
+        values[id.index()] = Some(value);
+    }
+    let at = |id: hypatia_graph::NodeId| values[id.index()].clone().ok_or("a root was not computed");
+    Ok(Evaluation {
+        outputs: graph.outputs.iter().map(|id| at(*id)).collect::<Result<_, _>>()?,
+        updates: graph.updates.iter().map(|(leaf, id)| Ok((*leaf, at(*id)?))).collect::<Result<_, &str>>()?,
+    })
+}
+
+/// The value of a leaf.
+///
+/// # Errors
+/// An input that is not among the graph's.
+pub fn leaf_value(graph: &Graph, id: hypatia_graph::LeafId, inputs: &[Array]) -> Result<Array, String> {
+    match graph.leaf(id).map(|leaf| &leaf.kind) {
+        Some(LeafKind::Constant(value)) => Ok((**value).clone()),
+        Some(LeafKind::Shared(cell)) => Ok(cell.lock().host.clone()),
+        Some(LeafKind::Input) => graph
+            .inputs
+            .iter()
+            .position(|i| *i == id)
+            .and_then(|p| inputs.get(p).cloned())
+            .ok_or_else(|| "an input is missing".to_string()),
+        None => Err("a leaf is not listed".to_string()),
+    }
+}
+
+/// Outputs, then updates.
+fn roots(evaluation: &Evaluation) -> impl Iterator<Item = &Array> {
+    evaluation.outputs.iter().chain(evaluation.updates.iter().map(|(_, value)| value))
+}
+
+/// Same bits, but that a NaN equals every NaN.
+pub fn identical(found: Literal, expected: Literal) -> bool {
+    found == expected
+        || found.dtype() == expected.dtype() && found.to_f64().is_nan() && expected.to_f64().is_nan()
+}
+
+impl Expected {
+    /// Whether an engine's result is right; the message names the first element that is not.
+    ///
+    /// # Errors
+    /// The root, the element, what was found and what was expected.
+    pub fn check(&self, engine: Engine, found: &Evaluation, elementwise: bool) -> Result<(), String> {
+        if roots(found).count() != roots(&self.reference).count() {
+            return Err(format!("{engine}: another number of results"));
+        }
+        for (position, (found, expected)) in roots(found).zip(roots(&self.reference)).enumerate() {
+            if found.dtype() != expected.dtype() || found.shape() != expected.shape() {
+                return Err(format!("{engine}: root {position}: found {found:?}, expected {expected:?}"));
+            }
+            for element in 0..expected.len() {
+                let disturbed = self.disturbed.iter().filter_map(|run| roots(run).nth(position));
+                let disturbed: Vec<Literal> = disturbed.map(|array| array.get(element)).collect();
+                let (x, y) = (found.get(element), expected.get(element));
+                // A device has its own routines for functions of `f64`.
+                let own = matches!(engine, Engine::OpenCl { .. }) && expected.dtype() == DType::F64;
+                let fits = if elementwise && engine.is_exact() && !own {
+                    identical(x, y)
+                } else {
+                    is_near(x, y, &disturbed, engine)
+                };
+                if !fits {
+                    return Err(format!(
+                        "{engine}: root {position}, element {element}: found {x:?}, expected {y:?} \
+                         (disturbed {disturbed:?})"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_near(found: Literal, expected: Literal, disturbed: &[Literal], engine: Engine) -> bool {
+    if !expected.dtype().is_float() {
+        return found == expected || disturbed.iter().any(|d| *d != expected);
+    }
+    let class = |x: f64| (x.is_nan(), if x.is_infinite() { x.signum() } else { 0.0 });
+    let (x, y) = (found.to_f64(), expected.to_f64());
+    if disturbed.iter().any(|d| class(d.to_f64()) != class(y)) {
+        return true;
+    }
+    if !y.is_finite() {
+        // Over the real numbers there may be a finite value where rounding or overflow left none.
+        return engine.numerics() == Some(Numerics::Real) || class(x) == class(y);
+    }
+    let spread = disturbed.iter().map(|d| (d.to_f64() - y).abs()).fold(0.0, f64::max);
+    let smallest = if expected.dtype() == DType::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE };
+    // Without fused multiply-add the reduction of arguments and the ends of polynomials lose some more bits.
+    let lost = if engine.lacks_fused_multiply_add() { UNFUSED * (y.abs() + 0.1) } else { 0.0 };
+    (x - y).abs() <= lost + MARGIN * spread + 4.0 * unit_roundoff(expected.dtype()) * y.abs() + smallest
+}

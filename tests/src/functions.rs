@@ -1,0 +1,229 @@
+//! What a compiled function promises: updates from old values, defaults, givens, symbolic shapes.
+
+use hypatia::{
+    All, Array, Builder, DType, Tensor, Unused, arange, function, input, ix, matrix, scalar, shared, vector,
+};
+
+fn values(array: &Array) -> Vec<f64> {
+    (0..array.len()).map(|i| array.get(i).to_f64()).collect()
+}
+
+#[test]
+fn updates_are_computed_from_old_values() {
+    let (a, b) = (shared("a", Array::vector(&[1.0f32, 2.0])), shared("b", Array::vector(&[3.0f32, 4.0])));
+    let total = (&a + &b).sum(All);
+    let mut swap = function(&[], &[&a, &total], &[(&a, (&b).into()), (&b, (&a).into())]).unwrap();
+    let result = swap.call(&[]).unwrap();
+    assert_eq!((values(result.array(0)), result.scalar(1)), (vec![1.0, 2.0], 10.0));
+    assert_eq!(values(&a.get_value().unwrap()), [3.0, 4.0]);
+    assert_eq!(values(&b.get_value().unwrap()), [1.0, 2.0]);
+    swap.call(&[]).unwrap();
+    assert_eq!(values(&a.get_value().unwrap()), [1.0, 2.0]);
+}
+
+#[test]
+fn an_update_reads_another_updates_old_value() {
+    let (a, b) = (shared("a", 1.0f32), shared("b", 10.0f32));
+    let new_a = &a + 1.0;
+    // Both read the old `a`, one of them through the update's own expression.
+    let mut step = function(&[], &[&a], &[(&a, new_a.clone()), (&b, &b + &a * 100.0 + &new_a)]).unwrap();
+    assert_eq!(step.call(&[]).unwrap().scalar(0), 1.0);
+    assert_eq!((a.get_value().unwrap().item(), b.get_value().unwrap().item()), (Some(2.0), Some(112.0)));
+    assert_eq!(step.call(&[]).unwrap().scalar(0), 2.0);
+    assert_eq!((a.get_value().unwrap().item(), b.get_value().unwrap().item()), (Some(3.0), Some(315.0)));
+}
+
+/// Parts of a variable moved within it, whatever is written in place.
+#[test]
+fn an_update_may_overlap_itself() {
+    let data: Vec<f32> = (0..40).map(|i| i as f32).collect();
+    for (name, formula) in [
+        ("reversed", (|a: &Tensor| a.index(ix![step(.., -1)])) as fn(&Tensor) -> Tensor),
+        ("shifted up", |a| a.set_index(ix![1..], a.index(ix![..-1]))),
+        ("shifted down", |a| a.set_index(ix![..-1], a.index(ix![1..]))),
+        ("summed", |a| a + a.sum(All)),
+        ("rolled", |a| a.take(arange(40) - 1)),
+        ("transposed", |a| a.reshape([5, 8]).t().flatten(1)),
+    ] {
+        let a = shared("a", Array::vector(&data));
+        let new = formula(&a);
+        let mut peek = function(&[], &[&new], &[]).unwrap();
+        let expected = peek.call(&[]).unwrap().array(0).clone();
+        function(&[], &[], &[(&a, new)]).unwrap().call(&[]).unwrap();
+        assert_eq!(a.get_value().unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
+fn matrices_are_updated_by_products_of_themselves() {
+    let w = shared("w", Array::new(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]));
+    let mut square = function(&[], &[], &[(&w, w.dot(&w))]).unwrap();
+    square.call(&[]).unwrap();
+    assert_eq!(values(&w.get_value().unwrap()), [7.0, 10.0, 15.0, 22.0]);
+    let mut step = function(&[], &[&w], &[(&w, &w * 0.5 - w.dot(w.t()) * 0.1)]).unwrap();
+    assert_eq!(values(step.call(&[]).unwrap().array(0)), [7.0, 10.0, 15.0, 22.0]);
+    let expected = [-11.4, -27.5, -25.0, -59.9];
+    for (found, expected) in values(&w.get_value().unwrap()).iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-4, "{found} instead of {expected}");
+    }
+}
+
+#[test]
+fn default_updates_are_made_unless_told_otherwise() {
+    let counter = shared("counter", 0i64);
+    counter.set_default_update(Some(&counter + 1));
+    let mut read = function(&[], &[&counter], &[]).unwrap();
+    assert_eq!(read.call(&[]).unwrap().scalar(0), 0.0);
+    assert_eq!(read.call(&[]).unwrap().scalar(0), 1.0);
+    let mut reset = function(&[], &[], &[(&counter, Tensor::from(100).cast(DType::I64))]).unwrap();
+    reset.call(&[]).unwrap();
+    assert_eq!(counter.get_value().unwrap(), Array::scalar(100i64));
+}
+
+#[test]
+fn inputs_may_have_defaults_and_names() {
+    let (x, rate, shift) = (vector::<f32>("x"), scalar::<f32>("rate"), scalar::<f32>("shift"));
+    let y = &x * &rate + &shift;
+    let builder = Builder::new().inputs(&[&x]).input_with_default(&rate, 0.5f32).input_with_default(&shift, 1.0f64);
+    let mut f = builder.outputs(&[&y]).compile().unwrap();
+    let (a, three) = (Array::vector(&[2.0f32, 4.0]), Array::scalar(3.0f32));
+    assert_eq!(values(f.call(&[&a]).unwrap().array(0)), [2.0, 3.0]);
+    assert_eq!(values(f.call(&[&a, &three]).unwrap().array(0)), [7.0, 13.0]);
+    assert_eq!(values(f.call(&[&a, &three, &three]).unwrap().array(0)), [9.0, 15.0]);
+    assert_eq!(values(f.call_named(&[("shift", &three), ("x", &a)]).unwrap().array(0)), [4.0, 5.0]);
+}
+
+#[test]
+fn a_function_may_have_no_output() {
+    let mut nothing = function(&[], &[], &[]).unwrap();
+    assert!(nothing.call(&[]).unwrap().arrays().is_empty());
+    let a = shared("a", 1.0f64);
+    function(&[], &[], &[(&a, &a * 2.0)]).unwrap().call(&[]).unwrap();
+    assert_eq!(a.get_value().unwrap(), Array::scalar(2.0f64));
+}
+
+#[test]
+fn an_output_may_be_anything_and_appear_twice() {
+    let x = vector::<f32>("x");
+    let a = shared("a", 5i32);
+    let y = x.exp();
+    let mut f = function(&[&x], &[&x, &y, &y, &a, &Tensor::from(2.5).cast(DType::F32), &x.t()], &[]).unwrap();
+    let result = f.call(&[&Array::vector(&[0.0f32, 0.0])]).unwrap();
+    let found: Vec<Vec<f64>> = result.arrays().iter().map(values).collect();
+    let expected = [vec![0.0, 0.0], vec![1.0, 1.0], vec![1.0, 1.0], vec![5.0], vec![2.5], vec![0.0, 0.0]];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn givens_replace_inputs_and_expressions() {
+    let (x, y, z) = (scalar::<f32>("x"), scalar::<f32>("y"), scalar::<f32>("z"));
+    let square = x.sqr();
+    let total = &square + &y;
+    let one = |builder: Builder, inputs: &[&Tensor], arguments: &[f32]| {
+        let mut f = builder.inputs(inputs).outputs(&[&total]).compile().unwrap_or_else(|e| panic!("{e}"));
+        let arrays: Vec<Array> = arguments.iter().map(|&a| Array::scalar(a)).collect();
+        f.call(&arrays.iter().collect::<Vec<_>>()).unwrap().scalar(0)
+    };
+    // An input by a shared variable, and by a number.
+    let w = shared("w", 3.0f32);
+    assert_eq!(one(Builder::new().given(&x, &w), &[&y], &[1.0]), 10.0);
+    assert_eq!(one(Builder::new().given(&x, Tensor::from(4.0).cast(DType::F32)), &[&y], &[1.0]), 17.0);
+    // An expression.
+    assert_eq!(one(Builder::new().given(&square, &z * 10.0), &[&y, &z], &[1.0, 2.0]), 21.0);
+    // Several, independent of each other, and in a chain: what replaces one is replaced in turn.
+    assert_eq!(one(Builder::new().given(&x, &z).given(&y, &z * 10.0), &[&z], &[2.0]), 24.0);
+    assert_eq!(one(Builder::new().given(&x, &y).given(&y, &z * 10.0), &[&z], &[2.0]), 420.0);
+    // A replacement may speak of what it replaces.
+    assert_eq!(one(Builder::new().given(&x, &x + 1.0), &[&x, &y], &[2.0, 0.0]), 9.0);
+}
+
+#[test]
+fn unused_inputs_are_allowed_on_request() {
+    let (x, y) = (scalar::<f32>("x"), scalar::<f32>("y"));
+    let builder = Builder::new().inputs(&[&x, &y]).outputs(&[&x]).on_unused_input(Unused::Ignore);
+    let mut f = builder.compile().unwrap();
+    assert_eq!(f.call(&[&Array::scalar(1.0f32), &Array::scalar(2.0f32)]).unwrap().scalar(0), 1.0);
+}
+
+#[test]
+fn a_function_meets_new_shapes() {
+    let (x, y) = (matrix::<f32>("x"), matrix::<f32>("y"));
+    let z = x.dot(&y).sum(0) + x.mean(All);
+    let mut f = function(&[&x, &y], &[&z], &[]).unwrap();
+    for (m, k, n) in [(2, 3, 4), (1, 1, 1), (2, 3, 4), (5, 0, 2), (0, 3, 4), (17, 33, 2), (2, 3, 4)] {
+        let result = f.call(&[&Array::full(&[m, k], 1.0.into()).cast(DType::F32), &ones(&[k, n])]).unwrap();
+        let expected = vec![(m * k) as f32 + if m * k == 0 { f32::NAN } else { 1.0 }; n];
+        let found = result.array(0).to_vec::<f32>().unwrap();
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{m} {k} {n}");
+    }
+}
+
+fn ones(shape: &[usize]) -> Array {
+    Array::full(shape, 1.0.into()).cast(DType::F32)
+}
+
+/// Broadcasting is decided while building: an extent that only happens to be 1 is not repeated.
+#[test]
+fn rows_and_columns_are_repeated() {
+    let (x, r, c) = (matrix::<f32>("x"), hypatia::row::<f32>("r"), hypatia::col::<f32>("c"));
+    let mut f = function(&[&x, &r, &c], &[&(&x * &r + &c)], &[]).unwrap();
+    let x = Array::new(&[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let (r, c) = (Array::new(&[1, 3], &[1.0f32, 10.0, 100.0]), Array::new(&[2, 1], &[0.5f32, 0.25]));
+    let result = f.call(&[&x, &r, &c]).unwrap();
+    assert_eq!(values(result.array(0)), [1.5, 20.5, 300.5, 4.25, 50.25, 600.25]);
+}
+
+#[test]
+fn an_integer_input_decides_an_extent() {
+    let (n, x) = (scalar::<i64>("n"), vector::<f32>("x"));
+    let rows = x.reshape([Tensor::from(&n), Tensor::from(-1)]);
+    let mut f = function(&[&n, &x], &[&arange(&n), &x.index(ix![..&n]), &rows], &[]).unwrap();
+    let x: Vec<f32> = (0..12).map(|i| i as f32).collect();
+    for n in [3i64, 4, 1, 3] {
+        let result = f.call(&[&Array::scalar(n), &Array::vector(&x)]);
+        let result = result.unwrap_or_else(|e| panic!("{e}"));
+        let first: Vec<f64> = (0..n).map(|i| i as f64).collect();
+        assert_eq!((values(result.array(0)), values(result.array(1))), (first.clone(), first));
+        assert_eq!(result.array(2).shape(), [n as usize, 12 / n as usize]);
+    }
+}
+
+/// One executable serves every minibatch: the start of the window is read when run.
+#[test]
+fn minibatches_share_one_executable() {
+    let data = shared("data", Array::new(&[6, 2], &(0..12).map(|i| i as f32).collect::<Vec<_>>()));
+    let i = scalar::<i64>("i");
+    let batch = data.index(ix![&i * 2..(&i + 1) * 2]);
+    let mut f = function(&[&i], &[&batch.sum(1)], &[]).unwrap();
+    for (i, expected) in [(0i64, [1.0, 5.0]), (2, [17.0, 21.0]), (1, [9.0, 13.0])] {
+        assert_eq!(values(f.call(&[&Array::scalar(i)]).unwrap().array(0)), expected);
+        assert!(f.stages().unwrap().graph.inputs.len() == 1);
+    }
+    assert!(f.call(&[&Array::scalar(3i64)]).is_err());
+}
+
+/// A failed call changes nothing.
+#[test]
+fn a_failed_call_leaves_shared_variables_alone() {
+    let (w, table) = (shared("w", 1.0f32), shared("table", Array::vector(&[1.0f32, 2.0, 3.0])));
+    let i = vector::<i64>("i");
+    let picked = table.take(&i).sum(All);
+    let mut f = function(&[&i], &[&picked], &[(&w, &w + 1.0), (&table, &table * 2.0)]).unwrap();
+    f.call(&[&Array::vector(&[0i64, 7])]).unwrap_err();
+    assert_eq!(w.get_value().unwrap().item(), Some(1.0));
+    assert_eq!(values(&table.get_value().unwrap()), [1.0, 2.0, 3.0]);
+    assert_eq!(f.call(&[&Array::vector(&[0i64, -1])]).unwrap().scalar(0), 4.0);
+    assert_eq!((w.get_value().unwrap().item(), values(&table.get_value().unwrap())), (Some(2.0), vec![2.0, 4.0, 6.0]));
+}
+
+/// The same variable in many functions.
+#[test]
+fn expressions_are_free() {
+    let x = input("x", DType::F64, &[]);
+    let y = x.sqr();
+    let mut first = function(&[&x], &[&y], &[]).unwrap();
+    let mut second = function(&[&x], &[&(&y + 1.0)], &[]).unwrap();
+    drop(y);
+    assert_eq!(first.call(&[&Array::scalar(3.0f64)]).unwrap().scalar(0), 9.0);
+    assert_eq!(second.call(&[&Array::scalar(3.0f64)]).unwrap().scalar(0), 10.0);
+}

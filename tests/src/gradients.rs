@@ -1,0 +1,411 @@
+//! Every derivative, in the middle of a graph and with a random cotangent: reverse mode against dual numbers
+//! ([`crate::forward`]) and central differences, all in `f64` by the interpreter; second derivatives; and the
+//! conventions that operators document.
+
+use std::collections::BTreeMap;
+
+use hypatia_graph::collect::{Request, Unused, collect};
+use hypatia_graph::compose::{All, switch};
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::gradient::{Gradient, grad};
+use hypatia_graph::interp::interpret;
+use hypatia_graph::op::{Disconnected, Grad};
+use hypatia_graph::tensor::{constant, input, input_of_type};
+use hypatia_graph::{Array, DType, Graph, Literal, NodeId, Op, ScalarFn, Tensor};
+use proptest::prelude::*;
+
+use crate::engines::concrete;
+use crate::forward::{forward, inner_product};
+use crate::generate::{Soil, cases, grow, recipes};
+use crate::samples;
+use crate::values::Generator;
+
+/// A question about derivatives: how the origins move with the variables.
+struct Question {
+    graph: Graph,
+    inputs: Vec<Array>,
+    variables: Vec<NodeId>,
+    origins: Vec<NodeId>,
+}
+
+/// The gradients of the origins, weighted by cotangents that are inputs of the result.
+struct Answer {
+    /// With every gradient taken; the outputs are the gradients, in the order of the variables.
+    graph: Graph,
+    inputs: Vec<Array>,
+    cotangents: Vec<Array>,
+    gradients: Vec<Array>,
+}
+
+impl Question {
+    fn answer(&self, generator: &mut Generator) -> Result<Answer, String> {
+        let mut graph = self.graph.clone();
+        let mut inputs = self.inputs.clone();
+        graph.outputs.clear();
+        graph.updates.clear();
+        let mut operands = self.variables.clone();
+        let mut cotangents = Vec::new();
+        for origin in &self.origins {
+            let ty = graph.ty(*origin).clone();
+            let shape = ty.extents().ok_or("an extent is not known")?;
+            let cotangent = input_of_type("cotangent", ty);
+            let leaf = cotangent.leaf().ok_or("an input has a leaf")?;
+            operands.extend([*origin, graph.add_leaf(leaf)]);
+            graph.inputs.push(leaf.id);
+            cotangents.push(generator.array(DType::F64, &shape, -1.0, 1.0));
+        }
+        inputs.extend(cotangents.iter().cloned());
+        for index in 0..self.variables.len() {
+            let grad = Grad {
+                index: index as u16,
+                variables: self.variables.len() as u16,
+                known: self.origins.len() as u16,
+                constants: 0,
+                has_cost: false,
+                disconnected: Disconnected::Zero,
+            };
+            let gradient = graph.add(Op::Grad(Box::new(grad)), &operands, None);
+            graph.outputs.push(gradient);
+        }
+        let graph = differentiate(&graph, &mut Graph::clone).map_err(|e| e.to_string())?;
+        let gradients = interpret(&graph, &inputs).map_err(|e| e.to_string())?.outputs;
+        Ok(Answer { graph, inputs, cotangents, gradients })
+    }
+
+    /// Whether reverse mode agrees with dual numbers, one variable after another along random directions; returns how
+    /// many variables were compared (those with finite derivatives).
+    fn check(&self, answer: &Answer, generator: &mut Generator) -> Result<usize, String> {
+        let mut graph = self.graph.clone();
+        graph.outputs.clone_from(&self.origins);
+        graph.outputs.extend(&self.variables);
+        graph.updates.clear();
+        let mut compared = 0;
+        for (variable, gradient) in self.variables.iter().zip(&answer.gradients) {
+            let shape = graph.ty(*variable).extents().ok_or("an extent is not known")?;
+            let direction = generator.array(DType::F64, &shape, -1.0, 1.0);
+            let seeds = BTreeMap::from([(*variable, direction.clone())]);
+            let dual = forward(&graph, &self.inputs, &seeds)?;
+            let mut moved = 0.0;
+            let mut size = 0.0;
+            for (origin, cotangent) in self.origins.iter().zip(&answer.cotangents) {
+                let Some(tangent) = &dual.tangents[origin.index()] else { continue };
+                moved += inner_product(tangent, cotangent);
+                size += size_of_product(tangent, cotangent);
+            }
+            let reverse = inner_product(gradient, &direction);
+            size += size_of_product(gradient, &direction);
+            if !moved.is_finite() || !reverse.is_finite() || size > 1e12 {
+                continue;
+            }
+            compared += 1;
+            if (moved - reverse).abs() > 1e-8 * size + 1e-10 {
+                return Err(format!(
+                    "with respect to node {variable:?}: reverse mode {reverse:e}, dual numbers {moved:e}"
+                ));
+            }
+        }
+        Ok(compared)
+    }
+}
+
+fn size_of_product(a: &Array, b: &Array) -> f64 {
+    (0..a.len()).map(|i| (a.get(i).to_f64() * b.get(i).to_f64()).abs()).sum()
+}
+
+/// The float nodes of a graph that something depends on, and the leaves among them first.
+fn floats(graph: &Graph) -> Vec<NodeId> {
+    let live = graph.reachable();
+    let mut all: Vec<NodeId> = graph
+        .nodes()
+        .filter(|(id, node)| live[id.index()] && node.ty.dtype == DType::F64 && !matches!(node.op, Op::Literal(_)))
+        .map(|(id, _)| id)
+        .collect();
+    all.sort_by_key(|id| !matches!(graph.node(*id).op, Op::Leaf(_)));
+    all
+}
+
+const SMOOTH: Soil = Soil { float: DType::F64, mixed: false, symbolic: true, wild: false };
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(128), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// First derivatives with respect to leaves and to nodes in between, some upstream of others; then, of the graph that
+    /// differentiation has made, second derivatives.
+    #[test]
+    fn reverse_mode_agrees_with_dual_numbers(recipe in recipes(5..50)) {
+        let grown = grow(&recipe, SMOOTH);
+        let mut generator = Generator(recipe.seed);
+        let fail = |e: String| TestCaseError::fail(format!("{e}\n{}\n{:?}", grown.graph, grown.inputs));
+        let graph = concrete(&grown.graph, &grown.inputs).map_err(fail)?;
+        let mut origins: Vec<NodeId> =
+            graph.outputs.iter().copied().filter(|id| graph.ty(*id).dtype == DType::F64).collect();
+        origins.sort_unstable();
+        origins.dedup();
+        let mut variables = floats(&graph);
+        variables.truncate(4);
+        if let Some(last) = floats(&graph).get(variables.len()..).filter(|rest| !rest.is_empty()) {
+            variables.extend([last[last.len() / 2], last[last.len() - 1]]);
+        }
+        variables.dedup();
+        if origins.is_empty() || variables.is_empty() {
+            return Ok(());
+        }
+        let question = Question { graph, inputs: grown.inputs.clone(), variables, origins };
+        let answer = question.answer(&mut generator).map_err(fail)?;
+        question.check(&answer, &mut generator).map_err(fail)?;
+
+        let mut variables = floats(&answer.graph);
+        variables.truncate(3);
+        let mut origins = answer.graph.outputs.clone();
+        origins.sort_unstable();
+        origins.dedup();
+        let second = Question { graph: answer.graph, inputs: answer.inputs, variables, origins };
+        let answer = second.answer(&mut generator).map_err(fail)?;
+        second.check(&answer, &mut generator).map_err(|e| fail(format!("second derivative {e}")))?;
+    }
+}
+
+/// A sample's operator with operands that are computed and a result that is used: `k * op(-(-x)..)`.
+fn mid_graph(sample: &samples::Sample) -> Option<Question> {
+    let graph = concrete(&sample.graph, &sample.inputs).ok()?;
+    let mut variables = Vec::new();
+    let mut result = graph.rebuilt(|out, from, id, operands| {
+        let copy = out.add_like(from, id, operands);
+        if matches!(from.node(id).op, Op::Leaf(_)) && from.ty(id).dtype == DType::F64 {
+            variables.push(copy);
+            let minus = out.add(Op::Map(ScalarFn::Neg), &[copy], None);
+            return out.add(Op::Map(ScalarFn::Neg), &[minus], None);
+        }
+        copy
+    });
+    let output = *result.outputs.first()?;
+    if variables.is_empty() || result.ty(output).dtype != DType::F64 {
+        return None;
+    }
+    let shape = result.ty(output).extents()?;
+    let factor = result.add_uniform(Literal::from_f64(1.25, DType::F64), &shape, None);
+    let scaled = result.add(Op::Map(ScalarFn::Mul), &[output, factor], None);
+    result.outputs.clear();
+    Some(Question { graph: result, inputs: sample.inputs.clone(), variables, origins: vec![scaled] })
+}
+
+#[test]
+fn every_operator_has_its_derivative() {
+    let all = [samples::operators(), samples::functions(), samples::function_shapes()].concat();
+    let (mut asked, mut compared) = (0, 0);
+    for sample in &all {
+        let Some(question) = mid_graph(sample) else { continue };
+        let mut generator = Generator(asked as u64);
+        let fail = |e: String| panic!("{}: {e}", sample.title);
+        let answer = question.answer(&mut generator).unwrap_or_else(fail);
+        let agreed = question.check(&answer, &mut generator).unwrap_or_else(|e| panic!("{}: {e}", sample.title));
+        asked += question.variables.len();
+        compared += agreed;
+    }
+    // Functions at the edges of the type have infinite slopes; they are compared at ordinary points below.
+    assert!(compared * 3 > asked, "{compared} of {asked}");
+}
+
+/// Where a function is smooth, for central differences.
+fn interval(f: ScalarFn) -> (f64, f64) {
+    match f {
+        ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 | ScalarFn::Sqrt | ScalarFn::Recip => (0.2, 3.0),
+        ScalarFn::Log1p => (-0.8, 3.0),
+        ScalarFn::Log1mexp => (-3.0, -0.1),
+        ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atanh => (-0.9, 0.9),
+        ScalarFn::Acosh => (1.1, 3.0),
+        ScalarFn::Tan => (-1.4, 1.4),
+        _ => (0.05, 2.95),
+    }
+}
+
+#[test]
+fn functions_agree_with_central_differences() {
+    const STEP: f64 = 1e-5;
+    for &f in ScalarFn::ALL {
+        for dtypes in samples::signatures(f).iter().filter(|s| s.last() == Some(&DType::F64)) {
+            let result = f.result_dtype(dtypes);
+            if result != Some(DType::F64) {
+                continue;
+            }
+            let (low, high) = interval(f);
+            let mut generator = Generator(3);
+            for _ in 0..40 {
+                let operands: Vec<Literal> =
+                    dtypes.iter().map(|dtype| generator.between(low, high, *dtype)).collect();
+                // No point within a step of a place where the function jumps or bends.
+                let bends = operands.iter().any(|x| (x.to_f64() * 2.0).fract().abs() < 1e-3)
+                    || operands.windows(2).any(|w| {
+                        let ratio = w[0].to_f64() / w[1].to_f64();
+                        (ratio - ratio.round()).abs() < 1e-3
+                    });
+                if bends {
+                    continue;
+                }
+                for place in 0..dtypes.len() {
+                    if dtypes[place] != DType::F64 {
+                        continue;
+                    }
+                    let slope = reverse_slope(f, &operands, place);
+                    let at = |x: f64| {
+                        let mut moved = operands.clone();
+                        moved[place] = Literal::from_f64(x, DType::F64);
+                        f.eval(&moved).unwrap().to_f64()
+                    };
+                    let x = operands[place].to_f64();
+                    let difference = (at(x + STEP) - at(x - STEP)) / (2.0 * STEP);
+                    let near = (slope - difference).abs() <= 1e-6 * (1.0 + slope.abs());
+                    assert!(near, "{f} of {operands:?}, operand {place}: {slope:e}, difference {difference:e}");
+                }
+            }
+        }
+    }
+}
+
+/// The derivative by the differentiator at one point.
+fn reverse_slope(f: ScalarFn, operands: &[Literal], place: usize) -> f64 {
+    let mut graph = Graph::new();
+    let leaves: Vec<Tensor> = operands.iter().map(|x| input("x", x.dtype(), &[])).collect();
+    let ids: Vec<NodeId> = leaves
+        .iter()
+        .map(|t| {
+            graph.inputs.push(t.leaf().unwrap().id);
+            graph.add_leaf(t.leaf().unwrap())
+        })
+        .collect();
+    let value = graph.add(Op::Map(f), &ids, None);
+    let question = Grad {
+        index: 0,
+        variables: 1,
+        known: 0,
+        constants: 0,
+        has_cost: true,
+        disconnected: Disconnected::Zero,
+    };
+    let gradient = graph.add(Op::Grad(Box::new(question)), &[value, ids[place]], None);
+    graph.outputs.push(gradient);
+    let graph = differentiate(&graph, &mut Graph::clone).unwrap();
+    let inputs: Vec<Array> = operands.iter().map(|x| Array::full(&[], *x)).collect();
+    interpret(&graph, &inputs).unwrap().outputs[0].item().unwrap()
+}
+
+/// Interprets expressions of some inputs.
+fn values(inputs: &[(&Tensor, Array)], outputs: &[&Tensor]) -> Vec<Vec<f64>> {
+    let request = Request {
+        inputs: inputs.iter().map(|(t, _)| (*t).clone()).collect(),
+        outputs: outputs.iter().map(|t| (*t).clone()).collect(),
+        unused: Unused::Ignore,
+        ..Request::default()
+    };
+    let arrays: Vec<Array> = inputs.iter().map(|(_, a)| a.clone()).collect();
+    let graph = concrete(&collect(&request).unwrap(), &arrays).unwrap();
+    let graph = differentiate(&graph, &mut Graph::clone).unwrap();
+    let outputs = interpret(&graph, &arrays).unwrap().outputs;
+    outputs.iter().map(|a| (0..a.len()).map(|i| a.get(i).to_f64()).collect()).collect()
+}
+
+fn vector(data: &[f64]) -> (Tensor, Array) {
+    (input("x", DType::F64, &[Some(data.len())]), Array::vector(data))
+}
+
+/// The gradient of the sum of what `formula` makes of a vector.
+fn slopes_of(data: &[f64], formula: impl Fn(&Tensor) -> Tensor) -> Vec<f64> {
+    let (x, a) = vector(data);
+    let gradient = grad(&formula(&x).sum(All), [&x]).remove(0);
+    values(&[(&x, a)], &[&gradient]).remove(0)
+}
+
+#[test]
+fn ties_and_edges_follow_the_documentation() {
+    assert_eq!(slopes_of(&[1.0, 3.0, 3.0], |x| x.max(All)), [0.0, 0.5, 0.5]);
+    assert_eq!(slopes_of(&[1.0, 1.0, 1.0], |x| x.min(All)), [1.0 / 3.0; 3]);
+    assert_eq!(slopes_of(&[-2.0, 0.0, 3.0], |x| x.abs()), [-1.0, 0.0, 1.0]);
+    assert_eq!(slopes_of(&[-2.0, 0.0, 3.0], |x| x.relu()), [0.0, 1.0, 1.0]);
+    assert_eq!(slopes_of(&[-1.0, 0.0, 0.5, 1.0, 2.0], |x| x.clip(0.0, 1.0)), [0.0, 1.0, 1.0, 1.0, 0.0]);
+    assert_eq!(slopes_of(&[1.0, 2.0], |x| constant(Array::vector(&[1.0, 1.0])).maximum(x)), [0.0, 1.0]);
+    assert_eq!(slopes_of(&[0.0, 2.0], |x| x.pow(0.0)), [0.0, 0.0]);
+    assert_eq!(slopes_of(&[0.0, 2.0], |x| x.pow(2.0)), [0.0, 4.0]);
+    assert_eq!(slopes_of(&[3.0, 0.5], |x| constant(Array::vector(&[0.0, 0.0])).pow(x)), [0.0, 0.0]);
+    assert_eq!(slopes_of(&[1.5, -1.5], |x| x.floor() + x.round() + x.sign() + x.floordiv(2.0)), [0.0, 0.0]);
+    assert_eq!(slopes_of(&[7.5, -7.5], |x| x.clone() % 2.0), [1.0, 1.0]);
+    assert_eq!(slopes_of(&[-1.0, 4.0], |x| switch(x.gt(0.0), x, -x)), [-1.0, 1.0]);
+}
+
+/// The product of the others, also where one or several are zero.
+#[test]
+fn products_with_zeros() {
+    assert_eq!(slopes_of(&[2.0, 3.0, 4.0], |x| x.prod(All)), [12.0, 8.0, 6.0]);
+    assert_eq!(slopes_of(&[2.0, 0.0, 4.0], |x| x.prod(All)), [0.0, 8.0, 0.0]);
+    assert_eq!(slopes_of(&[0.0, 0.0, 4.0], |x| x.prod(All)), [0.0, 0.0, 0.0]);
+    let (x, a) = vector(&[0.0, 0.0, 4.0]);
+    let first = grad(&x.prod(All), [&x]).remove(0);
+    let second = grad(&first.index(hypatia_graph::ix![0]), [&x]).remove(0);
+    // The second derivative with respect to two zeros is 4, the product of the others. The rule counts zeros, and the
+    // count has no derivative: today's answer is 0.
+    assert_eq!(values(&[(&x, a)], &[&second])[0], [0.0, 0.0, 0.0]);
+}
+
+#[test]
+fn nothing_flows_through_what_is_constant() {
+    let (x, a) = vector(&[2.0, 3.0]);
+    let square = x.sqr();
+    let cost = (&square * &x).sum(All);
+    let whole = grad(&cost, [&x]).remove(0);
+    let cut = Gradient::of(&cost).consider_constant([&square]).wrt([&x]).remove(0);
+    let stopped = grad(&(square.stop_gradient() * &x).sum(All), [&x]).remove(0);
+    let found = values(&[(&x, a)], &[&whole, &cut, &stopped]);
+    assert_eq!(found, [vec![12.0, 27.0], vec![4.0, 9.0], vec![4.0, 9.0]]);
+}
+
+#[test]
+fn known_cotangents_are_where_it_begins() {
+    let (x, a) = vector(&[2.0, 3.0]);
+    let square = x.sqr();
+    let c = constant(Array::vector(&[10.0, 100.0]));
+    let alone = Gradient::of_known().known(&square, &c).wrt([&x]).remove(0);
+    // Beside a cost they add up.
+    let both = Gradient::of(&x.sum(All)).known(&square, &c).wrt([&x]).remove(0);
+    let twice = Gradient::of(&square.sum(All)).known(&square, &c).wrt([&x]).remove(0);
+    let found = values(&[(&x, a)], &[&alone, &both, &twice]);
+    assert_eq!(found, [vec![40.0, 600.0], vec![41.0, 601.0], vec![44.0, 606.0]]);
+}
+
+#[test]
+fn variables_in_between_and_upstream_of_each_other() {
+    let (x, a) = vector(&[2.0, 3.0]);
+    let y = x.sqr();
+    let z = &y * &x;
+    let cost = (&z + &y).sum(All);
+    let gradients = grad(&cost, [&x, &y, &z, &cost]);
+    let found = values(&[(&x, a)], &gradients.iter().collect::<Vec<_>>());
+    // z = x^3, y = x^2: 3x^2 + 2x; x + 1; 1; 1.
+    assert_eq!(found, [vec![16.0, 33.0], vec![3.0, 4.0], vec![1.0, 1.0], vec![1.0]]);
+}
+
+#[test]
+fn disconnected_variables_are_zero_on_request() {
+    let (x, a) = vector(&[2.0, 3.0]);
+    let other = input("other", DType::F64, &[Some(3)]);
+    let cost = (&x * other.extent(0).cast(DType::F64) + x.floor()).sum(All);
+    let gradients = Gradient::of(&cost).disconnected(Disconnected::Zero).wrt([&x, &other]);
+    let found =
+        values(&[(&x, a), (&other, Array::vector(&[0.0; 3]))], &gradients.iter().collect::<Vec<_>>());
+    assert_eq!(found, [vec![3.0, 3.0], vec![0.0; 3]]);
+}
+
+/// Hessian of a quadratic form and a third derivative.
+#[test]
+fn gradients_of_gradients() {
+    let (x, a) = vector(&[1.0, 2.0]);
+    let m = constant(Array::new(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+    let form = (x.dot(&m) * &x).sum(All);
+    let first = grad(&form, [&x]).remove(0);
+    let rows: Vec<Tensor> =
+        (0..2).map(|i| grad(&first.index(hypatia_graph::ix![i]), [&x]).remove(0)).collect();
+    let mut power = x.pow(4.0).sum(All);
+    for _ in 0..3 {
+        power = grad(&power, [&x]).remove(0).sum(All);
+    }
+    let found = values(&[(&x, a)], &[&first, &rows[0], &rows[1], &power]);
+    assert_eq!(found, [vec![12.0, 21.0], vec![2.0, 5.0], vec![5.0, 8.0], vec![72.0]]);
+}

@@ -1,0 +1,248 @@
+//! Every message a user's mistake can bring, as one golden text: what was expected, what was found, and where.
+
+use hypatia::{
+    All, Array, Builder, CallError, DType, Diagnostics, Function, Gradient, Tensor, arange, concatenate,
+    function, grad, input, ix, matrix, scalar, shared, stack, switch, tensor3, vector,
+};
+use std::fmt::Write;
+
+use crate::snapshot::golden;
+
+/// The messages, each under the mistake that brings it.
+#[derive(Default)]
+struct Book(String);
+
+impl Book {
+    fn add(&mut self, mistake: &str, message: &str) {
+        let mut text = String::new();
+        for line in message.lines() {
+            // Lines move as tests are added; files do not.
+            let mut rest = line.trim_end();
+            while let Some(at) = rest.find(".rs:") {
+                let after = &rest[at + 4..];
+                let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+                text += &rest[..at].replace('\\', "/");
+                text += ".rs:LINE";
+                rest = &after[digits..];
+            }
+            text += rest;
+            text += "\n";
+        }
+        writeln!(self.0, "== {mistake}\n{text}").unwrap();
+    }
+
+    /// A mistake that compiling must find.
+    fn compile(&mut self, mistake: &str, result: Result<Function, Diagnostics>) {
+        match result {
+            Ok(_) => panic!("{mistake}: compiled"),
+            Err(faults) => self.add(mistake, &faults.to_string()),
+        }
+    }
+
+    /// A mistake in an expression.
+    fn expression(&mut self, mistake: &str, inputs: &[&Tensor], output: &Tensor) {
+        self.compile(mistake, function(inputs, &[output], &[]));
+    }
+
+    /// A mistake that a call must find.
+    fn call(&mut self, mistake: &str, function: Result<Function, Diagnostics>, arguments: &[&Array]) {
+        let mut function = function.unwrap_or_else(|e| panic!("{mistake}: {e}"));
+        match function.call(arguments) {
+            Ok(_) => panic!("{mistake}: called"),
+            Err(fault) => self.add(mistake, &fault.to_string()),
+        }
+    }
+}
+
+fn known(name: &str, shape: &[usize]) -> Tensor {
+    let shape: Vec<Option<usize>> = shape.iter().map(|&n| Some(n)).collect();
+    input(name, DType::F32, &shape)
+}
+
+#[test]
+fn building() {
+    let mut book = Book::default();
+    let (x, y) = (known("x", &[64, 10]), known("y", &[10, 64]));
+    book.expression("operands that differ in shape", &[&x, &y], &(&x + &y));
+    let hidden = (&x * 2.0).named("hidden");
+    let faults = (&hidden + &y).sum(All) + x.dot(&x).sum(All) + x.reshape([7, 7]).sum(All);
+    book.expression("three mistakes at once", &[&x, &y], &faults);
+    book.expression("inner extents of a product", &[&x, &y], &x.dot(&known("z", &[11, 3])));
+    book.expression("a product that wants a transpose", &[&x], &x.dot(&x));
+    book.expression("a product of scalars", &[&x], &x.dot(x.sum(All)));
+    book.expression("a product of a stack and a matrix", &[&x], &tensor3::<f32>("stack").dot(&x));
+    book.expression("reshape to another size", &[&x], &x.reshape([3, 4]));
+    book.expression("reshape that does not divide", &[&x], &x.reshape([7, -1]));
+    book.expression("reshape with two unknowns", &[&x], &x.reshape([-1, -1]));
+    book.expression("reshape to a negative extent", &[&x], &x.reshape([-2, 3]));
+    book.expression("flatten to a higher rank", &[&x], &x.flatten(3));
+    book.expression("an axis that does not exist", &[&x], &x.sum(2));
+    book.expression("a negative axis that does not exist", &[&x], &x.mean(-3));
+    book.expression("argmax along an axis that does not exist", &[&x], &x.argmax(5));
+    book.expression("softmax along an axis that does not exist", &[&x], &x.softmax(2));
+    book.expression("transpose with an axis that does not exist", &[&x], &x.transpose(&[0, 2]));
+    book.expression("transpose with an axis twice", &[&x], &x.transpose(&[0, 0]));
+    book.expression("dimshuffle that drops an extent", &[&x], &x.dimshuffle(&[Some(0)]));
+    book.expression("dimshuffle with an axis that does not exist", &[&x], &x.dimshuffle(&[Some(2), None]));
+    book.expression("an index outside", &[&x], &x.index(ix![64]));
+    book.expression("too many indices", &[&x], &x.index(ix![0, 0, 0]));
+    book.expression("a slice with a step of 0", &[&x], &x.index(ix![step(.., 0)]));
+    book.expression("a bound that is no integer", &[&x], &x.index(ix![x.sum(All)..]));
+    book.expression("a part written with another shape", &[&x, &y], &x.set_index(ix![0..2], &y));
+    book.expression("rows by float indices", &[&x], &x.take(x.sum(1)));
+    book.expression("pick from a vector", &[&x], &x.sum(0).pick(&vector::<i64>("c")));
+    book.expression("pick with float columns", &[&x], &x.pick(x.sum(1)));
+    book.expression("rows set to another width", &[&x, &y], &x.set_rows(arange(10), &y));
+    book.expression("concatenate of unequal widths", &[&x, &y], &concatenate(&[x.clone(), y.clone()], 0));
+    book.expression("concatenate of nothing", &[], &concatenate(&[], 0));
+    book.expression("concatenate along an axis that does not exist", &[&x], &concatenate(&[x.clone()], 2));
+    book.expression("stack of unequal shapes", &[&x, &y], &stack(&[x.clone(), y.clone()], 0));
+    book.expression("stack of nothing", &[], &stack(&[], 0));
+    book.expression("broadcast to a lower rank", &[&x], &x.broadcast_like(&x.sum(0)));
+    book.expression("switch between unequal shapes", &[&x, &y], &switch(x.gt(0.0), &x, &y));
+    book.expression("bit operations on floats", &[&x], &(&x & &x));
+    book.expression("logic on unequal types", &[&x], &!&x);
+    golden("messages/building.txt", &book.0);
+}
+
+#[test]
+fn functions() {
+    let mut book = Book::default();
+    let (x, y) = (known("x", &[2, 3]), scalar::<f32>("y"));
+    let w = shared("w", Array::zeros(DType::F32, &[2, 3]));
+    let n = shared("n", 1i64);
+    let sum = (&x * &y).sum(All);
+    book.compile("a missing input", function(&[&x], &[&sum], &[]));
+    book.compile("two missing inputs", function(&[], &[&sum], &[]));
+    book.compile("an unused input", function(&[&x, &y], &[&x], &[]));
+    book.compile("an input twice", function(&[&x, &y, &x], &[&sum], &[]));
+    book.compile("a computed expression as an input", function(&[&x, &y, &sum], &[&sum], &[]));
+    book.compile("a shared variable as an input", function(&[&x, &y, &w], &[&sum], &[]));
+    book.compile("an update of another shape", function(&[&x], &[], &[(&w, x.sum(0))]));
+    book.compile("an update of another rank", function(&[&x], &[], &[(&w, x.sum(All))]));
+    book.compile("an update of another element type", function(&[&y], &[], &[(&n, &n * &y)]));
+    book.compile("an update twice", function(&[&x], &[], &[(&w, &w + &x), (&w, &w - &x)]));
+    book.compile(
+        "an update of another type and a missing input",
+        function(&[&x], &[], &[(&w, (&x * &y).sum(0))]),
+    );
+    let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, &x).compile();
+    book.compile("a given of another type", given);
+    let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, &w.sum(All)).given(&y, &w.max(All));
+    book.compile("an expression given twice", given.compile());
+    let default = Builder::new().inputs(&[&x]).input_with_default(&y, Array::vector(&[1.0f32]));
+    book.compile("a default of another type", default.outputs(&[&sum]).compile());
+    golden("messages/functions.txt", &book.0);
+}
+
+#[test]
+fn gradients() {
+    let mut book = Book::default();
+    let x = known("x", &[2, 3]);
+    let other = known("other", &[4]);
+    let labels = input("labels", DType::I64, &[Some(2)]);
+    let cost = x.sqr().sum(All);
+    let one = |gradients: Vec<Tensor>| gradients[0].clone();
+    book.expression("a gradient of a matrix", &[&x], &one(grad(&x.sqr(), [&x])));
+    book.expression("a gradient of an integer", &[&labels], &one(grad(&labels.sum(All), [&x])));
+    book.expression("a gradient of nothing", &[&x], &one(Gradient::of_known().wrt([&x])));
+    book.expression("a gradient with respect to integers", &[&x, &labels], &one(grad(&cost, [&labels])));
+    book.expression("a gradient that is disconnected", &[&x, &other], &(one(grad(&cost, [&other])) + &other));
+    let broken = x.argmax(1).cast(DType::F32).sum(All);
+    book.expression("a gradient broken by integers", &[&x], &one(grad(&broken, [&x])));
+    let stopped = x.stop_gradient().sum(All);
+    book.expression("a gradient that was stopped", &[&x], &one(grad(&stopped, [&x])));
+    let constant = Gradient::of(&cost).consider_constant([&x]).wrt([&x]);
+    book.expression("a gradient with respect to what is constant", &[&x], &one(constant));
+    let known_of_another_type = Gradient::of(&cost).known(&x, x.sum(0)).wrt([&x]);
+    book.expression("a known cotangent of another type", &[&x], &one(known_of_another_type));
+    golden("messages/gradients.txt", &book.0);
+}
+
+#[test]
+fn calls() {
+    let mut book = Book::default();
+    let (x, y) = (matrix::<f32>("x"), vector::<f32>("y"));
+    let (i, labels) = (scalar::<i64>("i"), vector::<i32>("labels"));
+    let matrix_of = |m: usize, n: usize| Array::zeros(DType::F32, &[m, n]);
+    let vector_of = |n: usize| Array::zeros(DType::F32, &[n]);
+    let sum = || function(&[&x, &y], &[&(x.sum(0) + &y)], &[]);
+    book.call("too few arguments", sum(), &[&matrix_of(2, 3)]);
+    book.call("too many arguments", sum(), &[&matrix_of(2, 3), &vector_of(3), &vector_of(3)]);
+    let defaults = Builder::new().inputs(&[&x]).input_with_default(&y, Array::vector(&[1.0f32]));
+    book.call("too few arguments beside defaults", defaults.outputs(&[&(x.sum(0) + &y)]).compile(), &[]);
+    book.call("an argument of another element type", sum(), &[&matrix_of(2, 3).cast(DType::F64), &vector_of(3)]);
+    book.call("an argument of another rank", sum(), &[&vector_of(3), &vector_of(3)]);
+    book.call("arguments whose shapes do not fit", sum(), &[&matrix_of(2, 3), &vector_of(4)]);
+    let two = x.dot(&y).sum(All) + (&x + x.t()).sum(All);
+    let both = function(&[&x, &y], &[&two], &[]);
+    book.call("two mistakes in the shapes of arguments", both, &[&matrix_of(2, 3), &vector_of(2)]);
+    let fixed = input("fixed", DType::F32, &[Some(2), None]);
+    let known = function(&[&fixed], &[&fixed.sum(All)], &[]);
+    book.call("an argument of another known extent", known, &[&matrix_of(3, 3)]);
+    let reshaped = function(&[&x], &[&x.reshape([2, 3])], &[]);
+    book.call("a reshape that is impossible for the argument", reshaped, &[&matrix_of(2, 4)]);
+    let inferred = function(&[&x], &[&x.reshape([4, -1])], &[]);
+    book.call("a reshape that does not divide the argument", inferred, &[&matrix_of(2, 3)]);
+    let split = function(&[&x], &[&concatenate(&[x.clone(), x.t()], 0)], &[]);
+    book.call("a concatenation that does not fit", split, &[&matrix_of(2, 3)]);
+    let stretched = function(&[&x], &[&(&x * x.t())], &[]);
+    book.call("an extent that only happens to be 1", stretched, &[&matrix_of(1, 3)]);
+
+    let w = shared("w", Array::zeros(DType::F32, &[2]));
+    let update = function(&[&y], &[], &[(&w, &w + 0.0 * w.sum(All) + y.index(ix![0..]))]);
+    book.call("an update of another shape, seen at the call", update, &[&vector_of(3)]);
+    let update = function(&[&y], &[], &[(&w, &y * 2.0)]);
+    book.call("an update by an argument of another shape", update, &[&vector_of(3)]);
+
+    let logits = matrix_of(2, 3);
+    let pick = || function(&[&x, &labels], &[&x.pick(&labels)], &[]);
+    book.call("a label out of range", pick(), &[&logits, &Array::vector(&[0, 3])]);
+    book.call("a label far below", pick(), &[&logits, &Array::vector(&[0, -4])]);
+    let floats = vector::<f32>("float_labels");
+    let nan = function(&[&x, &floats], &[&x.pick(floats.cast(DType::I32))], &[]);
+    book.call("a NaN label", nan, &[&logits, &Array::vector(&[0.0f32, f32::NAN])]);
+    let softmax = -x.softmax(1).log().pick(&labels).mean(All);
+    let trained = grad(&softmax, [&x]).remove(0);
+    let both = function(&[&x, &labels], &[&softmax, &trained], &[]);
+    book.call("a label out of range in a cost with a gradient", both, &[&logits, &Array::vector(&[0, 7])]);
+    let rows = function(&[&x, &labels], &[&x.take(&labels)], &[]);
+    book.call("a row out of range", rows, &[&logits, &Array::vector(&[0, 2])]);
+    let rows = function(&[&x, &labels], &[&x.inc_rows(&labels, &x)], &[]);
+    book.call("a row to be written out of range", rows, &[&logits, &Array::vector(&[0, 2])]);
+    let window = || function(&[&x, &i], &[&x.index(ix![&i * 2..(&i + 1) * 2]).sum(All)], &[]);
+    book.call("a window past the end", window(), &[&matrix_of(4, 3), &Array::scalar(2i64)]);
+    book.call("a window before the beginning", window(), &[&matrix_of(4, 3), &Array::scalar(-3i64)]);
+    let at = function(&[&x, &i], &[&x.index(ix![&i])], &[]);
+    book.call("a computed index outside", at, &[&matrix_of(4, 3), &Array::scalar(4i64)]);
+    let sized = function(&[&i], &[&arange(&i)], &[]);
+    book.call("a negative extent", sized, &[&Array::scalar(-1i64)]);
+    let computed = function(&[&y], &[&arange(y.sum(All).cast(DType::I64))], &[]);
+    book.call("an extent that is computed from floats", computed, &[&vector_of(2)]);
+
+    let mut named = sum().unwrap();
+    let mut by_name = |mistake: &str, arguments: &[(&str, &Array)]| match named.call_named(arguments) {
+        Ok(_) => panic!("{mistake}: called"),
+        Err(CallError::Arguments(faults)) => book.add(mistake, &faults.to_string()),
+        Err(CallError::Device(message)) => panic!("{mistake}: {message}"),
+    };
+    by_name("a name that no input has", &[("x", &logits), ("z", &logits)]);
+    by_name("a named argument left out", &[("x", &logits)]);
+    by_name("an argument named twice", &[("x", &logits), ("x", &logits), ("y", &vector_of(3))]);
+    golden("messages/calls.txt", &book.0);
+}
+
+#[test]
+fn shared_variables() {
+    let mut book = Book::default();
+    let w = shared("w", Array::zeros(DType::F32, &[2, 3]));
+    let mut set = |mistake: &str, value: Array| match w.set_value(value) {
+        Ok(()) => panic!("{mistake}: set"),
+        Err(fault) => book.add(mistake, &fault.to_string()),
+    };
+    set("a value of another shape", Array::zeros(DType::F32, &[3, 2]));
+    set("a value of another rank", Array::scalar(1.0f32));
+    set("a value of another element type", Array::zeros(DType::F64, &[2, 3]));
+    assert_eq!(w.get_value().unwrap(), Array::zeros(DType::F32, &[2, 3]));
+    golden("messages/shared_variables.txt", &book.0);
+}

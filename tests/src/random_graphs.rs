@@ -1,0 +1,62 @@
+//! Random well-typed graphs through every engine: as written, and rewritten under both policies.
+
+use hypatia_graph::DType;
+use hypatia_graph::text::parse;
+use proptest::prelude::*;
+
+use crate::compare::expected;
+use crate::engines::Engine;
+use crate::generate::{Recipe, Soil, cases, grow, recipes};
+
+fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCaseError> {
+    let grown = grow(recipe, soil);
+    let fail = |message: String| TestCaseError::fail(format!("{message}\n{:#}\n{:?}", grown.graph, grown.inputs));
+    let expected = expected(&grown.graph, &grown.inputs).map_err(fail)?;
+    for engine in engines {
+        let found = engine.run(&grown.graph, &grown.inputs).map_err(|e| fail(format!("{engine}: {e}")))?;
+        expected.check(*engine, &found, false).map_err(fail)?;
+    }
+    Ok(())
+}
+
+fn engines() -> Vec<Engine> {
+    let literal = Engine::literal();
+    [vec![literal[1], literal[3]], Engine::rewriting()].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(96), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn graphs_of_one_float_type(recipe in recipes(5..60)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false };
+        agree(&recipe, soil, &engines())?;
+    }
+
+    #[test]
+    fn graphs_of_all_types_and_symbolic_extents(recipe in recipes(5..60)) {
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false };
+        agree(&recipe, soil, &engines())?;
+    }
+
+    #[test]
+    fn graphs_with_nan_and_infinity(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true };
+        agree(&recipe, soil, &engines())?;
+    }
+
+    #[test]
+    fn graphs_in_double_precision(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false };
+        agree(&recipe, soil, &engines())?;
+    }
+
+    /// The text form loses nothing that a graph means.
+    #[test]
+    fn text_returns(recipe in recipes(5..60)) {
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true };
+        let text = grow(&recipe, soil).graph.to_string();
+        let read = parse(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert_eq!(read.to_string(), text);
+    }
+}
