@@ -1,8 +1,10 @@
-//! The processor's part of the back end: what the processor can do, the threads, and the matrix products.
+//! The processor's back end: machine code for loop kernels, matrix products, threads, calls.
 //!
-//! Nothing here knows of graphs or kernels; it offers compiled building blocks that work on raw memory.
-//! Results depend on the plan and on the instruction set, never on the number of threads.
+//! Loop kernels are compiled by Cranelift (`emit`), which covers all of them, and on processors with AVX-512 by an
+//! emitter of our own ([`avx512`]) where it can. Nothing here knows of graphs.
+//! Results depend on the program and, in products, on the instruction set, never on the number of threads.
 
+pub mod avx512;
 pub mod call;
 mod code;
 mod emit;

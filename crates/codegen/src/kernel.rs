@@ -10,6 +10,7 @@
 //! along the innermost axis of a vectorised kernel keeps [`LANES`] partial results, element `j` joining partial
 //! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
 
+pub mod reference;
 pub mod verify;
 
 use std::fmt;
@@ -240,6 +241,7 @@ impl RandomKernel {
 }
 
 /// A unit of work.
+#[allow(clippy::large_enum_variant, reason = "a program has tens of kernels; boxes would only be in the way")]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
     /// Loops around a body.

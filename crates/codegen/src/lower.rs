@@ -26,6 +26,13 @@ pub enum Memory {
     Node(NodeId),
 }
 
+impl Memory {
+    /// The memory of a leaf or a stored node.
+    pub fn of(graph: &Graph, id: NodeId) -> Memory {
+        if let Op::Leaf(leaf) = graph.node(id).op { Memory::Leaf(leaf) } else { Memory::Node(id) }
+    }
+}
+
 /// A step before its memory has a place.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -288,10 +295,7 @@ impl Lowering<'_> {
         let mut scale = |scale: NodeId| match self.graph.uniform(scale) {
             Some(value) => Scale::Constant(value.to_f64()),
             None => {
-                let memory = match self.graph.node(scale).op {
-                    Op::Leaf(leaf) => Memory::Leaf(leaf),
-                    _ => Memory::Node(scale),
-                };
+                let memory = Memory::of(self.graph, scale);
                 params.push(Param { dtype: self.graph.ty(scale).dtype, len: 1, written: false });
                 arguments.push(memory);
                 Scale::Param(params.len() as u16 - 1)
@@ -412,10 +416,9 @@ impl<'g> Body<'g> {
 
     /// The memory of a node, unless it is to be computed here.
     fn memory(&self, id: NodeId) -> Option<Memory> {
-        match self.graph.node(id).op {
-            Op::Leaf(leaf) => Some(Memory::Leaf(leaf)),
-            _ => (self.values.stored[id.index()] && id != self.root).then_some(Memory::Node(id)),
-        }
+        let memory = Memory::of(self.graph, id);
+        let here = matches!(memory, Memory::Node(_)) && (!self.values.stored[id.index()] || id == self.root);
+        (!here).then_some(memory)
     }
 
     /// Where an element of row-major memory lies, given its position along each axis.
@@ -497,10 +500,7 @@ impl<'g> Body<'g> {
     }
 
     fn add_start(&mut self, position: &mut Affine, start: NodeId, extent: usize, len: usize) {
-        let memory = match self.graph.node(start).op {
-            Op::Leaf(leaf) => Memory::Leaf(leaf),
-            _ => Memory::Node(start),
-        };
+        let memory = Memory::of(self.graph, start);
         let start =
             RuntimeStart { param: self.param(memory, false), extent, limit: extent - len.min(extent) };
         let known = self.kernel.starts.iter().position(|s| *s == start);

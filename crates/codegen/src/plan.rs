@@ -61,10 +61,7 @@ impl<'g> Planner<'g> {
     }
 
     fn memory(&self, id: NodeId) -> Memory {
-        match self.graph.node(id).op {
-            Op::Leaf(leaf) => Memory::Leaf(leaf),
-            _ => Memory::Node(id),
-        }
+        Memory::of(self.graph, id)
     }
 
     fn place_outputs(&mut self) {
@@ -426,9 +423,7 @@ fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
             last[buffer.index()] = time;
         }
     }
-    // Buffers in the arena now: (offset, end, buffer), by offset.
-    let mut live: Vec<(usize, usize, usize)> = Vec::new();
-    let mut arena = 0;
+    let mut space = Space::default();
     for (time, step) in steps.iter().enumerate() {
         for (param, buffer) in step.arguments.iter().enumerate() {
             let index = buffer.index();
@@ -439,31 +434,73 @@ fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
             let bytes = buffers[index].bytes().next_multiple_of(64);
             let dying = overwritable(step, param, |candidate: usize| {
                 last[candidate] == time
+                    && first[candidate] == usize::MAX
                     && matches!(buffers[candidate].place, Place::Arena(_))
-                    && live.iter().any(|(_, _, owner)| *owner == candidate)
                     && buffers[candidate].bytes().next_multiple_of(64) == bytes
             });
-            if let Some(slot) = dying.and_then(|d| live.iter_mut().find(|(_, _, owner)| *owner == d)) {
-                slot.2 = index;
-                buffers[index].place = Place::Arena(slot.0);
-                continue;
-            }
-            let mut offset = 0;
-            let mut at = 0;
-            for (position, (begin, end, _)) in live.iter().enumerate() {
-                if offset + bytes <= *begin {
-                    break;
+            buffers[index].place = match dying {
+                Some(operand) => {
+                    // The place passes on; it is not given back when the operand dies.
+                    last[operand] = usize::MAX;
+                    buffers[operand].place.clone()
                 }
-                offset = offset.max(*end);
-                at = position + 1;
-            }
-            live.insert(at, (offset, offset + bytes, index));
-            buffers[index].place = Place::Arena(offset);
-            arena = arena.max(offset + bytes);
+                None => Place::Arena(space.take(bytes)),
+            };
         }
-        live.retain(|(_, _, owner)| last[*owner] > time);
+        for buffer in &step.arguments {
+            let index = buffer.index();
+            if let (true, Place::Arena(offset)) = (last[index] == time, &buffers[index].place) {
+                last[index] = usize::MAX;
+                space.give_back(*offset, buffers[index].bytes().next_multiple_of(64));
+            }
+        }
     }
-    arena
+    space.end
+}
+
+/// The free places of the arena.
+#[derive(Default)]
+struct Space {
+    /// Size by offset; neighbours are joined.
+    free: BTreeMap<usize, usize>,
+    end: usize,
+}
+
+impl Space {
+    /// The first place that is large enough.
+    fn take(&mut self, bytes: usize) -> usize {
+        let fitting =
+            self.free.iter().find(|(_, size)| **size >= bytes).map(|(offset, size)| (*offset, *size));
+        let Some((offset, size)) = fitting else {
+            // The last free place grows, if it is at the end.
+            let (offset, size) = self.free.last_key_value().map_or((self.end, 0), |(o, s)| (*o, *s));
+            let offset = if offset + size == self.end { offset } else { self.end };
+            self.free.remove(&offset);
+            self.end = offset + bytes;
+            return offset;
+        };
+        self.free.remove(&offset);
+        if size > bytes {
+            self.free.insert(offset + bytes, size - bytes);
+        }
+        offset
+    }
+
+    fn give_back(&mut self, mut offset: usize, mut bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        if let Some(size) = self.free.remove(&(offset + bytes)) {
+            bytes += size;
+        }
+        if let Some((before, size)) = self.free.range(..offset).next_back().map(|(o, s)| (*o, *s))
+            && before + size == offset
+        {
+            offset = before;
+            bytes += size;
+        }
+        self.free.insert(offset, bytes);
+    }
 }
 
 /// The buffer of an operand that the written parameter may replace: the kernel reads it only at the elements it writes.

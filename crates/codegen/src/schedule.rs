@@ -57,12 +57,14 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
         let expands = expansion(graph, id) > 1;
         for (index, operand) in node.operands.iter().enumerate() {
             kernel_of[operand.index()] = kernel_of[operand.index()].join(reach);
-            let must = match &node.op {
+            let in_memory = match node.op {
+                Op::Reshape(_) => is_contiguous(graph, *operand, &stored),
                 // The kernel reads the counter where its memory begins, so a view of other memory will not do.
-                Op::Random { .. } => true,
-                Op::Reshape(_) => needs_memory(graph, id, index) && !is_contiguous(graph, *operand, &stored),
-                _ => needs_memory(graph, id, index) && !is_view(graph, *operand, &stored),
-            } || expands && is_heavy(graph, *operand, &stored);
+                Op::Random { .. } => false,
+                _ => is_view(graph, *operand, &stored),
+            };
+            let must =
+                needs_memory(graph, id, index) && !in_memory || expands && is_heavy(graph, *operand, &stored);
             if must && !matches!(graph.node(*operand).op, Op::Leaf(_)) {
                 stored[operand.index()] = true;
             }
@@ -177,20 +179,18 @@ fn needs_memory(graph: &Graph, id: NodeId, operand: usize) -> bool {
 fn is_view(graph: &Graph, mut id: NodeId, stored: &[bool]) -> bool {
     loop {
         let node = graph.node(id);
-        match &node.op {
-            Op::Leaf(_) => return true,
-            _ if stored[id.index()] || is_stored_op(graph, id) => return true,
-            Op::Reshape(_)
-                if !is_contiguous(graph, node.operands[0], stored)
-                    && !splits_only(&shape(graph, node.operands[0]), &shape(graph, id)) =>
-            {
-                return false;
-            }
-            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) | Op::StopGradient => {
-                id = node.operands[0];
-            }
-            _ => return false,
+        if matches!(node.op, Op::Leaf(_)) || stored[id.index()] || is_stored_op(graph, id) {
+            return true;
         }
+        let splits = || splits_only(&shape(graph, node.operands[0]), &shape(graph, id));
+        let moves = match &node.op {
+            Op::Reshape(_) => is_contiguous(graph, node.operands[0], stored) || splits(),
+            op => is_movement(op),
+        };
+        if !moves {
+            return false;
+        }
+        id = node.operands[0];
     }
 }
 
@@ -291,13 +291,10 @@ fn is_costly(f: ScalarFn) -> bool {
 /// How often a broadcast repeats an element; 1 for other operators.
 fn expansion(graph: &Graph, id: NodeId) -> usize {
     let node = graph.node(id);
-    match &node.op {
-        Op::Broadcast { .. } => {
-            let from = element_count(&shape(graph, node.operands[0])).max(1);
-            element_count(&shape(graph, id)) / from
-        }
-        _ => 1,
+    if !matches!(node.op, Op::Broadcast { .. }) {
+        return 1;
     }
+    element_count(&shape(graph, id)) / element_count(&shape(graph, node.operands[0])).max(1)
 }
 
 /// The extents of a node; a specialised graph knows all.

@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation: the rules, one arm each, then the walk.
 //!
-//! [`differentiate`] replaces every `Grad` node of a specialised graph. A rule ([`pullback`]) says how the cotangent of
+//! [`differentiate`] replaces every `Grad` node of a specialised graph. A rule (`pullback`) says how the cotangent of
 //! a node's value becomes that of one operand and never accumulates; the walk alone does. Before a gradient is taken
 //! the forward formula passes through `stabilise`, so rules see the stable form.
 
@@ -56,6 +56,7 @@ pub fn differentiate(
 
 /// Whether a change of an operand can reach the value at all. Steps (`floor`) connect with a gradient of zero;
 /// integers and truth values do not.
+#[warn(clippy::wildcard_enum_match_arm)]
 pub fn connects(op: &Op, operand: usize) -> bool {
     match op {
         Op::Map(f) => {
@@ -389,6 +390,7 @@ impl Rules<'_> {
 }
 
 /// The cotangent of operand `index` of a node, given that of its value; `None` where it is zero.
+#[warn(clippy::wildcard_enum_match_arm)]
 fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<NodeId> {
     let node = g.graph.node(id).clone();
     let x = *node.operands.get(index)?;
@@ -517,6 +519,7 @@ fn pullback_reduce(
     }
 }
 
+#[warn(clippy::wildcard_enum_match_arm)]
 fn pullback_map(
     g: &mut Rules<'_>,
     f: ScalarFn,

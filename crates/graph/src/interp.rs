@@ -5,6 +5,7 @@
 //! those of integers wrap. It takes graphs at every stage but with [`Op::Grad`]: unknown extents are found when run.
 //! Each node is computed in two steps: [`resolve`] replaces extents and bounds given as operands by their values, then
 //! [`infer`] checks the very operator that is computed. Values are dropped after their last use.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::borrow::Cow;
 use std::sync::Arc;

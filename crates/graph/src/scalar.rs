@@ -3,6 +3,7 @@
 //! [`ScalarFn`] is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so fusing
 //! operators is joining their bodies. What a function is on `f32` is defined once in [`crate::math`]; on `f64` it is the
 //! platform-independent `libm`; on integers it is written out here.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::fmt;
 
@@ -433,7 +434,8 @@ impl ScalarFn {
             ScalarFn::Cosh => libm::cosh,
             ScalarFn::Tanh => libm::tanh,
             ScalarFn::Asinh => libm::asinh,
-            ScalarFn::Acosh => libm::acosh,
+            // libm's own gives a number for large negative arguments.
+            ScalarFn::Acosh => |x| if x < 1.0 { f64::NAN } else { libm::acosh(x) },
             ScalarFn::Atanh => libm::atanh,
             ScalarFn::Sigmoid => |x| {
                 let e = libm::exp(-x.abs());

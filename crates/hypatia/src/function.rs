@@ -13,6 +13,7 @@ use hypatia_codegen::cpu::call::CpuProgram;
 use hypatia_codegen::cpu::features::Features;
 use hypatia_codegen::cpu::pool::Pool;
 use hypatia_codegen::kernel::{OutOfRange, Program, RunError};
+use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::array::Extents;
 use hypatia_graph::collect::{Request, Unused, collect};
 use hypatia_graph::differentiate::{check, differentiate};
@@ -206,10 +207,45 @@ pub struct Function {
 /// A program for one set of argument shapes, with the memory of its results.
 struct Executable {
     stages: Stages,
-    engine: CpuProgram,
+    engine: Engine,
     shared: Vec<Arc<SharedCell>>,
     updated: Vec<bool>,
     outputs: Vec<Array>,
+}
+
+/// What runs a program.
+enum Engine {
+    Cpu(Box<CpuProgram>),
+    OpenCl {
+        program: Box<OpenClProgram>,
+        /// The device's time for each step, while profiling.
+        times: Option<Vec<Duration>>,
+    },
+}
+
+impl Engine {
+    fn set_profiling(&mut self, on: bool) {
+        match self {
+            Engine::Cpu(program) => program.set_profiling(on),
+            Engine::OpenCl { times, .. } => *times = on.then(Vec::new),
+        }
+    }
+
+    /// Time spent in each step since profiling began.
+    fn times(&self) -> Option<&[Duration]> {
+        match self {
+            Engine::Cpu(program) => program.times(),
+            Engine::OpenCl { times, .. } => times.as_deref(),
+        }
+    }
+
+    /// How a step is carried out, in words.
+    fn describe(&self, step: usize) -> String {
+        match self {
+            Engine::Cpu(program) => program.describe(step),
+            Engine::OpenCl { .. } => "OpenCL".into(),
+        }
+    }
 }
 
 /// What a function is at each stage of its compilation, and how long that took.
@@ -356,8 +392,7 @@ impl Function {
             Unspecialised::Needs(needs) => Failure::Needs(needs),
         })?;
         let begin = Instant::now();
-        let options =
-            |gradients_taken| Options { numerics: self.numerics, gradients_taken, ..Options::default() };
+        let options = |gradients_taken| Options { numerics: self.numerics, gradients_taken };
         let differentiated = differentiate(&graph, &mut |forward| simplify(forward, options(false)).0)?;
         let (simplified, _) = simplify(&differentiated, options(true));
         let simplification = begin.elapsed();
@@ -367,9 +402,14 @@ impl Function {
         let kernels = begin.elapsed();
         let begin = Instant::now();
         let engine = match self.device {
-            Device::Cpu => CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone())
-                .map_err(|e| failed(&e))?,
-            Device::OpenCl(_) => return Err(Failure::Faults(Diagnostic::new("OpenCL").into())),
+            Device::Cpu => {
+                let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
+                Engine::Cpu(Box::new(engine.map_err(|e| failed(&e))?))
+            }
+            Device::OpenCl(number) => {
+                let engine = OpenClProgram::new(program.clone(), number);
+                Engine::OpenCl { program: Box::new(engine.map_err(|e| failed(&e))?), times: None }
+            }
         };
         let times = [simplification, kernels, begin.elapsed()];
         let shared = program.shared.iter().filter_map(|id| match &simplified.leaf(*id)?.kind {
@@ -504,18 +544,21 @@ fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments
 
 impl Executable {
     fn run(&mut self, inputs: &[&Array]) -> Result<(), CallError> {
-        // Cells are in rising order of identity, so two calls that share variables never wait for each other's locks.
-        let mut states: SmallVec<[MutexGuard<'_, SharedState>; 16]> =
-            self.shared.iter().map(|cell| cell.lock()).collect();
-        for state in &mut states {
-            state.fetch().map_err(CallError::Device)?;
-        }
-        let mut arrays: SmallVec<[&mut Array; 16]> = states.iter_mut().map(|state| &mut state.host).collect();
-        let result = self.engine.run(inputs, &mut arrays, &mut self.outputs);
-        drop(arrays);
-        for (state, updated) in states.iter_mut().zip(&self.updated) {
-            state.version += u64::from(*updated);
-        }
+        let result = match &mut self.engine {
+            Engine::Cpu(program) => {
+                run_on_cpu(program, &self.shared, &self.updated, inputs, &mut self.outputs)?
+            }
+            Engine::OpenCl { program, times } => {
+                let cells: SmallVec<[&SharedCell; 16]> = self.shared.iter().map(|cell| &**cell).collect();
+                match times {
+                    None => program.run(inputs, &cells, &mut self.outputs),
+                    Some(times) => program.profile(inputs, &cells, &mut self.outputs).map(|new| {
+                        times.resize(new.len(), Duration::ZERO);
+                        times.iter_mut().zip(new).for_each(|(total, step)| *total += step);
+                    }),
+                }
+            }
+        };
         result.map_err(|error| self.explain(error))
     }
 
@@ -540,6 +583,30 @@ impl Executable {
             RunError::Device(message) => CallError::Device(message),
         }
     }
+}
+
+/// Runs a program on the processor with the shared variables locked. The outer error is that of a device which has not
+/// given back a value.
+fn run_on_cpu(
+    program: &mut CpuProgram,
+    shared: &[Arc<SharedCell>],
+    updated: &[bool],
+    inputs: &[&Array],
+    outputs: &mut [Array],
+) -> Result<Result<(), RunError>, CallError> {
+    // Cells are in rising order of identity, so two calls that share variables never wait for each other's locks.
+    let mut states: SmallVec<[MutexGuard<'_, SharedState>; 16]> =
+        shared.iter().map(|cell| cell.lock()).collect();
+    for state in &mut states {
+        state.fetch().map_err(CallError::Device)?;
+    }
+    let mut arrays: SmallVec<[&mut Array; 16]> = states.iter_mut().map(|state| &mut state.host).collect();
+    let result = program.run(inputs, &mut arrays, outputs);
+    drop(arrays);
+    for (state, updated) in states.iter_mut().zip(updated) {
+        state.version += u64::from(*updated);
+    }
+    Ok(result)
 }
 
 /// What the kernels of a function cost.

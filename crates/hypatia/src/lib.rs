@@ -22,3 +22,8 @@ pub use hypatia_graph::{
 };
 pub use hypatia_rewrite as rewrite;
 pub use hypatia_rewrite::Numerics;
+
+/// The examples of the project's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;

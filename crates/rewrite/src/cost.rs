@@ -94,6 +94,8 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Literal(_) => return 1,
         // A constant of any shape is part of the kernel that uses it.
         Op::Broadcast { .. } if data.constant.is_some() => return 1,
+        // A sign is often free where its value is used.
+        Op::Map(ScalarFn::Neg) => n.saturating_mul(6),
         Op::Map(f) => n.saturating_mul(8 * function_work(*f) + 2),
         Op::Cast(_) => n.saturating_mul(10),
         Op::Reduce(..) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
@@ -142,10 +144,12 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                     }
                 })
             };
-            let squares = holds(term.operands[0], &|t| match &t.op {
-                Op::Reduce(Fold::Sum, _) => square(t.operands[0]),
-                Op::Map(ScalarFn::Add) => square(t.operands[0]) && square(t.operands[1]),
-                _ => false,
+            let squares = holds(term.operands[0], &|t| {
+                if let Op::Reduce(Fold::Sum, _) = t.op {
+                    square(t.operands[0])
+                } else {
+                    t.op == Op::Map(ScalarFn::Add) && square(t.operands[0]) && square(t.operands[1])
+                }
             });
             i64::from(squares)
         }
@@ -182,7 +186,49 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 + i64::from(!x.facts.finite && !y.facts.finite)
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
-        _ => 0,
+        ScalarFn::FloorDiv
+        | ScalarFn::Mod
+        | ScalarFn::Pow
+        | ScalarFn::Max
+        | ScalarFn::Min
+        | ScalarFn::Neg
+        | ScalarFn::Abs
+        | ScalarFn::Sign
+        | ScalarFn::Sqr
+        | ScalarFn::Recip
+        | ScalarFn::Log1mexp
+        | ScalarFn::Sin
+        | ScalarFn::Cos
+        | ScalarFn::Tan
+        | ScalarFn::Asin
+        | ScalarFn::Acos
+        | ScalarFn::Atan
+        | ScalarFn::Atan2
+        | ScalarFn::Tanh
+        | ScalarFn::Asinh
+        | ScalarFn::Acosh
+        | ScalarFn::Atanh
+        | ScalarFn::Sigmoid
+        | ScalarFn::Softplus
+        | ScalarFn::Erf
+        | ScalarFn::Erfc
+        | ScalarFn::Floor
+        | ScalarFn::Ceil
+        | ScalarFn::Trunc
+        | ScalarFn::Round
+        | ScalarFn::Lt
+        | ScalarFn::Le
+        | ScalarFn::Gt
+        | ScalarFn::Ge
+        | ScalarFn::Eq
+        | ScalarFn::Ne
+        | ScalarFn::And
+        | ScalarFn::Or
+        | ScalarFn::Xor
+        | ScalarFn::Not
+        | ScalarFn::IsNan
+        | ScalarFn::IsInf
+        | ScalarFn::Select => 0,
     }
 }
 

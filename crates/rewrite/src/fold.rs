@@ -1,42 +1,108 @@
 //! Folding of constants, after the rules have seen the formulas: computed in double precision and rounded once.
 //!
 //! Until here constants are left alone, because the value of an unstable formula is as wrong when it is computed at
-//! compile time. Large constants are left to run time: they would only take memory.
+//! compile time. Large constants are left to run time: they would only take memory and compile time.
 
-use hypatia_graph::{DType, Graph, Literal, Op};
+use std::sync::Arc;
+
+use hypatia_graph::interp::evaluate_node;
+use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::{Array, DType, Graph, Literal, Node, NodeId, Op, tensor};
+
+/// Most elements of a constant that is computed, or that another is computed from.
+const LARGEST: usize = 1024;
 
 /// The graph with constant subgraphs computed, and how many values were put in.
-pub(crate) fn fold_constants(graph: &Graph) -> (Graph, usize) {
-    // The uniform value of each node in double precision, where it has one.
-    let mut values: Vec<Option<f64>> = Vec::with_capacity(graph.len());
+pub(crate) fn fold_constants(graph: Graph) -> (Graph, usize) {
+    let mut values: Vec<Option<Arc<Array>>> = Vec::with_capacity(graph.len());
+    let mut any = false;
     for (_, node) in graph.nodes() {
-        let operand = |index: usize| node.operands.get(index).and_then(|id| values[id.index()]);
-        let value = match &node.op {
-            Op::Literal(value) if value.dtype().is_float() => Some(value.to_f64()),
-            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) => operand(0),
-            Op::Map(f) if node.ty.dtype.is_float() => {
-                let operands: Option<Vec<Literal>> = (0..node.operands.len())
-                    .map(|index| operand(index).map(|value| Literal::from_f64(value, DType::F64)))
-                    .collect();
-                operands.and_then(|operands| f.eval(&operands)).map(Literal::to_f64)
-            }
-            _ => None,
-        };
+        let value = value_of(&graph, node, &values);
+        any |= value.is_some() && !stays(&graph, node);
         values.push(value);
+    }
+    if !any {
+        return (graph, 0);
     }
     let mut count = 0;
     let folded = graph.rebuilt(|new, from, id, operands| {
         let node = from.node(id);
-        let folds = matches!(node.op, Op::Map(_)) && node.ty.is_known();
-        match values[id.index()] {
-            Some(value) if folds => {
+        match &values[id.index()] {
+            Some(value) if !stays(from, node) => {
                 count += 1;
-                let extents = node.ty.extents().unwrap_or_default();
-                new.add_uniform(Literal::from_f64(value, node.ty.dtype), &extents, node.site)
+                put(new, &value.cast(node.ty.dtype), from, id)
             }
             Some(_) | None => new.add_like(from, id, operands),
         }
     });
-    let pruned = folded.pruned();
-    (pruned, count)
+    (folded.pruned(), count)
+}
+
+/// Whether a constant is written well as it is: a leaf, a literal, or one of them repeated.
+fn stays(graph: &Graph, node: &Node) -> bool {
+    let plain = |op: &Op| matches!(op, Op::Leaf(_) | Op::Literal(_) | Op::Iota(_));
+    let repeated = matches!(node.op, Op::Broadcast { .. })
+        && node.operands.first().is_some_and(|id| plain(&graph.node(*id).op));
+    plain(&node.op) || repeated
+}
+
+/// The value of a node that depends on small constants only, floats in double precision.
+fn value_of(graph: &Graph, node: &Node, values: &[Option<Arc<Array>>]) -> Option<Arc<Array>> {
+    if node.ty.element_count().is_none_or(|n| n > LARGEST) {
+        return None;
+    }
+    let operands: Option<Vec<&Array>> =
+        node.operands.iter().map(|id| values[id.index()].as_deref()).collect();
+    let operands = operands?;
+    let value = match &node.op {
+        Op::Leaf(leaf) => match &graph.leaf(*leaf)?.kind {
+            LeafKind::Constant(value) => (**value).clone(),
+            LeafKind::Input | LeafKind::Shared(_) => return None,
+        },
+        Op::Literal(value) => Array::full(&[], *value),
+        // Rounding that the user asked for.
+        Op::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(*dtype),
+        // Not worth the time at compile time.
+        Op::Dot | Op::Random { .. } | Op::Grad(_) => return None,
+        // An index out of range is an error of the call.
+        Op::Gather { .. } | Op::Scatter { .. } => return None,
+        Op::Iota(_)
+        | Op::Extent(_)
+        | Op::Map(_)
+        | Op::Reduce(..)
+        | Op::ArgMax(_)
+        | Op::Broadcast { .. }
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Slice(_)
+        | Op::SetSlice(..)
+        | Op::Window(_)
+        | Op::SetWindow(..)
+        | Op::Concat(_)
+        | Op::StopGradient => evaluate_node(&node.op, &operands).ok()?,
+    };
+    let widened = if value.dtype() == DType::F32 { value.cast(DType::F64) } else { value };
+    Some(Arc::new(widened))
+}
+
+/// The element type of the first operand.
+fn node_dtype(graph: &Graph, node: &Node) -> DType {
+    node.operands.first().map_or(node.ty.dtype, |id| graph.ty(*id).dtype)
+}
+
+fn put(new: &mut Graph, value: &Array, from: &Graph, id: NodeId) -> NodeId {
+    let site = from.node(id).site;
+    let first: Option<Literal> = (!value.is_empty()).then(|| value.get(0));
+    match first {
+        Some(first) if (1..value.len()).all(|index| value.get(index) == first) => {
+            new.add_uniform(first, value.shape(), site)
+        }
+        _ => match tensor::constant(value.clone()).leaf() {
+            Some(leaf) => new.add_leaf(leaf),
+            // A constant of rank 0 or with no elements has no leaf.
+            None => {
+                new.add_uniform(first.unwrap_or(Literal::from_i64(0, value.dtype())), value.shape(), site)
+            }
+        },
+    }
 }

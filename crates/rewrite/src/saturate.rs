@@ -7,11 +7,10 @@
 use std::fmt;
 
 use egg::Id;
-use hypatia_graph::NodeId;
 
 use crate::pattern::Built;
-use crate::rules::{RuleSet, Step};
-use crate::term::{Egraph, Origin, Term, insert_term, learn};
+use crate::rules::{Right, RuleSet, Step};
+use crate::term::{Egraph, Origin, learn};
 
 /// Why saturation stopped.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -74,7 +73,22 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
     dirty.sort_unstable();
     let mut rounds = 0;
     let stop = loop {
-        let wanted = collect(egraph, rules, &dirty);
+        // What is known of new terms may show that a rule has nothing to do there.
+        let mut learned = false;
+        for want in collect(egraph, rules, &dirty, true) {
+            let index = usize::from(want.rule);
+            if carry_out(egraph, want, rules.rules[index].name) {
+                applied[index] += 1;
+                learned = true;
+            }
+        }
+        if learned {
+            egraph.rebuild();
+            dirty.extend(changed(egraph, rules.depth));
+            dirty.sort_unstable();
+            dirty.dedup();
+        }
+        let wanted = collect(egraph, rules, &dirty, false);
         if wanted.is_empty() {
             break Stop::Saturated;
         }
@@ -107,7 +121,8 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
     Saturation { rounds, stop, applied }
 }
 
-fn collect(egraph: &Egraph<'_>, rules: &RuleSet, dirty: &[Id]) -> Vec<Wanted> {
+/// What rules want at classes: those that add facts, or all others.
+fn collect(egraph: &Egraph<'_>, rules: &RuleSet, dirty: &[Id], facts: bool) -> Vec<Wanted> {
     let explained = egraph.are_explanations_enabled();
     let mut wanted = Vec::new();
     for &class in dirty {
@@ -118,6 +133,9 @@ fn collect(egraph: &Egraph<'_>, rules: &RuleSet, dirty: &[Id]) -> Vec<Wanted> {
         for term in &egraph[class].nodes {
             for &index in rules.beginning_with(&term.op) {
                 let rule = &rules.rules[usize::from(index)];
+                if facts != matches!(rule.right, Right::Facts(_)) {
+                    continue;
+                }
                 for (bindings, step) in rule.apply(egraph, class, term) {
                     let left = explained.then(|| rule.witness(egraph, &bindings, term)).flatten();
                     wanted.push(Wanted { rule: index, class, left, step });
@@ -168,21 +186,4 @@ fn changed(egraph: &mut Egraph<'_>, depth: usize) -> Vec<Id> {
     }
     all.sort_unstable();
     all
-}
-
-/// Adds a term for a node of the graph, or finds it.
-pub(crate) fn add_original(
-    egraph: &mut Egraph<'_>,
-    op: hypatia_graph::Op,
-    operands: &[Id],
-    node: NodeId,
-) -> Option<Id> {
-    egraph.analysis.origin = Origin { derived: false, node };
-    egraph.analysis.rule = "";
-    insert_term(egraph, op, operands)
-}
-
-/// A term as it stands.
-pub(crate) fn built_of(term: &Term) -> Built {
-    Built::Node(term.op.clone(), term.operands.iter().map(|id| Built::Class(*id)).collect())
 }

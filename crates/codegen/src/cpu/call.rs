@@ -56,6 +56,10 @@ pub struct CpuProgram {
 unsafe impl Send for CpuProgram {}
 
 /// A step ready to run.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each step, and products are what most time goes to"
+)]
 enum Loaded {
     Loop { function: LoopFunction, pointers: usize, outermost: usize, parts: usize },
     Product { plan: ProductPlan, pointers: usize },

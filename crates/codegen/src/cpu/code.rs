@@ -10,8 +10,9 @@ use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError};
 use hypatia_graph::{Literal, ScalarFn};
 
+use crate::cpu::avx512;
 use crate::cpu::emit::{Routines, emit};
-use crate::cpu::features::Features;
+use crate::cpu::features::{Features, InstructionSet};
 use crate::kernel::LoopKernel;
 
 /// Compiled kernels. The addresses stay valid until the value is dropped.
@@ -63,7 +64,7 @@ impl Code {
         let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         builder.symbol("double_function", double_function as *const u8);
         builder.symbol("integer_function", integer_function as *const u8);
-        let mut compiler = Compiler::new(JITModule::new(builder), features.fused_multiply_add())?;
+        let mut compiler = Compiler::new(JITModule::new(builder), features)?;
         let mut known: HashMap<&LoopKernel, FuncId> = HashMap::new();
         let mut functions = Vec::new();
         for kernel in kernels {
@@ -99,10 +100,11 @@ struct Compiler {
     double: FuncId,
     integer: FuncId,
     fused: bool,
+    avx512: bool,
 }
 
 impl Compiler {
-    fn new(mut module: JITModule, fused: bool) -> Result<Compiler, CodeError> {
+    fn new(mut module: JITModule, features: &Features) -> Result<Compiler, CodeError> {
         let mut routine = |name: &str, ty| -> Result<FuncId, CodeError> {
             let mut signature = module.make_signature();
             signature.params = vec![AbiParam::new(types::I64), AbiParam::new(ty), AbiParam::new(ty)];
@@ -112,12 +114,25 @@ impl Compiler {
         let double = routine("double_function", types::F64)?;
         let integer = routine("integer_function", types::I64)?;
         let context = module.make_context();
-        Ok(Compiler { module, context, frontend: FunctionBuilderContext::new(), double, integer, fused })
+        Ok(Compiler {
+            module,
+            context,
+            frontend: FunctionBuilderContext::new(),
+            double,
+            integer,
+            fused: features.fused_multiply_add(),
+            avx512: features.instruction_set() == InstructionSet::Avx512,
+        })
     }
 
     fn compile(&mut self, kernel: &LoopKernel) -> Result<FuncId, CodeError> {
         self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
         let id = self.module.declare_anonymous_function(&self.context.func.signature)?;
+        if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
+            self.module.define_function_bytes(id, 64, &code, &[])?;
+            self.module.clear_context(&mut self.context);
+            return Ok(id);
+        }
         let routines = Routines {
             double: self.module.declare_func_in_func(self.double, &mut self.context.func),
             integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),

@@ -3,6 +3,7 @@
 //! The innermost loop works on four elements at once where all that depends on it is 32 bits wide; the rest of the row,
 //! and kernels with wider types, go element by element. Instructions stand in the outermost loop that gives them all
 //! they depend on. The order of folds is that of [`crate::kernel`], so the bits do not depend on the width.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
@@ -768,7 +769,13 @@ impl<'b> Emitter<'_, 'b> {
                 let dtypes: SmallVec<[DType; 3]> =
                     operands.iter().map(|v| self.kernel.types[v.index()]).collect();
                 let values: SmallVec<[Ir; 3]> = operands.iter().map(|v| self.get(*v)).collect();
-                self.map(f, &values, &dtypes)
+                match self.power_of_two(f, &operands) {
+                    Some(exponent) => {
+                        let amount = self.int(exponent);
+                        self.b.ins().sshr(values[0], amount)
+                    }
+                    None => self.map(f, &values, &dtypes),
+                }
             }
             Instruction::Cast(to, value) => {
                 let from = self.kernel.types[value.index()];
@@ -776,6 +783,17 @@ impl<'b> Emitter<'_, 'b> {
                 self.cast(value, from, to)
             }
         }
+    }
+
+    /// The exponent of a signed floor division by a constant power of two, which is a shift.
+    fn power_of_two(&self, f: ScalarFn, operands: &[Value]) -> Option<i64> {
+        let (ScalarFn::FloorDiv, [_, by]) = (f, operands) else { return None };
+        let Instruction::Literal(by @ (Literal::I32(_) | Literal::I64(_))) = self.kernel.body[by.index()]
+        else {
+            return None;
+        };
+        let by = by.to_i64().filter(|by| *by > 0)?;
+        (by.count_ones() == 1).then(|| i64::from(by.trailing_zeros()))
     }
 
     fn gathered(&mut self, ty: Type, lanes: &[Ir]) -> Ir {

@@ -4,8 +4,10 @@ use hypatia_graph::op::Op;
 use hypatia_graph::{DType, ScalarFn};
 
 use super::{Exactness::*, Found, Rule, function, rule};
+use crate::facts::Facts;
 use crate::pattern::Built;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         // Neutral elements. Only `-0` is neutral to every float: 0 + -0 is 0.
@@ -65,83 +67,37 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("abs_of_nonpositive", Rounding, "(abs ?x) => (neg ?x) if nonpositive ?x"),
         rule("sign_of_positive", Exact, "(sign ?x) => 1 if positive ?x, number ?x"),
         rule("sign_times_abs", Exact, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x"),
-        // Constants gather.
-        rule(
-            "mul_mul_constant",
-            Rounding,
-            "(mul ?a (mul ?b ?x)) => (mul (! mul ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
-        ),
-        rule(
-            "add_add_constant",
-            Rounding,
-            "(add ?a (add ?b ?x)) => (add (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
-        ),
-        rule(
-            "add_sub_constant",
-            Rounding,
-            "(add ?a (sub ?b ?x)) => (sub (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
-        ),
-        rule(
-            "sub_add_constant",
-            Rounding,
-            "(sub (add ?a ?x) ?b) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
-        ),
-        rule(
-            "sub_from_constants",
-            Rounding,
-            "(sub ?a (add ?b ?x)) => (sub (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
-        ),
-        rule(
-            "sub_sub_constant",
-            Rounding,
-            "(sub ?a (sub ?b ?x)) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a",
-        ),
-        rule(
-            "mul_div_constant",
-            Rounding,
-            "(div (mul ?a ?x) ?b) => (mul (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b",
-        ),
-        rule(
-            "div_power_of_two",
-            Exact,
-            "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if power_of_two ?c, invertible ?c, variable ?x",
-        ),
-        rule(
-            "div_constant",
-            Rounding,
-            "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, variable ?x",
-        ),
-        rule(
-            "div_of_div",
-            Rounding,
-            "(div (div ?x ?y) ?c) => (div (mul (! reciprocal ?c) ?x) ?y) if invertible ?c, variable ?x",
-        ),
-        rule(
-            "constant_over_mul",
-            Rounding,
-            "(div ?a (mul ?b ?x)) => (div (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b",
-        ),
-        rule(
-            "mul_constant_over",
-            Rounding,
-            "(mul ?a (div ?b ?x)) => (div (! mul ?a ?b) ?x) if constant ?a, constant ?b",
-        ),
+        // Constants gather: an overflow between them goes away, so none of these is for `Strict`.
+        rule("mul_mul_constant", Real, "(mul ?a (mul ?b ?x)) => (mul (! mul ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("add_add_constant", Real, "(add ?a (add ?b ?x)) => (add (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("add_sub_constant", Real, "(add ?a (sub ?b ?x)) => (sub (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("sub_add_constant", Real, "(sub (add ?a ?x) ?b) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("sub_from_constants", Real, "(sub ?a (add ?b ?x)) => (sub (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("sub_sub_constant", Real, "(sub ?a (sub ?b ?x)) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("mul_div_constant", Real, "(div (mul ?a ?x) ?b) => (mul (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
+        rule("div_power_of_two", Exact, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if power_of_two ?c, invertible ?c, variable ?x"),
+        rule("div_constant", Rounding, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, variable ?x"),
+        rule("div_of_div", Real, "(div (div ?x ?y) ?c) => (div (mul (! reciprocal ?c) ?x) ?y) if invertible ?c, variable ?x"),
+        rule("constant_over_mul", Real, "(div ?a (mul ?b ?x)) => (div (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
+        rule("mul_constant_over", Real, "(mul ?a (div ?b ?x)) => (div (! mul ?a ?b) ?x) if constant ?a, constant ?b"),
+        rule("common_variable", Real, "(add (mul ?a ?x) (mul ?b ?x)) => (mul (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
+        rule("common_variable_once", Real, "(add ?x (mul ?a ?x)) => (mul (! add ?a 1) ?x) if constant ?a, float ?a"),
+        rule("common_variable_sub", Real, "(sub (mul ?a ?x) (mul ?b ?x)) => (mul (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
         // Products and quotients.
         rule("mul_self", Exact, "(mul ?x ?x) => (sqr ?x)"),
         rule("one_over", Exact, "(div 1 ?x) => (reciprocal ?x)"),
-        rule("mul_recip", Rounding, "(mul ?a (reciprocal ?b)) => (div ?a ?b)"),
+        rule("mul_recip", Real, "(mul ?a (reciprocal ?b)) => (div ?a ?b)"),
         rule("recip_recip", Rounding, "(reciprocal (reciprocal ?x)) => ?x if finite ?x, nonzero ?x"),
-        rule("recip_div", Rounding, "(reciprocal (div ?a ?b)) => (div ?b ?a) if nonzero ?a, nonzero ?b"),
-        rule("div_by_recip", Rounding, "(div ?a (reciprocal ?b)) => (mul ?a ?b) if nonzero ?b, finite ?b"),
-        rule("mul_div_same", Rounding, "(mul ?x (div ?y ?x)) => ?y if nonzero ?x, finite ?x, finite ?y"),
+        rule("recip_div", Real, "(reciprocal (div ?a ?b)) => (div ?b ?a) if nonzero ?a, nonzero ?b"),
+        rule("div_by_recip", Real, "(div ?a (reciprocal ?b)) => (mul ?a ?b) if nonzero ?b, finite ?b"),
+        rule("mul_div_same", Real, "(mul ?x (div ?y ?x)) => ?y if nonzero ?x, finite ?x, finite ?y"),
         // Powers.
         rule("pow_two", Rounding, "(pow ?x 2) => (sqr ?x)"),
         rule("pow_three", Rounding, "(pow ?x 3) => (mul (sqr ?x) ?x)"),
         rule("pow_four", Rounding, "(pow ?x 4) => (sqr (sqr ?x))"),
-        rule("pow_half", Rounding, "(pow ?x 0.5) => (sqrt ?x) if nonnegative ?x"),
-        rule("pow_half_real", Real, "(pow ?x 0.5) => (sqrt ?x)"),
-        rule("pow_minus_half", Rounding, "(pow ?x -0.5) => (reciprocal (sqrt ?x)) if nonnegative ?x"),
-        rule("pow_minus_half_real", Real, "(pow ?x -0.5) => (reciprocal (sqrt ?x))"),
+        rule("pow_half", Rounding, "(pow ?x 0.5) => (sqrt ?x) if nonnegative ?x, float ?x"),
+        rule("pow_half_real", Real, "(pow ?x 0.5) => (sqrt ?x) if float ?x"),
+        rule("pow_minus_half", Real, "(pow ?x -0.5) => (reciprocal (sqrt ?x)) if float ?x"),
         rule("pow_minus_one", Rounding, "(pow ?x -1) => (reciprocal ?x) if float ?x"),
         rule("pow_minus_two", Real, "(pow ?x -2) => (reciprocal (sqr ?x)) if float ?x"),
         rule("two_to_the", Rounding, "(pow 2 ?x) => (exp2 ?x) if float ?x"),
@@ -276,24 +232,21 @@ fn or_constant(found: &Found<'_, '_>) -> Option<Built> {
     }
 }
 
-/// Whether a function of one element never falls where it is defined.
-pub(super) fn rises(f: ScalarFn) -> bool {
-    matches!(
+/// Whether a function of one element rises wherever the element may be.
+pub(super) fn rises(f: ScalarFn, element: &Facts) -> bool {
+    let everywhere = matches!(
         f,
         ScalarFn::Exp
             | ScalarFn::Exp2
             | ScalarFn::Expm1
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
             | ScalarFn::Sigmoid
             | ScalarFn::Softplus
             | ScalarFn::Tanh
             | ScalarFn::Sinh
             | ScalarFn::Asinh
             | ScalarFn::Atan
-            | ScalarFn::Sqrt
             | ScalarFn::Erf
-    )
+    );
+    let above_zero = matches!(f, ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 | ScalarFn::Sqrt);
+    everywhere || above_zero && element.low >= 0.0 || f == ScalarFn::Log1p && element.low >= -1.0
 }

@@ -8,6 +8,7 @@ use super::algebra::rises;
 use super::{Exactness::*, Found, Rule, function, rule};
 use crate::pattern::Built;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         function("reduce_nothing", Exact, "(reduce:r ?x)", reduce_nothing),
@@ -19,41 +20,21 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("reduce_all_reshaped", Rounding, "(reduce:r (reshape:s ?x))", reduce_all_reshaped),
         // Factors and signs leave sums.
         rule("sum_neg", Exact, "(sum:r (neg ?x)) => (neg (:r ?x))"),
-        function(
-            "sum_constant_times",
-            Rounding,
-            "(sum:r (mul ?c ?x)) if constant ?c, float ?c",
-            sum_constant_times,
-        ),
-        function(
-            "sum_over_constant",
-            Rounding,
-            "(sum:r (div ?x ?c)) if constant ?c, nonzero ?c",
-            sum_over_constant,
-        ),
+        function("sum_constant_times", Real, "(sum:r (mul ?c ?x)) if constant ?c, float ?c", sum_constant_times),
+        function("sum_over_constant", Real, "(sum:r (div ?x ?c)) if constant ?c, nonzero ?c", sum_over_constant),
         function("sum_broadcast_times", Real, "(sum:r (mul (broadcast:b ?c) ?x))", sum_broadcast_times),
         function("sum_over_broadcast", Real, "(sum:r (div ?x (broadcast:b ?c)))", sum_over_broadcast),
         function("max_neg", Exact, "(max:r (neg ?x)) if float ?x", max_neg),
         function("min_neg", Exact, "(min:r (neg ?x)) if float ?x", min_neg),
         // The largest of a rising function is the function of the largest.
-        function("max_of_rising", Rounding, "(max:r (unary:f ?x))", largest_of_rising),
-        function("min_of_rising", Rounding, "(min:r (unary:f ?x))", largest_of_rising),
+        function("max_of_rising", Real, "(max:r (unary:f ?x))", largest_of_rising),
+        function("min_of_rising", Real, "(min:r (unary:f ?x))", largest_of_rising),
         // The place of the largest does not change under rising functions, shifts and scales.
         function("argmax_of_rising", Real, "(argmax:a (unary:f ?x))", argmax_of_rising),
         function("argmax_shifted", Real, "(argmax:a (sub ?x (broadcast:b ?m)))", argmax_of_shifted),
         function("argmax_raised", Real, "(argmax:a (add ?x (broadcast:b ?m)))", argmax_of_shifted),
-        function(
-            "argmax_scaled",
-            Real,
-            "(argmax:a (div ?x (broadcast:b ?m))) if positive ?m",
-            argmax_of_shifted,
-        ),
-        function(
-            "argmax_multiplied",
-            Real,
-            "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m",
-            argmax_of_shifted,
-        ),
+        function("argmax_scaled", Real, "(argmax:a (div ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
+        function("argmax_multiplied", Real, "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
     ]
 }
 
@@ -234,12 +215,14 @@ fn largest_of_rising(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Map(f), (fold, axes)) = (found.op("f"), axes_of(found.op("r"))?) else { return None };
     let extents = found.extents("x");
     let some = axes.iter().all(|axis| extents[axis] > 0);
-    (rises(*f) && some).then(|| Built::map(*f, [reduced(fold, axes, Built::Class(found.class("x")))]))
+    (rises(*f, &found.data("x").facts) && some)
+        .then(|| Built::map(*f, [reduced(fold, axes, Built::Class(found.class("x")))]))
 }
 
 fn argmax_of_rising(found: &Found<'_, '_>) -> Option<Built> {
     let Op::Map(f) = found.op("f") else { return None };
-    rises(*f).then(|| Built::node(found.op("a").clone(), Built::Class(found.class("x"))))
+    rises(*f, &found.data("x").facts)
+        .then(|| Built::node(found.op("a").clone(), Built::Class(found.class("x"))))
 }
 
 /// The shift or scale must be constant along the axis.

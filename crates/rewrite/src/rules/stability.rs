@@ -14,6 +14,7 @@ use crate::facts::{Facts, exp_limit, tiny};
 use crate::pattern::Built;
 use crate::term::Egraph;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         // log of one plus, exp minus one.
@@ -38,19 +39,15 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("exp_softplus", Real, "(exp (softplus ?x)) => (add 1 (exp ?x))"),
         rule("exp_neg_softplus", Real, "(exp (neg (softplus ?x))) => (sigmoid (neg ?x))"),
         rule("expm1_softplus", Real, "(expm1 (softplus ?x)) => (exp ?x)"),
-        rule("log_recip", Rounding, "(log (reciprocal ?x)) => (neg (log ?x)) if float ?x"),
+        rule("log_recip", Real, "(log (reciprocal ?x)) => (neg (log ?x)) if float ?x"),
         rule("log_sqrt", Rounding, "(log (sqrt ?x)) => (mul 0.5 (log ?x))"),
         rule("log_sqr_positive", Real, "(log (sqr ?x)) => (mul 2 (log ?x)) if positive ?x"),
         rule("log_sqr", Real, "(log (sqr ?x)) => (mul 2 (log (abs ?x)))"),
         rule("log_pow", Real, "(log (pow ?x ?n)) => (mul ?n (log ?x)) if positive ?x"),
         rule("log_product", Real, "(log (mul ?a ?b)) => (add (log ?a) (log ?b)) if positive ?a, positive ?b"),
-        rule(
-            "log_quotient",
-            Real,
-            "(log (div ?a ?b)) => (sub (log ?a) (log ?b)) if positive ?a, positive ?b",
-        ),
+        rule("log_quotient", Real, "(log (div ?a ?b)) => (sub (log ?a) (log ?b)) if positive ?a, positive ?b"),
         function("log_prod", Real, "(log (prod:r ?x)) if positive ?x", log_prod),
-        rule("log_switch", Rounding, "(log (switch ?c ?a ?b)) => (switch ?c (log ?a) (log ?b))"),
+        rule("log_switch", Exact, "(log (switch ?c ?a ?b)) => (switch ?c (log ?a) (log ?b))"),
         rule("log2_of_exp", Real, "(log2 (exp ?x)) => (mul 1.4426950408889634 ?x)"),
         rule("log10_of_exp", Real, "(log10 (exp ?x)) => (mul 0.4342944819032518 ?x)"),
         // Exponentials of sums.
@@ -74,11 +71,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("recip_sigmoid", Real, "(reciprocal (sigmoid ?x)) => (add 1 (exp (neg ?x)))"),
         rule("sigmoid_logit", Real, "(sigmoid (log (div ?p (sub 1 ?p)))) => ?p"),
         rule("sigmoid_logit_split", Real, "(sigmoid (sub (log ?p) (log1p (neg ?p)))) => ?p"),
-        rule(
-            "sigmoid_times_both",
-            Rounding,
-            "(mul (sigmoid ?x) (sub 1 (sigmoid ?x))) => (mul (sigmoid ?x) (sigmoid (neg ?x)))",
-        ),
+        rule("sigmoid_times_both", Rounding, "(mul (sigmoid ?x) (sub 1 (sigmoid ?x))) => (mul (sigmoid ?x) (sigmoid (neg ?x)))"),
         rule("log_sigmoid", Real, "(log (sigmoid ?x)) => (neg (softplus (neg ?x)))"),
         rule("log1p_neg_sigmoid", Real, "(log1p (neg (sigmoid ?x))) => (neg (softplus ?x))"),
         rule("log_one_minus_sigmoid", Real, "(log (sub 1 (sigmoid ?x))) => (neg (softplus ?x))"),
@@ -91,17 +84,9 @@ pub(crate) fn rules() -> Vec<Rule> {
         // Hyperbolic tangents.
         rule("tanh_by_sigmoid", Rounding, "(sub (mul 2 (sigmoid (mul 2 ?x))) 1) => (tanh ?x)"),
         rule("sigmoid_by_tanh", Rounding, "(mul 0.5 (add 1 (tanh (mul 0.5 ?x)))) => (sigmoid ?x)"),
-        rule(
-            "tanh_by_exp",
-            Real,
-            "(div (sub (exp ?x) (exp (neg ?x))) (add (exp ?x) (exp (neg ?x)))) => (tanh ?x)",
-        ),
+        rule("tanh_by_exp", Real, "(div (sub (exp ?x) (exp (neg ?x))) (add (exp ?x) (exp (neg ?x)))) => (tanh ?x)"),
         rule("tanh_by_exp_twice", Real, "(div (expm1 (mul 2 ?x)) (add 1 (exp (mul 2 ?x)))) => (tanh ?x)"),
-        rule(
-            "tanh_by_exp_minus_twice",
-            Real,
-            "(div (neg (expm1 (mul -2 ?x))) (add 1 (exp (mul -2 ?x)))) => (tanh ?x)",
-        ),
+        rule("tanh_by_exp_minus_twice", Real, "(div (neg (expm1 (mul -2 ?x))) (add 1 (exp (mul -2 ?x)))) => (tanh ?x)"),
         rule("sinh_by_exp", Real, "(mul 0.5 (sub (exp ?x) (exp (neg ?x)))) => (sinh ?x)"),
         rule("cosh_by_exp", Real, "(mul 0.5 (add (exp ?x) (exp (neg ?x)))) => (cosh ?x)"),
         // The error function.
@@ -111,97 +96,39 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("one_minus_erfc", Rounding, "(sub 1 (erfc ?x)) => (erf ?x)"),
         rule("erfc_minus_one", Rounding, "(sub (erfc ?x) 1) => (neg (erf ?x))"),
         rule("two_minus_erfc", Rounding, "(sub 2 (erfc ?x)) => (erfc (neg ?x))"),
-        // Two exponentials under a logarithm. Equal operands go apart: -inf - -inf is NaN.
-        rule(
-            "log_add_exp",
-            Real,
-            "(log (add (exp ?a) (exp ?b))) => (switch (eq ?a ?b) (add (mul 0.5 (add ?a ?b)) 0.6931471805599453) \
-             (add (maximum ?a ?b) (softplus (neg (abs (sub ?a ?b))))))",
-        ),
-        rule(
-            "log_add_exp_constant",
-            Real,
-            "(log (add ?c (exp ?x))) => (add (! log ?c) (softplus (sub ?x (! log ?c)))) if constant ?c, positive ?c",
-        ),
+        // Two exponentials under a logarithm. The order of the operands of `minimum` makes equal ones share the gradient;
+        // -inf - -inf would be NaN.
+        rule("log_add_exp", Real, "(log (add (exp ?a) (exp ?b))) => (add (maximum ?a ?b) (softplus (switch (isinf (maximum ?a ?b)) 0 (sub (minimum ?b ?a) (maximum ?a ?b)))))"),
+        rule("log_add_exp_constant", Real, "(log (add ?c (exp ?x))) => (add (! log ?c) (softplus (sub ?x (! log ?c)))) if constant ?c, positive ?c"),
         rule("log_sub_exp", Real, "(log (sub (exp ?a) (exp ?b))) => (add ?a (log1mexp (sub ?b ?a)))"),
         // Many exponentials under a logarithm, and softmax.
         function("log_sum_exp", Real, "(log (sum:r (exp ?x)))", log_sum_exp),
         function("softmax", Real, "(div (exp ?x) (broadcast:b (sum:r (exp ?x))))", softmax),
-        function(
-            "softmax_flat",
-            Real,
-            "(div (exp ?x) (broadcast:b (reshape:k (sum:r (exp ?x)))))",
-            softmax_flat,
-        ),
+        function("softmax_flat", Real, "(div (exp ?x) (broadcast:b (reshape:k (sum:r (exp ?x)))))", softmax_flat),
         fact("shifted_is_nonpositive", Real, "(sub ?x ?m) if peak ?m ?x", |_| {
             Some(Facts::within(f64::NEG_INFINITY, 0.0))
         }),
         fact("sum_holds_a_one", Real, "(sum:r (exp (sub ?x ?m))) if peak ?m ?x", sum_holds_a_one),
-        fact(
-            "quotient_by_own_sum",
-            Real,
-            "(div ?x (broadcast:b (sum:r ?x))) if nonnegative ?x",
-            quotient_by_own_sum,
-        ),
+        fact("quotient_by_own_sum", Real, "(div ?x (broadcast:b (sum:r ?x))) if nonnegative ?x", quotient_by_own_sum),
         // A chosen 0 beside y log y is there for an infinite logarithm.
         rule("xlogy_eq", Real, "(switch (eq ?y 0) 0 (mul ?y ?z)) => (mul ?y ?z) if finite ?z"),
+        rule("xlogy_eq_spread", Real, "(switch (broadcast:b (eq ?y 0)) 0 (mul (broadcast:b ?y) ?z)) => (mul (:b ?y) ?z) if finite ?z"),
         rule("xlogy_ne", Real, "(switch (ne ?y 0) (mul ?y ?z) 0) => (mul ?y ?z) if finite ?z"),
-        rule(
-            "xlogy_gt",
-            Real,
-            "(switch (gt ?y 0) (mul ?y ?z) 0) => (mul ?y ?z) if finite ?z, nonnegative ?y",
-        ),
+        rule("xlogy_gt", Real, "(switch (gt ?y 0) (mul ?y ?z) 0) => (mul ?y ?z) if finite ?z, nonnegative ?y"),
         // Differences that cancel.
-        rule(
-            "sqrt_difference",
-            Real,
-            "(sub (sqrt (add ?x ?c)) (sqrt ?x)) => (div ?c (add (sqrt (add ?x ?c)) (sqrt ?x))) if positive ?c",
-        ),
-        rule(
-            "sqrt_difference_neg",
-            Real,
-            "(sub (sqrt ?x) (sqrt (add ?x ?c))) => (neg (div ?c (add (sqrt (add ?x ?c)) (sqrt ?x)))) if positive ?c",
-        ),
-        rule(
-            "sqrt_difference_left",
-            Real,
-            "(sub (sqrt ?a) (sqrt ?b)) => (div (sub ?a ?b) (add (sqrt ?a) (sqrt ?b))) if positive ?a",
-        ),
-        rule(
-            "sqrt_difference_right",
-            Real,
-            "(sub (sqrt ?a) (sqrt ?b)) => (div (sub ?a ?b) (add (sqrt ?a) (sqrt ?b))) if positive ?b",
-        ),
+        rule("sqrt_difference", Real, "(sub (sqrt (add ?x ?c)) (sqrt ?x)) => (div ?c (add (sqrt (add ?x ?c)) (sqrt ?x))) if positive ?c"),
+        rule("sqrt_difference_neg", Real, "(sub (sqrt ?x) (sqrt (add ?x ?c))) => (neg (div ?c (add (sqrt (add ?x ?c)) (sqrt ?x)))) if positive ?c"),
+        rule("sqrt_difference_left", Real, "(sub (sqrt ?a) (sqrt ?b)) => (div (sub ?a ?b) (add (sqrt ?a) (sqrt ?b))) if positive ?a"),
+        rule("sqrt_difference_right", Real, "(sub (sqrt ?a) (sqrt ?b)) => (div (sub ?a ?b) (add (sqrt ?a) (sqrt ?b))) if positive ?b"),
         rule("one_minus_cos", Rounding, "(sub 1 (cos ?x)) => (mul 2 (sqr (sin (mul 0.5 ?x))))"),
-        rule(
-            "one_minus_cos_over_sqr",
-            Real,
-            "(div (sub 1 (cos ?x)) (sqr ?x)) => (mul 0.5 (sqr (div (sin (mul 0.5 ?x)) (mul 0.5 ?x))))",
-        ),
-        function(
-            "variance",
-            Real,
-            "(sub (mul ?c (sum:r (sqr ?x))) (sqr (mul ?c (sum:r ?x)))) if constant ?c",
-            variance,
-        ),
-        function(
-            "variance_of_quotients",
-            Real,
-            "(sub (div (sum:r (sqr ?x)) ?c) (sqr (div (sum:r ?x) ?c))) if constant ?c",
-            variance_of_quotients,
-        ),
+        rule("one_minus_cos_over_sqr", Real, "(div (sub 1 (cos ?x)) (sqr ?x)) => (mul 0.5 (sqr (div (sin (mul 0.5 ?x)) (mul 0.5 ?x))))"),
+        function("variance", Real, "(sub (mul ?c (sum:r (sqr ?x))) (sqr (mul ?c (sum:r ?x)))) if constant ?c, float ?c", variance),
+        function("variance_of_quotients", Real, "(sub (div (sum:r (sqr ?x)) ?c) (sqr (div (sum:r ?x) ?c))) if constant ?c", variance_of_quotients),
         // A norm whose squares would overflow.
         function("norm", Real, "(sqrt (sum:r (sqr ?x)))", norm),
         function("hypotenuse", Real, "(sqrt (add (sqr ?a) (sqr ?b)))", hypotenuse),
-        fact(
-            "scaled_by_largest",
-            Real,
-            "(div ?x (broadcast:b (stop? (switch ?c 1 (max:r (abs ?x))))))",
-            |_| Some(Facts::within(-1.0, 1.0)),
-        ),
-        fact("scaled_by_larger", Real, "(div ?a (stop? (switch ?c 1 (maximum (abs ?a) (abs ?b)))))", |_| {
-            Some(Facts::within(-1.0, 1.0))
-        }),
+        fact("scaled_by_largest", Real, "(div ?x (broadcast:b (stop? (switch (or (eq (max:r (abs ?x)) 0) (isinf (max:r (abs ?x)))) 1 (max:r (abs ?x))))))", scaled_by_largest),
+        fact("scaled_by_larger", Real, "(div ?a (stop? (switch (or (eq (maximum (abs ?a) (abs ?b)) 0) (isinf (maximum (abs ?a) (abs ?b)))) 1 (maximum (abs ?a) (abs ?b)))))", |_| Some(unit_range())),
     ]
 }
 
@@ -212,14 +139,17 @@ fn exp_is_safe(egraph: &Egraph<'_>, x: Id) -> bool {
     data.facts.low >= -limit && data.facts.high <= limit
 }
 
+/// For each axis of a value the axis of another one that it lies along, if any.
+type Places = SmallVec<[Option<usize>; 8]>;
+
 /// The axes along which `m` is the largest element of `x`, spread again to the shape of `x`: through broadcasts,
 /// `stop_gradient` and a choice of 0 where it is infinite.
 pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
     let x = egraph.find(x);
     let rank = egraph[x].data.ty.rank();
     // Which axis of `x` each axis of the present value lies along.
-    let places: SmallVec<[Option<usize>; 8]> = (0..rank).map(Some).collect();
-    let mut pending: Vec<(Id, SmallVec<[Option<usize>; 8]>, usize)> = vec![(m, places, 0)];
+    let places: Places = (0..rank).map(Some).collect();
+    let mut pending: Vec<(Id, Places, usize)> = vec![(m, places, 0)];
     while let Some((class, places, depth)) = pending.pop() {
         if depth > 6 {
             continue;
@@ -447,6 +377,15 @@ fn hypotenuse(found: &Found<'_, '_>) -> Option<Built> {
     let part = |x: Id| Built::map(ScalarFn::Sqr, [Built::map(ScalarFn::Div, [Built::Class(x), m.clone()])]);
     let root = Built::map(ScalarFn::Sqrt, [Built::map(ScalarFn::Add, [part(a), part(b)])]);
     Some(Built::map(ScalarFn::Mul, [m.clone(), root]))
+}
+
+fn unit_range() -> Facts {
+    Facts { finite: true, number: true, ..Facts::within(-1.0, 1.0) }
+}
+
+/// See [`norm`].
+fn scaled_by_largest(found: &Found<'_, '_>) -> Option<Facts> {
+    keeps_places(found, "b", "r", "x").then(unit_range)
 }
 
 /// What to divide by so that the largest becomes 1: nothing where it is 0 or infinite.

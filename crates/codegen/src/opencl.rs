@@ -1,0 +1,334 @@
+//! The OpenCL back end: programs as OpenCL C 1.2, and their run on a device.
+//!
+//! The OpenCL library is loaded when it is first asked for: everything here builds and answers on a machine that has
+//! none. Elementwise float32 values and folds have the bits of [`crate::kernel::reference`] on devices that round as
+//! IEEE 754 says; products and float64 functions come near.
+//!
+//! Shared variables stay on the device between calls. A program uploads one only if its version is not the one that the
+//! device holds, and leaves the new value there until somebody fetches it. Programs on one device share these copies.
+
+mod device;
+mod emit;
+mod product;
+mod random;
+mod scalar;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hypatia_graph::leaf::{SharedCell, SharedState};
+use hypatia_graph::{Array, DType};
+
+use crate::kernel::verify::verify;
+use crate::kernel::{BufferId, OutOfRange, Place, Program, RunError};
+use device::{Compiled, Device, Memory, Remote, Resident};
+use emit::{Launch, Module};
+use product::Form;
+
+/// A device that OpenCL knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// The platform (driver) that offers it.
+    pub platform: String,
+    /// The version of OpenCL that it supports.
+    pub version: String,
+    /// Units that work in parallel.
+    pub compute_units: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Whether it has float64.
+    pub fp64: bool,
+}
+
+/// The devices of all platforms, in the order of their numbers. The message says why there is none.
+pub fn devices() -> Result<Vec<DeviceInfo>, String> {
+    device::describe()
+}
+
+/// The OpenCL C of every distinct kernel of a program, as for a graphics processor; the message says what cannot be
+/// written. On processors products have another form.
+pub fn source(program: &Program) -> Result<String, String> {
+    Ok(emit::emit(program, Form::Tiles)?.source)
+}
+
+/// A program ready to run on a device.
+pub struct OpenClProgram {
+    program: Arc<Program>,
+    device: Arc<Device>,
+    compiled: Compiled,
+    launches: Vec<Vec<Launch>>,
+    fallible: bool,
+    inputs: Vec<Memory>,
+    shared: Vec<Arc<Resident>>,
+    constants: Vec<Memory>,
+    outputs: Vec<Memory>,
+    arena: Memory,
+    error: Memory,
+    /// For each shared variable, whether a step writes it.
+    updated: Vec<bool>,
+    /// Type and number of elements of each input, where the program uses it.
+    input_types: Vec<Option<(DType, usize)>>,
+}
+
+/// The three words of the error buffer: step plus one, value, extent.
+const ERROR_WORDS: usize = 3;
+
+impl OpenClProgram {
+    /// Builds the program for the device with that number in [`devices`]. Building takes the driver a tenth of a second
+    /// or more. A message says what the device lacks, or holds the build log with the lines at fault.
+    pub fn new(program: Arc<Program>, device: usize) -> Result<OpenClProgram, String> {
+        verify(&program)?;
+        let device = Device::open(device)?;
+        let form = if device.is_processor { Form::Vectors } else { Form::Tiles };
+        OpenClProgram::prepare(form, program, device)
+    }
+
+    /// As [`OpenClProgram::new`], of a program whose kernels keep to their buffers.
+    fn prepare(form: Form, program: Arc<Program>, device: Arc<Device>) -> Result<OpenClProgram, String> {
+        if emit::uses_float64(&program) && !device.info.fp64 {
+            return Err(format!("{} has no float64, which the program uses", device.info.name));
+        }
+        let module: Module = emit::emit(&program, form)?;
+        if let Some(launch) = module.launches.iter().flatten().find(|l| l.group > device.largest_group) {
+            return Err(format!(
+                "{} runs groups of {} work items at most; a kernel needs {}",
+                device.info.name, device.largest_group, launch.group
+            ));
+        }
+        let compiled = Compiled::new(&device, &module)?;
+        let inputs = places(&program, |place| if let Place::Input(n) = place { Some(*n) } else { None });
+        let mut input_types = vec![None; inputs.len()];
+        for buffer in &program.buffers {
+            if let Place::Input(n) = buffer.place {
+                input_types[n] = Some((buffer.dtype, buffer.len()));
+            }
+        }
+        let allocate = |sizes: Vec<usize>| -> Result<Vec<Memory>, String> {
+            sizes.into_iter().map(|bytes| Memory::allocate(&device, bytes)).collect()
+        };
+        let sizes = places(&program, |place| if let Place::Shared(n) = place { Some(*n) } else { None });
+        let shared = program.shared.iter().enumerate();
+        let shared = shared
+            .map(|(n, leaf)| {
+                let bytes = sizes.get(n).ok_or_else(|| format!("shared variable {n} has no buffer"))?;
+                device.resident(*leaf, *bytes)
+            })
+            .collect::<Result<_, _>>()?;
+        let constants = allocate(program.constants.iter().map(|array| array.bytes().len()).collect())?;
+        for (memory, array) in constants.iter().zip(&program.constants) {
+            memory.write(array.bytes())?;
+        }
+        let bytes = |(dtype, shape): &(DType, hypatia_graph::array::Extents)| {
+            shape.iter().product::<usize>() * dtype.size()
+        };
+        let prepared = OpenClProgram {
+            fallible: program.steps.iter().any(|step| emit::is_fallible(&step.kernel)),
+            launches: module.launches,
+            inputs: allocate(inputs)?,
+            outputs: allocate(program.outputs.iter().map(bytes).collect())?,
+            arena: Memory::allocate(&device, program.arena_bytes)?,
+            error: Memory::allocate(&device, ERROR_WORDS * 8)?,
+            updated: written_shared(&program),
+            shared,
+            constants,
+            compiled,
+            device,
+            program,
+            input_types,
+        };
+        for (number, buffer) in prepared.program.buffers.iter().enumerate() {
+            match prepared.memory(BufferId(number as u32)) {
+                Some((memory, offset)) if memory.len() >= offset + buffer.bytes() => {}
+                _ => return Err(format!("buffer {number} does not fit into {:?}", buffer.place)),
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Runs the program: `shared` are the shared variables in the order of [`Program::shared`], `outputs` arrays of the
+    /// types and shapes of [`Program::outputs`]. If an index is out of range, nothing of the shared variables has
+    /// changed; of several such indices any may be reported. A failure of the device can lose updates.
+    pub fn run(
+        &mut self,
+        inputs: &[&Array],
+        shared: &[&SharedCell],
+        outputs: &mut [Array],
+    ) -> Result<(), RunError> {
+        self.execute(inputs, shared, outputs, None)
+    }
+
+    /// As [`OpenClProgram::run`], and says how long the device took for each step.
+    pub fn profile(
+        &mut self,
+        inputs: &[&Array],
+        shared: &[&SharedCell],
+        outputs: &mut [Array],
+    ) -> Result<Vec<Duration>, RunError> {
+        let mut times = vec![Duration::ZERO; self.program.steps.len()];
+        self.execute(inputs, shared, outputs, Some(&mut times))?;
+        Ok(times)
+    }
+
+    fn execute(
+        &mut self,
+        inputs: &[&Array],
+        shared: &[&SharedCell],
+        outputs: &mut [Array],
+        mut times: Option<&mut Vec<Duration>>,
+    ) -> Result<(), RunError> {
+        self.check(inputs, shared, outputs).map_err(RunError::Device)?;
+        let mut states: Vec<MutexGuard<'_, SharedState>> = shared.iter().map(|cell| cell.lock()).collect();
+        self.upload(inputs, &mut states).map_err(RunError::Device)?;
+        let commit = self.program.commit.min(self.program.steps.len());
+        self.launch(0..commit, &mut times).map_err(RunError::Device)?;
+        if self.fallible {
+            self.verdict()?;
+        }
+        self.launch(commit..self.program.steps.len(), &mut times).map_err(RunError::Device)?;
+        for ((state, copy), updated) in states.iter_mut().zip(&self.shared).zip(&self.updated) {
+            if *updated {
+                state.version += 1;
+                state.remote = Some(Box::new(Remote(Arc::clone(copy))));
+                *copy.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.version);
+            }
+        }
+        for (memory, output) in self.outputs.iter().zip(outputs) {
+            memory.read(output.bytes_mut()).map_err(RunError::Device)?;
+        }
+        self.device.flush().map_err(RunError::Device)
+    }
+
+    fn check(&self, inputs: &[&Array], shared: &[&SharedCell], outputs: &[Array]) -> Result<(), String> {
+        let count = |what: &str, expected: usize, found: usize| {
+            if expected == found { Ok(()) } else { Err(format!("expected {expected} {what}, found {found}")) }
+        };
+        if inputs.len() < self.inputs.len() {
+            count("inputs", self.inputs.len(), inputs.len())?;
+        }
+        count("shared variables", self.shared.len(), shared.len())?;
+        count("outputs", self.outputs.len(), outputs.len())?;
+        for (n, (input, expected)) in inputs.iter().zip(&self.input_types).enumerate() {
+            if let Some((dtype, len)) = expected
+                && (input.dtype() != *dtype || input.len() != *len)
+            {
+                let (found, elements) = (input.dtype(), input.len());
+                return Err(format!("input {n}: expected {len} of {dtype}, found {elements} of {found}"));
+            }
+        }
+        for (n, (output, (dtype, shape))) in outputs.iter().zip(&self.program.outputs).enumerate() {
+            if output.dtype() != *dtype || output.shape() != shape.as_slice() {
+                let (found, extents) = (output.dtype(), output.shape());
+                let shape = shape.as_slice();
+                return Err(format!("output {n}: expected {dtype}{shape:?}, found {found}{extents:?}"));
+            }
+        }
+        // Locking a variable twice would never end.
+        for (n, cell) in shared.iter().enumerate() {
+            if shared[..n].iter().any(|before| std::ptr::eq(*before, *cell)) {
+                return Err(format!("shared variable {n} is passed twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn upload(&self, inputs: &[&Array], states: &mut [MutexGuard<'_, SharedState>]) -> Result<(), String> {
+        for ((memory, input), used) in self.inputs.iter().zip(inputs).zip(&self.input_types) {
+            if used.is_some() {
+                memory.write(input.bytes())?;
+            }
+        }
+        for (state, copy) in states.iter_mut().zip(&self.shared) {
+            let mut version = copy.version.lock().unwrap_or_else(PoisonError::into_inner);
+            if *version != Some(state.version) {
+                state.fetch()?;
+                *version = None;
+                copy.memory.write(state.host.bytes())?;
+                *version = Some(state.version);
+            }
+        }
+        if self.fallible { self.error.write(&[0; ERROR_WORDS * 8]) } else { Ok(()) }
+    }
+
+    fn launch(
+        &self,
+        steps: std::ops::Range<usize>,
+        times: &mut Option<&mut Vec<Duration>>,
+    ) -> Result<(), String> {
+        for number in steps {
+            let step = &self.program.steps[number];
+            let arguments: Vec<(&Memory, usize)> =
+                step.arguments.iter().filter_map(|id| self.memory(*id)).collect();
+            let mut timers = Vec::new();
+            for launch in &self.launches[number] {
+                let error = launch.fallible.then_some((&self.error, number));
+                timers.push(self.compiled.launch(launch, &arguments, error)?);
+            }
+            if let Some(times) = times {
+                for timer in timers {
+                    times[number] += Duration::from_nanos(timer.nanoseconds()?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory and byte offset of a buffer; `None` where the program has no such place.
+    fn memory(&self, id: BufferId) -> Option<(&Memory, usize)> {
+        Some(match self.program.buffers.get(id.index())?.place {
+            Place::Input(n) => (self.inputs.get(n)?, 0),
+            Place::Shared(n) => (&self.shared.get(n)?.memory, 0),
+            Place::Constant(n) => (self.constants.get(n)?, 0),
+            Place::Output(n) => (self.outputs.get(n)?, 0),
+            Place::Arena(offset) => (&self.arena, offset),
+        })
+    }
+
+    /// Whether an index was out of range; waits for the steps so far.
+    fn verdict(&self) -> Result<(), RunError> {
+        let mut words = [0u8; ERROR_WORDS * 8];
+        self.error.read(&mut words).map_err(RunError::Device)?;
+        let mut numbers = [0i64; ERROR_WORDS];
+        for (number, bytes) in numbers.iter_mut().zip(words.chunks_exact(8)) {
+            *number = bytes.iter().rev().fold(0, |value, byte| value << 8 | i64::from(*byte));
+        }
+        let [step, value, extent] = numbers;
+        match usize::try_from(step - 1) {
+            Ok(step) => Err(RunError::OutOfRange(OutOfRange { step, value, extent })),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The bytes of each numbered place of one kind.
+fn places(program: &Program, number: impl Fn(&Place) -> Option<usize>) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for buffer in &program.buffers {
+        if let Some(n) = number(&buffer.place) {
+            if sizes.len() <= n {
+                sizes.resize(n + 1, 0);
+            }
+            sizes[n] = sizes[n].max(buffer.bytes());
+        }
+    }
+    sizes
+}
+
+fn written_shared(program: &Program) -> Vec<bool> {
+    let mut written = vec![false; program.shared.len()];
+    for step in &program.steps {
+        for (param, id) in step.kernel.params().iter().zip(&step.arguments) {
+            let place = program.buffers.get(id.index()).map(|buffer| &buffer.place);
+            if let (true, Some(Place::Shared(n))) = (param.written, place)
+                && let Some(written) = written.get_mut(*n)
+            {
+                *written = true;
+            }
+        }
+    }
+    written
+}

@@ -1,0 +1,220 @@
+//! How a formula became another one, step by step.
+//!
+//! The e-graph remembers why any two of its terms are equal; the shortest such proof between what was given and what
+//! was chosen is the explanation. Remembering costs time, so this is a run of its own, for formulas that people read.
+
+use std::fmt;
+
+use egg::{EGraph, FlatTerm, Id};
+use hypatia_graph::text::formula;
+use hypatia_graph::{Graph, NodeId, Op};
+use smallvec::SmallVec;
+
+use crate::extract::extract;
+use crate::rules::{Exactness, RuleSet};
+use crate::saturate::{Limits, saturate};
+use crate::simplify::{load, simplify_graph};
+use crate::term::{Egraph, Knowledge, Term};
+use crate::{Numerics, Options, rules_for};
+
+/// Formulas that are larger than this when nothing is shared are not explained step by step.
+const LARGEST: usize = 2_000;
+
+/// How the outputs of a graph were simplified.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// One derivation an output.
+    pub derivations: Vec<Derivation>,
+}
+
+/// How one formula became another.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Derivation {
+    /// The formula as it was given.
+    pub given: String,
+    /// What it became at each step.
+    pub steps: Vec<Derived>,
+    /// The formula as it is computed.
+    pub result: String,
+    /// Whether the steps were left out because there is too much to print.
+    pub too_large: bool,
+}
+
+/// One step of a derivation.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Derived {
+    /// The name of the rule.
+    pub rule: String,
+    /// What the step costs in truth.
+    pub exactness: Exactness,
+    /// The rule as its table has it.
+    pub text: String,
+    /// Whether the rule was used from right to left.
+    pub reversed: bool,
+    /// The formula after the step.
+    pub formula: String,
+}
+
+/// The simplified outputs of a graph, and every step with its rule.
+pub fn explain(graph: &Graph, numerics: Numerics) -> Explanation {
+    let options = Options::from(numerics);
+    let (simplified, _) = simplify_graph(graph, options);
+    let results: Vec<String> = simplified.outputs.iter().map(|id| formula(&simplified, *id)).collect();
+    let given: Vec<String> = graph.outputs.iter().map(|id| formula(graph, *id)).collect();
+    let steps = derive(graph, options);
+    let derivations = given
+        .into_iter()
+        .zip(results)
+        .zip(steps)
+        .map(|((given, result), steps)| {
+            let too_large = steps.is_none();
+            Derivation { given, steps: steps.unwrap_or_default(), result, too_large }
+        })
+        .collect();
+    Explanation { derivations }
+}
+
+/// The steps for each output; none where they would be too long to read.
+fn derive(graph: &Graph, options: Options) -> Vec<Option<Vec<Derived>>> {
+    let live = graph.reachable();
+    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
+    let sizes = tree_sizes(graph);
+    let readable = |id: &NodeId| sizes[id.index()] <= LARGEST;
+    if graph.check().is_err() || nodes.len() > LARGEST || !graph.outputs.iter().any(readable) {
+        return vec![None; graph.outputs.len()];
+    }
+    let strict = options.numerics == Numerics::Strict;
+    let mut egraph: Egraph<'_> = EGraph::new(Knowledge::new(graph, &[], strict)).with_explanations_enabled();
+    let loaded = load(&mut egraph, graph, &nodes, &vec![false; graph.len()]);
+    let rules = rules_for(options);
+    saturate(&mut egraph, rules, Limits::for_nodes(nodes.len()));
+    graph
+        .outputs
+        .iter()
+        .map(|output| {
+            let from = loaded.classes[output];
+            let chosen = chosen_terms(&egraph, from, &loaded.built);
+            if !readable(output) || tree_size(&chosen) > LARGEST {
+                return None;
+            }
+            let mut ids: Vec<Id> = Vec::new();
+            for (op, operands) in chosen {
+                let operands = operands.iter().map(|&position| ids[position]).collect();
+                ids.push(egraph.add_uncanonical(Term { op, operands }));
+            }
+            let to = *ids.last()?;
+            let mut proof = egraph.explain_id_equivalence(from, to);
+            Some(steps_of(graph, proof.make_flat_explanation(), rules))
+        })
+        .collect()
+}
+
+/// The number of nodes of each formula were nothing shared.
+fn tree_sizes(graph: &Graph) -> Vec<usize> {
+    let mut sizes: Vec<usize> = Vec::with_capacity(graph.len());
+    for (_, node) in graph.nodes() {
+        let below = node.operands.iter().fold(1usize, |sum, id| sum.saturating_add(sizes[id.index()]));
+        sizes.push(below);
+    }
+    sizes
+}
+
+type Chosen = Vec<(Op, SmallVec<[usize; 4]>)>;
+
+fn tree_size(chosen: &Chosen) -> usize {
+    let mut sizes: Vec<usize> = Vec::with_capacity(chosen.len());
+    for (_, operands) in chosen {
+        sizes.push(operands.iter().fold(1usize, |sum, &position| sum.saturating_add(sizes[position])));
+    }
+    sizes.last().copied().unwrap_or(0)
+}
+
+/// The terms chosen for a class, the class itself last.
+fn chosen_terms(egraph: &Egraph<'_>, root: Id, built: &[(Id, Term)]) -> Chosen {
+    let extraction = extract(egraph, &[root], built);
+    extraction.nodes.into_iter().map(|(_, term, operands)| (term.op.clone(), operands)).collect()
+}
+
+/// The steps of a proof that change the formula as it is printed.
+fn steps_of(graph: &Graph, proof: &[FlatTerm<Term>], rules: &RuleSet) -> Vec<Derived> {
+    let mut steps: Vec<Derived> = Vec::new();
+    let mut last = String::new();
+    for (index, term) in proof.iter().enumerate() {
+        let mut present = graph.emptied();
+        let root = rebuild(&mut present, graph, term);
+        let text = formula(&present, root);
+        let used = rule_in(term);
+        if let (Some((name, reversed)), true) = (used, index > 0 && text != last)
+            && let Some(rule) = rules.rules.iter().find(|rule| rule.name == name)
+        {
+            steps.push(Derived {
+                rule: name,
+                exactness: rule.exactness,
+                text: rule.text.to_string(),
+                reversed,
+                formula: text.clone(),
+            });
+        }
+        last = text;
+    }
+    steps
+}
+
+/// The rule that led to a term, and whether from right to left.
+fn rule_in(term: &FlatTerm<Term>) -> Option<(String, bool)> {
+    let own = |rule: &Option<egg::Symbol>, reversed| rule.map(|rule| (rule.to_string(), reversed));
+    own(&term.forward_rule, false)
+        .or_else(|| own(&term.backward_rule, true))
+        .or_else(|| term.children.iter().find_map(rule_in))
+}
+
+/// A term of a proof as a node. As deep as the formula, which is readable.
+fn rebuild(new: &mut Graph, graph: &Graph, term: &FlatTerm<Term>) -> NodeId {
+    let operands: SmallVec<[NodeId; 4]> =
+        term.children.iter().map(|child| rebuild(new, graph, child)).collect();
+    if let Op::Leaf(leaf) = term.node.op {
+        return new.add_like(graph, Knowledge::node_of(leaf), &operands);
+    }
+    new.add(term.node.op.clone(), &operands, None)
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, derivation) in self.derivations.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{derivation}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Derivation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.given)?;
+        if self.too_large {
+            writeln!(f, "  ... too large to explain step by step")?;
+        }
+        for step in &self.steps {
+            writeln!(f, "  = {}", step.formula)?;
+            let exactness = match step.exactness {
+                Exactness::Exact => "exact",
+                Exactness::Rounding => "up to rounding",
+                Exactness::Real => "in real arithmetic",
+            };
+            let direction = if step.reversed { ", from right to left" } else { "" };
+            writeln!(f, "      {} {exactness}{direction}: {}", step.rule, tidy(&step.text))?;
+        }
+        if self.steps.last().is_none_or(|step| step.formula != self.result) && self.result != self.given {
+            writeln!(f, "  = {}", self.result)?;
+            writeln!(f, "      constants computed, shared parts computed once")?;
+        }
+        Ok(())
+    }
+}
+
+/// A row of a table on one line.
+fn tidy(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

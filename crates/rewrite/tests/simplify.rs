@@ -1,0 +1,286 @@
+//! What `simplify` promises of every graph: equal values, nothing dearer, names and sites kept, the same result each
+//! time, and time that grows with the length.
+#![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]
+
+use hypatia_graph::collect::{Request, Unused, collect};
+use hypatia_graph::compose::All;
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::gradient::grad;
+use hypatia_graph::interp::interpret;
+use hypatia_graph::tensor::{constant, input, shared};
+use hypatia_graph::text::{formula, parse_formula};
+use hypatia_graph::verify::{Stage, verify};
+use hypatia_graph::{Array, DType, Graph, NodeId, Op, ScalarFn, Tensor};
+use hypatia_rewrite::{Numerics, Options, Stop, explain, simplify};
+
+fn graph_of(inputs: &[&Tensor], outputs: &[&Tensor]) -> Graph {
+    let request = Request {
+        inputs: inputs.iter().map(|t| (*t).clone()).collect(),
+        outputs: outputs.iter().map(|t| (*t).clone()).collect(),
+        unused: Unused::Ignore,
+        ..Request::default()
+    };
+    collect(&request).unwrap()
+}
+
+fn trained(graph: &Graph, numerics: Numerics) -> Graph {
+    let taken = differentiate(graph, &mut |forward| simplify(forward, numerics).0).unwrap();
+    verify(&taken, Stage::Differentiated).unwrap();
+    let (simplified, _) = simplify(&taken, Options { numerics, gradients_taken: true });
+    verify(&simplified, Stage::Differentiated).unwrap();
+    simplified
+}
+
+/// The formula that a formula becomes.
+fn real(text: &str) -> String {
+    let graph = parse_formula(text).unwrap().graph().unwrap();
+    let (simplified, report) = simplify(&graph, Numerics::Real);
+    assert_eq!(report.stop, Stop::Saturated, "{text}");
+    formula(&simplified, simplified.outputs[0])
+}
+
+fn strict(text: &str) -> String {
+    let graph = parse_formula(text).unwrap().graph().unwrap();
+    let (simplified, _) = simplify(&graph, Numerics::Strict);
+    formula(&simplified, simplified.outputs[0])
+}
+
+#[test]
+fn formulas_become_what_was_meant() {
+    let cases = [
+        ("log(1 + exp(x))", "softplus(x)"),
+        ("log(exp(x) + 1)", "softplus(x)"),
+        ("log(sigmoid(x))", "-softplus(-x)"),
+        ("log(1 - sigmoid(x))", "-softplus(x)"),
+        ("1 - sigmoid(x)", "sigmoid(-x)"),
+        ("exp(x) / (1 + exp(x))", "sigmoid(x)"),
+        ("1 / (1 + exp(-x))", "sigmoid(x)"),
+        ("exp(x) - 1", "expm1(x)"),
+        ("1 - erf(x)", "erfc(x)"),
+        ("softplus(x) - x", "softplus(-x)"),
+        ("2 * sigmoid(2 * x) - 1", "tanh(x)"),
+        ("1 - tanh(x) ** 2", "1 - sqr(tanh(x))"),
+        ("exp(x) * exp(y)", "exp(x + y)"),
+        ("sqrt(x ** 2)", "abs(x)"),
+        ("abs(exp(x))", "exp(x)"),
+        ("x: f32[3, 4]; argmax(softmax(x), axis=1)", "argmax(x, axis=1)"),
+        ("x: f32[3, 4]; sum(sum(x, axis=1), axis=0)", "sum(x)"),
+        ("x: f32[3, 4]; x.T.T", "x"),
+        ("x: f32[4]; max(sigmoid(x))", "sigmoid(max(x))"),
+        ("x + 0 * y", "x"),
+        ("3 * x - x * 5", "-2 * x"),
+        ("(x * 6) / 3", "2 * x"),
+        ("2 * 3 * x + (4 + 5)", "6 * x + 9"),
+    ];
+    for (given, expected) in cases {
+        assert_eq!(real(given), expected, "{given}");
+    }
+}
+
+#[test]
+fn strict_hides_nothing() {
+    for kept in ["x * 0", "x / x", "0 / x", "x - x", "log(exp(x))", "sqrt(sqr(x))", "exp(x) * exp(y)"] {
+        assert_eq!(strict(kept), kept);
+    }
+    assert_eq!(strict("log(1 + x)"), "log1p(x)");
+    assert_eq!(strict("x / 4"), "0.25 * x");
+    assert_eq!(strict("log(1 + exp(x))"), "log1p(exp(x))");
+}
+
+#[test]
+fn explanations_name_each_step() {
+    let graph = parse_formula("log(1 + exp(x))").unwrap().graph().unwrap();
+    let expected = "\
+log(1 + exp(x))
+  = log1p(exp(x))
+      log1p up to rounding: (log (add 1 ?x)) => (log1p ?x) if variable ?x
+  = softplus(x)
+      log1p_exp in real arithmetic: (log1p (exp ?x)) => (softplus ?x)
+";
+    assert_eq!(explain(&graph, Numerics::Real).to_string(), expected);
+    let graph = parse_formula("x * (2 + 3)").unwrap().graph().unwrap();
+    assert!(explain(&graph, Numerics::Real).to_string().contains("constants computed"));
+}
+
+/// Thirty squarings of a sum with itself: 2^60 nodes were nothing shared.
+#[test]
+fn explanations_of_shared_towers_stay_short() {
+    let mut x = input("x", DType::F64, &[]);
+    let inputs = [x.clone()];
+    for _ in 0..30 {
+        x = (&x + &x.sin()) * &x;
+    }
+    let graph = graph_of(&[&inputs[0]], &[&x]);
+    let explanation = explain(&graph, Numerics::Real);
+    assert!(explanation.derivations[0].too_large);
+    assert!(explanation.to_string().contains("too large"));
+}
+
+/// A classifier of the tutorial's kind, with its gradients.
+fn classifier(naive: bool) -> (Graph, Vec<Array>) {
+    let dtype = DType::F32;
+    let x = input("x", dtype, &[Some(4), Some(3)]);
+    let y = input("y", DType::I32, &[Some(4)]);
+    let w = shared(
+        "W",
+        Array::new(
+            &[3, 5],
+            &[0.5f32, -1.0, 2.0, 0.25, 3.0, 1.0, 1.5, -2.0, 0.0, 1.0, -0.5, 0.75, 1.0, 2.0, -1.0],
+        ),
+    );
+    let b = shared("b", Array::vector(&[1000.0f32, -1000.0, 0.0, 999.0, 3.0]));
+    let logits = x.dot(&w) + &b;
+    let p = if naive { logits.exp() / logits.exp().sum_keepdims(1) } else { logits.softmax(1) };
+    let cost = p.categorical_crossentropy(&y).mean(All);
+    let gradients = grad(&cost, [&w, &b]);
+    let request = Request {
+        inputs: vec![x, y],
+        outputs: vec![cost],
+        updates: vec![(w.clone(), &*w - 0.1 * &gradients[0]), (b.clone(), &*b - 0.1 * &gradients[1])],
+        ..Request::default()
+    };
+    let data = Array::new(&[4, 3], &[1.0f32, 2.0, 3.0, -1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 2.0, -2.0, 1.0]);
+    (collect(&request).unwrap(), vec![data, Array::vector(&[0i32, 1, 4, 3])])
+}
+
+/// The gradient of the cross entropy is the softmax minus the targets: one exponential, shared with the forward pass,
+/// and finite for logits of 1000.
+#[test]
+fn gradient_of_cross_entropy_is_softmax_minus_targets() {
+    let (graph, inputs) = classifier(false);
+    let reference = interpret(&trained(&graph, Numerics::Real), &inputs).unwrap();
+    for naive in [false, true] {
+        let (graph, inputs) = classifier(naive);
+        let simplified = trained(&graph, Numerics::Real);
+        let count = |op: &dyn Fn(&Op) -> bool| simplified.nodes().filter(|(_, node)| op(&node.op)).count();
+        assert_eq!(count(&|op| *op == Op::Map(ScalarFn::Exp)), 1, "{simplified}");
+        assert_eq!(count(&|op| *op == Op::Map(ScalarFn::Log)), 1, "{simplified}");
+        assert_eq!(count(&|op| matches!(op, Op::Scatter { .. })), 1, "{simplified}");
+        assert_eq!(count(&|op| *op == Op::StopGradient), 0, "{simplified}");
+        let evaluation = interpret(&simplified, &inputs).unwrap();
+        let cost = evaluation.outputs[0].item().unwrap();
+        // Logits of about 1000 against -1000, 3 and 999: (0 + ~2000 + ~997 + ~1) / 4 from NumPy's logsumexp in doubles.
+        assert!((500.0..1000.0).contains(&cost), "{cost}");
+        for ((_, value), (_, expected)) in evaluation.updates.iter().zip(&reference.updates) {
+            for i in 0..value.len() {
+                let (a, b) = (value.get(i).to_f64(), expected.get(i).to_f64());
+                assert!(a.is_finite() && (a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_graphs_give_equal_text() {
+    let texts: Vec<String> = (0..3)
+        .map(|_| {
+            let (graph, _) = classifier(true);
+            let taken = differentiate(&graph, &mut |forward| simplify(forward, Numerics::Real).0).unwrap();
+            let (simplified, report) =
+                simplify(&taken, Options { numerics: Numerics::Real, gradients_taken: true });
+            let counts = format!("{:?} {} {} {}", report.rules, report.rounds, report.e_nodes, report.stop);
+            format!("{simplified}\n{counts}")
+        })
+        .collect();
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
+}
+
+#[test]
+fn names_and_sites_survive() {
+    let x = input("x", DType::F32, &[Some(3)]);
+    let hidden = (1.0 + x.exp()).log().named("hidden");
+    let line = hidden.site().line();
+    let graph = graph_of(&[&x], &[&(hidden * 2.0)]);
+    let (simplified, _) = simplify(&graph, Numerics::Real);
+    let (id, node) = simplified.nodes().find(|(_, node)| node.op == Op::Map(ScalarFn::Softplus)).unwrap();
+    assert_eq!(simplified.name(id), Some("hidden"));
+    assert_eq!(node.site.unwrap().line(), line);
+}
+
+/// A gradient that is not yet taken goes through the very expression that it is asked for.
+#[test]
+fn gradients_not_yet_taken_keep_their_variables() {
+    let x = input("x", DType::F64, &[Some(2)]);
+    let inner = (&x * 2.0).exp();
+    let cost = inner.log().sum(All);
+    let gradient = grad(&cost, [&inner]).remove(0);
+    let graph = graph_of(&[&x], &[&gradient]);
+    let (simplified, _) = simplify(&graph, Numerics::Real);
+    let taken = differentiate(&simplified, &mut Graph::clone).unwrap();
+    let value = interpret(&taken, &[Array::vector(&[0.5f64, 1.0])]).unwrap().outputs.remove(0);
+    for (i, expected) in [(-1.0f64).exp(), (-2.0f64).exp()].into_iter().enumerate() {
+        assert!((value.get(i).to_f64() - expected).abs() < 1e-15);
+    }
+}
+
+#[test]
+fn unknown_extents_are_left_alone() {
+    let x = input("x", DType::F32, &[None]);
+    let graph = graph_of(&[&x], &[&(1.0 + x.exp()).log()]);
+    let (simplified, _) = simplify(&graph, Numerics::Real);
+    let value = interpret(&simplified, &[Array::vector(&[0.0f32, 1.0])]).unwrap().outputs.remove(0);
+    assert_eq!(value.shape(), [2]);
+}
+
+#[test]
+fn constants_fold_in_double_precision() {
+    // 0.1f + 0.2f - 0.3f in doubles of the rounded literals, rounded once: 3.7252903e-9 * 2 = 7.450581e-9.
+    let y = constant(0.1f32) + constant(0.2f32) - constant(0.3f32);
+    let (simplified, report) = simplify(&graph_of(&[], &[&y]), Numerics::Strict);
+    let expected = (f64::from(0.1f32) + f64::from(0.2f32) - f64::from(0.3f32)) as f32;
+    assert_eq!(simplified.uniform(simplified.outputs[0]).unwrap().to_f64(), f64::from(expected));
+    assert!(report.folded > 0);
+    let table = constant(Array::new(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]));
+    let (simplified, _) = simplify(&graph_of(&[], &[&table.t().sum(0)]), Numerics::Real);
+    assert_eq!(simplified.len(), 1);
+    let value = interpret(&simplified, &[]).unwrap().outputs.remove(0);
+    assert_eq!(value.to_vec::<f32>().unwrap(), [3.0, 7.0]);
+}
+
+/// A chain of `n` operators on a vector.
+fn tower(n: usize, step: impl Fn(&mut Graph, NodeId, NodeId, usize) -> NodeId) -> Graph {
+    let x = input("x", DType::F32, &[Some(4)]);
+    let leaf = x.leaf().unwrap().clone();
+    let mut graph = Graph::new();
+    let first = graph.add_leaf(&leaf);
+    graph.inputs.push(leaf.id);
+    let last = (0..n).fold(first, |id, i| step(&mut graph, id, first, i));
+    graph.outputs.push(last);
+    graph
+}
+
+#[test]
+fn deep_towers_end() {
+    let n = 40_000;
+    let functions = [ScalarFn::Tanh, ScalarFn::Sin, ScalarFn::Sigmoid, ScalarFn::Sqr];
+    let (same, report) =
+        simplify(&tower(n, |g, id, _, i| g.add(Op::Map(functions[i % 4]), &[id], None)), Numerics::Real);
+    assert_eq!(same.len(), n + 1);
+    assert!(report.partitions > 1);
+    let pairs = |g: &mut Graph, id, _, i| {
+        g.add(Op::Map(if i % 2 == 0 { ScalarFn::Exp } else { ScalarFn::Log }), &[id], None)
+    };
+    assert_eq!(simplify(&tower(n, pairs), Numerics::Real).0.len(), 1);
+    // As a tree this has 2^n nodes.
+    let doubled = tower(2_000, |g, id, _, _| g.add(Op::Map(ScalarFn::Add), &[id, id], None));
+    assert_eq!(simplify(&doubled, Numerics::Real).0.len(), 2_001);
+    let sums = tower(2_500, |g, id, x, _| g.add(Op::Map(ScalarFn::Add), &[id, x], None));
+    assert_eq!(simplify(&sums, Numerics::Real).0.len(), 2_501);
+}
+
+/// Formulas that feed one rule into another stay within their limits.
+#[test]
+fn saturation_ends() {
+    let x = input("x", DType::F32, &[Some(3), Some(4)]);
+    let mut y = x.clone();
+    for _ in 0..12 {
+        y = (y.softmax(1).log() + y.sigmoid().log() - (1.0 + y.exp()).log()) / 2.0
+            - y.t().reshape([3, 4]).sqr();
+    }
+    let (simplified, report) = simplify(&graph_of(&[&x], &[&y]), Numerics::Real);
+    assert!(report.e_nodes < 20_000, "{report}");
+    assert!(simplified.len() < 500, "{report}");
+    let value = &interpret(&simplified, &[Array::new(&[3, 4], &[0.1f32; 12])]).unwrap().outputs[0];
+    assert_eq!(value.shape(), [3, 4]);
+}

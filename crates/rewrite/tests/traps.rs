@@ -1,0 +1,234 @@
+//! The numeric traps on which Theano's successors and JAX fail (features.md, 6.1), as far as they need no loop: each
+//! formula, simplified under `Real` with gradients taken after that, must give the value of real arithmetic.
+//! Expected values are from mpmath (`tests/reference/traps.py`), or follow from the policy.
+#![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]
+
+use hypatia_graph::collect::{Request, Unused, collect};
+use hypatia_graph::compose::{full, switch};
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::interp::interpret;
+use hypatia_graph::tensor::{constant, input};
+use hypatia_graph::{Array, DType, Graph, Tensor};
+use hypatia_rewrite::{Numerics, Options, simplify};
+
+const FLOATS: [DType; 2] = [DType::F32, DType::F64];
+
+fn graph_of(inputs: &[&Tensor], output: &Tensor) -> Graph {
+    let request = Request {
+        inputs: inputs.iter().map(|t| (*t).clone()).collect(),
+        outputs: vec![output.clone()],
+        unused: Unused::Ignore,
+        ..Request::default()
+    };
+    collect(&request).unwrap()
+}
+
+/// The whole pipeline: gradients of the simplified formula, then all simplified again.
+fn compiled(graph: &Graph, numerics: Numerics) -> Graph {
+    let taken = differentiate(graph, &mut |forward| simplify(forward, numerics).0).unwrap();
+    simplify(&taken, Options { numerics, gradients_taken: true }).0
+}
+
+fn run(graph: &Graph, inputs: &[Array]) -> Vec<f64> {
+    let value = &interpret(graph, inputs).unwrap().outputs[0];
+    (0..value.len()).map(|i| value.get(i).to_f64()).collect()
+}
+
+#[track_caller]
+fn check(inputs: &[&Tensor], output: &Tensor, values: &[&[f64]], expected: &[f64]) {
+    let graph = compiled(&graph_of(inputs, output), Numerics::Real);
+    let arrays: Vec<Array> = inputs
+        .iter()
+        .zip(values)
+        .map(|(t, v)| Array::new(&t.ty().extents().unwrap(), v).cast(t.dtype()))
+        .collect();
+    let found = run(&graph, &arrays);
+    let tolerance = if output.dtype() == DType::F64 { 1e-12 } else { 2e-6 };
+    assert_eq!(found.len(), expected.len(), "{graph}");
+    for (x, y) in found.iter().zip(expected) {
+        let close = (x - y).abs() <= tolerance * y.abs() || (x.is_nan() && y.is_nan());
+        assert!(close, "{x:e} instead of {y:e} in {}:\n{graph}", output.dtype());
+    }
+}
+
+fn grad(cost: &Tensor, variable: &Tensor) -> Tensor {
+    hypatia_graph::gradient::grad(cost, [variable]).remove(0)
+}
+
+fn vector(name: &str, dtype: DType, n: usize) -> Tensor {
+    input(name, dtype, &[Some(n)])
+}
+
+fn scalar(name: &str, dtype: DType) -> Tensor {
+    input(name, dtype, &[])
+}
+
+/// softmax as a formula of the user's own, without the shift.
+fn naive_softmax(x: &Tensor, axis: i64) -> Tensor {
+    x.exp() / x.exp().sum_keepdims(axis)
+}
+
+#[test]
+fn log_of_transposed_softmax() {
+    for dtype in FLOATS {
+        let x = input("x", dtype, &[Some(1), Some(2)]);
+        check(&[&x], &x.softmax(1).t().log(), &[&[0.0, 1000.0]], &[-1000.0, 0.0]);
+        check(&[&x], &naive_softmax(&x, 1).t().log(), &[&[0.0, 1000.0]], &[-1000.0, 0.0]);
+    }
+}
+
+#[test]
+fn log_of_reshaped_softmax_of_reshaped() {
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 4);
+        let p = naive_softmax(&x.reshape([2, 2]), 1).reshape([4]).log();
+        check(&[&x], &p, &[&[0.0, 1000.0, 0.0, -1000.0]], &[-1000.0, 0.0, 0.0, -1000.0]);
+    }
+}
+
+#[test]
+fn gradient_of_cross_entropy_of_sigmoid() {
+    for dtype in FLOATS {
+        let a = vector("a", dtype, 1);
+        let one = full(1.0, dtype, &[1, 1]);
+        let cost = a.reshape([1, 1]).sigmoid().binary_crossentropy(&one).sum(hypatia_graph::compose::All);
+        // -(1 - sigmoid(40))
+        check(&[&a], &grad(&cost, &a), &[&[40.0]], &[-4.248354255291589e-18]);
+        let t = vector("t", dtype, 2);
+        let b = vector("b", dtype, 2);
+        let p = b.sigmoid().reshape([2, 1]);
+        let cost = p.binary_crossentropy(t.reshape([2, 1])).sum(hypatia_graph::compose::All);
+        check(&[&b, &t], &grad(&cost, &b), &[&[40.0, -40.0], &[0.0, 1.0]], &[1.0, -1.0]);
+    }
+}
+
+#[test]
+fn log_of_one_minus_reshaped_sigmoid() {
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 2);
+        let y = (1.0 - x.sigmoid().reshape([1, 2])).log();
+        check(&[&x], &y, &[&[40.0, 100.0]], &[-40.0, -100.0]);
+    }
+}
+
+#[test]
+fn gradients_of_powers_at_zero() {
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 2);
+        let all = hypatia_graph::compose::All;
+        check(&[&x], &grad(&x.pow(0.0).sum(all), &x), &[&[0.0, 2.0]], &[0.0, 0.0]);
+        let n = scalar("n", dtype);
+        check(&[&x, &n], &grad(&x.pow(&n).sum(all), &x), &[&[0.0, 2.0], &[0.0]], &[0.0, 0.0]);
+    }
+}
+
+/// Zero divided by zero is a NaN only where the policy says that floats are floats.
+#[test]
+fn strict_keeps_what_is_no_number() {
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 2);
+        for (y, values) in [(&x / &x, [0.0, 2.0]), (&x * 0.0, [f64::NAN, 2.0]), (0.0 / &x, [0.0, 2.0])] {
+            let graph = graph_of(&[&x], &y);
+            let array = Array::new(&[2], &values).cast(dtype);
+            let strict = run(&compiled(&graph, Numerics::Strict), std::slice::from_ref(&array));
+            assert!(strict[0].is_nan() && !strict[1].is_nan());
+            assert!(run(&compiled(&graph, Numerics::Real), &[array]).iter().all(|v| v.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn cross_entropy_of_constant_softmax() {
+    for dtype in FLOATS {
+        let logits = constant(Array::new(&[1, 2], &[0.0, 1000.0]).cast(dtype));
+        let y = -naive_softmax(&logits, 1).log();
+        check(&[], &y, &[], &[1000.0, 0.0]);
+        let labels = constant(Array::vector(&[0i64]));
+        check(&[], &naive_softmax(&logits, 1).categorical_crossentropy(&labels), &[], &[1000.0]);
+    }
+}
+
+#[test]
+fn y_log_sigmoid() {
+    for dtype in FLOATS {
+        let (v, x) = (vector("v", dtype, 2), vector("x", dtype, 2));
+        let y = switch(v.eq(0.0), 0.0, &v * x.sigmoid().log());
+        check(&[&v, &x], &y, &[&[0.0, 1.0], &[-800.0, -800.0]], &[0.0, -800.0]);
+        check(&[&v, &x], &y, &[&[1.0, 0.0], &[800.0, 800.0]], &[0.0, 0.0]);
+    }
+}
+
+#[test]
+fn softplus_and_logaddexp() {
+    for dtype in FLOATS {
+        let (a, b) = (vector("a", dtype, 2), vector("b", dtype, 2));
+        check(&[&a], &(1.0 + a.exp()).log(), &[&[800.0, -800.0]], &[800.0, 0.0]);
+        let y = (a.exp() + b.exp()).log();
+        check(&[&a, &b], &y, &[&[800.0, -800.0], &[801.0, -800.0]], &[801.3132616875183, -799.306852819440]);
+        let cost = y.sum(hypatia_graph::compose::All);
+        check(&[&a, &b], &grad(&cost, &a), &[&[800.0, -800.0], &[801.0, -800.0]], &[0.2689414213699951, 0.5]);
+    }
+}
+
+#[test]
+fn differences_that_cancel() {
+    let x = scalar("x", DType::F64);
+    check(&[&x], &((&x + 1.0).sqrt() - x.sqrt()), &[&[1e16]], &[5e-9]);
+    check(&[&x], &((1.0 - x.cos()) / x.sqr()), &[&[1e-9]], &[0.5]);
+    check(&[&x], &((x.exp() - 1.0) / &x), &[&[1e-12]], &[1.0000000000005]);
+    let x = scalar("x", DType::F32);
+    check(&[&x], &((1.0 - x.cos()) / x.pow(2.0)), &[&[1e-5]], &[0.5]);
+    check(&[&x], &((x.exp() - 1.0) / &x), &[&[1e-6]], &[1.0000005]);
+}
+
+#[test]
+fn gradient_of_guarded_root() {
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 2);
+        let y = switch(x.gt(0.0), x.sqrt(), 0.0).sum(hypatia_graph::compose::All);
+        check(&[&x], &grad(&y, &x), &[&[-1.0, 4.0]], &[0.0, 0.25]);
+    }
+}
+
+#[test]
+fn norms_do_not_overflow() {
+    let all = hypatia_graph::compose::All;
+    for (dtype, big) in [(DType::F32, 1e30), (DType::F64, 1e200)] {
+        let x = vector("x", dtype, 2);
+        let norm = x.sqr().sum(all).sqrt();
+        check(&[&x], &norm, &[&[big, big]], &[std::f64::consts::SQRT_2 * big]);
+        check(&[&x], &norm, &[&[0.0, 0.0]], &[0.0]);
+        check(&[&x], &grad(&norm, &x), &[&[big, big]], &[std::f64::consts::FRAC_1_SQRT_2; 2]);
+    }
+}
+
+#[test]
+fn variances() {
+    let all = hypatia_graph::compose::All;
+    let x = vector("x", DType::F64, 3);
+    let data: &[f64] = &[1e9, 1e9 + 1.0, 1e9 + 2.0];
+    check(&[&x], &x.var(all), &[data], &[2.0 / 3.0]);
+    check(&[&x], &(x.sqr().mean(all) - x.mean(all).sqr()), &[data], &[2.0 / 3.0]);
+    let m = input("m", DType::F64, &[Some(2), Some(3)]);
+    let rows: &[f64] = &[1e9, 1e9 + 1.0, 1e9 + 2.0, 0.0, 3.0, 6.0];
+    check(&[&m], &(m.pow(2.0).mean(1) - m.mean(1).pow(2.0)), &[rows], &[2.0 / 3.0, 6.0]);
+}
+
+#[test]
+fn logs_of_products_of_sigmoids() {
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 2);
+        check(&[&x], &(x.sigmoid() * (-&x).sigmoid()).log(), &[&[800.0, -800.0]], &[-800.0, -800.0]);
+        check(&[&x], &x.sigmoid().prod(0).log(), &[&[-500.0, -500.0]], &[-1000.0]);
+    }
+}
+
+#[test]
+fn entropy_of_hard_softmax() {
+    for dtype in FLOATS {
+        let x = input("x", dtype, &[Some(1), Some(2)]);
+        for p in [x.softmax(1), naive_softmax(&x, 1)] {
+            check(&[&x], &-(&p * p.log()).sum(1), &[&[0.0, 2000.0]], &[0.0]);
+        }
+    }
+}
