@@ -24,7 +24,12 @@ impl Step {
     /// As [`Builder::compile`].
     pub fn compile(&self, threads: usize) -> Result<Function, Diagnostics> {
         let updates: Vec<(&Shared, &Tensor)> = self.updates.iter().map(|(s, t)| (s, t)).collect();
-        Builder::new().inputs(&[&self.index]).outputs(&[&self.cost]).updates(&updates).threads(threads).compile()
+        Builder::new()
+            .inputs(&[&self.index])
+            .outputs(&[&self.cost])
+            .updates(&updates)
+            .threads(threads)
+            .compile()
     }
 }
 

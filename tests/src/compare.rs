@@ -95,6 +95,7 @@ fn rounds(op: &Op) -> bool {
         | Op::Window(_)
         | Op::Concat(_)
         | Op::Gather { .. }
+        | Op::Random { .. }
         | Op::StopGradient
         | Op::Grad(_) => false,
     }
@@ -216,7 +217,8 @@ fn is_near(found: Literal, expected: Literal, disturbed: &[Literal], engine: Eng
         return engine.numerics() == Some(Numerics::Real) || class(x) == class(y);
     }
     let spread = disturbed.iter().map(|d| (d.to_f64() - y).abs()).fold(0.0, f64::max);
-    let smallest = if expected.dtype() == DType::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE };
+    let smallest =
+        if expected.dtype() == DType::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE };
     // Without fused multiply-add the reduction of arguments and the ends of polynomials lose some more bits.
     let lost = if engine.lacks_fused_multiply_add() { UNFUSED * (y.abs() + 0.1) } else { 0.0 };
     (x - y).abs() <= lost + MARGIN * spread + 4.0 * unit_roundoff(expected.dtype()) * y.abs() + smallest

@@ -77,10 +77,9 @@ impl Engine {
     /// The OpenCL device, as written and rewritten; empty, and says so, where there is none.
     pub fn opencl() -> Vec<Engine> {
         match hypatia_codegen::opencl::devices() {
-            Ok(devices) if !devices.is_empty() => vec![
-                Engine::OpenCl { rewriting: None },
-                Engine::OpenCl { rewriting: Some(Numerics::Real) },
-            ],
+            Ok(devices) if !devices.is_empty() => {
+                vec![Engine::OpenCl { rewriting: None }, Engine::OpenCl { rewriting: Some(Numerics::Real) }]
+            }
             Ok(_) => {
                 eprintln!("skipped: OpenCL has no device");
                 Vec::new()
@@ -241,7 +240,9 @@ fn run_on_cpu(
         cpu.run(&inputs, &mut cells, &mut outputs).map_err(|e| e.to_string())?;
         let updates = graph.updates.iter().map(|(id, _)| {
             let position = program.shared.iter().position(|s| s == id);
-            position.map(|p| (*id, shared[p].clone())).ok_or_else(|| format!("no update of {id:?} in the program"))
+            position
+                .map(|p| (*id, shared[p].clone()))
+                .ok_or_else(|| format!("no update of {id:?} in the program"))
         });
         evaluations
             .push(Evaluation { outputs: outputs.clone(), updates: updates.collect::<Result<Vec<_>, _>>()? });

@@ -115,6 +115,7 @@ fn tangent_of(
         | Op::Extent(_)
         | Op::Reduce(Fold::All | Fold::Any, _)
         | Op::ArgMax(_)
+        | Op::Random { .. }
         | Op::StopGradient
         | Op::Grad(_) => None,
     })
@@ -124,9 +125,9 @@ fn reduce_tangent(fold: Fold, axes: Axes, x: &Array, t: &Array, value: &Array) -
     let strides = row_major_strides(x.shape());
     let mut groups: Vec<Vec<usize>> = vec![Vec::new(); value.len()];
     for index in 0..x.len() {
-        let group = axes.others(x.rank()).fold(0, |group, axis| {
-            group * x.shape()[axis] + index / strides[axis] % x.shape()[axis]
-        });
+        let group = axes
+            .others(x.rank())
+            .fold(0, |group, axis| group * x.shape()[axis] + index / strides[axis] % x.shape()[axis]);
         groups[group].push(index);
     }
     let mut result = zeros_like(value);

@@ -84,7 +84,8 @@ fn default_updates_are_made_unless_told_otherwise() {
 fn inputs_may_have_defaults_and_names() {
     let (x, rate, shift) = (vector::<f32>("x"), scalar::<f32>("rate"), scalar::<f32>("shift"));
     let y = &x * &rate + &shift;
-    let builder = Builder::new().inputs(&[&x]).input_with_default(&rate, 0.5f32).input_with_default(&shift, 1.0f64);
+    let builder =
+        Builder::new().inputs(&[&x]).input_with_default(&rate, 0.5f32).input_with_default(&shift, 1.0f64);
     let mut f = builder.outputs(&[&y]).compile().unwrap();
     let (a, three) = (Array::vector(&[2.0f32, 4.0]), Array::scalar(3.0f32));
     assert_eq!(values(f.call(&[&a]).unwrap().array(0)), [2.0, 3.0]);
@@ -213,7 +214,10 @@ fn a_failed_call_leaves_shared_variables_alone() {
     assert_eq!(w.get_value().unwrap().item(), Some(1.0));
     assert_eq!(values(&table.get_value().unwrap()), [1.0, 2.0, 3.0]);
     assert_eq!(f.call(&[&Array::vector(&[0i64, -1])]).unwrap().scalar(0), 4.0);
-    assert_eq!((w.get_value().unwrap().item(), values(&table.get_value().unwrap())), (Some(2.0), vec![2.0, 4.0, 6.0]));
+    assert_eq!(
+        (w.get_value().unwrap().item(), values(&table.get_value().unwrap())),
+        (Some(2.0), vec![2.0, 4.0, 6.0])
+    );
 }
 
 /// The same variable in many functions.

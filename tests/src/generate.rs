@@ -7,7 +7,9 @@
 use hypatia_graph::array::element_count;
 use hypatia_graph::interp::evaluate_node;
 use hypatia_graph::op::{Bound, Dim, SliceAxis, Write, known_dims};
-use hypatia_graph::{Array, Axes, DType, Extent, Fold, Graph, Literal, NodeId, Op, ScalarFn, TensorType, tensor};
+use hypatia_graph::{
+    Array, Axes, DType, Extent, Fold, Graph, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
+};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
@@ -223,7 +225,14 @@ impl Growth {
             }
             26..=31 => {
                 // Arithmetic is what formulas are mostly made of.
-                let f = [ScalarFn::Add, ScalarFn::Sub, ScalarFn::Mul, ScalarFn::Div, ScalarFn::Select, ScalarFn::Max];
+                let f = [
+                    ScalarFn::Add,
+                    ScalarFn::Sub,
+                    ScalarFn::Mul,
+                    ScalarFn::Div,
+                    ScalarFn::Select,
+                    ScalarFn::Max,
+                ];
                 let chosen = self.generator.below(f.len());
                 self.map(f[chosen], x)
             }
@@ -353,7 +362,8 @@ impl Growth {
     }
 
     fn dot(&mut self, x: NodeId) -> Option<NodeId> {
-        let dtype = if self.value(x).dtype() == DType::Bool { self.soil.float } else { self.value(x).dtype() };
+        let dtype =
+            if self.value(x).dtype() == DType::Bool { self.soil.float } else { self.value(x).dtype() };
         let x = self.converted(x, dtype)?;
         let shape = self.value(x).shape().to_vec();
         let rank = shape.len();
@@ -389,29 +399,28 @@ impl Growth {
             };
             let start = bound(&mut self.generator);
             let stop = bound(&mut self.generator);
-            let axis = match self.generator.below(8) {
-                0..=2 => SliceAxis::WHOLE,
-                3 => SliceAxis { start: Bound::End, stop: Bound::End, step: -1 },
-                4 => SliceAxis { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
-                5 if scalars.is_empty() && n >= 4 => {
-                    // The scalar input is below 3, so the window lies inside.
-                    let input = self
-                        .graph
-                        .inputs
-                        .iter()
-                        .position(|_| true)
-                        .and_then(|_| self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0))?;
-                    let from = self.value(input).get(0).to_i64()?;
-                    if !matches!(self.graph.node(input).op, Op::Leaf(_)) || !(0..3).contains(&from) {
-                        return None;
+            let axis =
+                match self.generator.below(8) {
+                    0..=2 => SliceAxis::WHOLE,
+                    3 => SliceAxis { start: Bound::End, stop: Bound::End, step: -1 },
+                    4 => SliceAxis { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
+                    5 if scalars.is_empty() && n >= 4 => {
+                        // The scalar input is below 3, so the window lies inside.
+                        let input =
+                            self.graph.inputs.iter().position(|_| true).and_then(|_| {
+                                self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)
+                            })?;
+                        let from = self.value(input).get(0).to_i64()?;
+                        if !matches!(self.graph.node(input).op, Op::Leaf(_)) || !(0..3).contains(&from) {
+                            return None;
+                        }
+                        let length = self.add(Op::Literal(Literal::I64(n as i64 - 2)), &[])?;
+                        let to = self.add(Op::Map(ScalarFn::Add), &[input, length])?;
+                        scalars.extend([input, to]);
+                        SliceAxis { start: Bound::Operand, stop: Bound::Operand, step: 1 }
                     }
-                    let length = self.add(Op::Literal(Literal::I64(n as i64 - 2)), &[])?;
-                    let to = self.add(Op::Map(ScalarFn::Add), &[input, length])?;
-                    scalars.extend([input, to]);
-                    SliceAxis { start: Bound::Operand, stop: Bound::Operand, step: 1 }
-                }
-                _ => SliceAxis { start, stop, step: 1 },
-            };
+                    _ => SliceAxis { start, stop, step: 1 },
+                };
             axes.push(axis);
         }
         Some((axes.into(), scalars))

@@ -117,7 +117,9 @@ fn floats(graph: &Graph) -> Vec<NodeId> {
     let live = graph.reachable();
     let mut all: Vec<NodeId> = graph
         .nodes()
-        .filter(|(id, node)| live[id.index()] && node.ty.dtype == DType::F64 && !matches!(node.op, Op::Literal(_)))
+        .filter(|(id, node)| {
+            live[id.index()] && node.ty.dtype == DType::F64 && !matches!(node.op, Op::Literal(_))
+        })
         .map(|(id, _)| id)
         .collect();
     all.sort_by_key(|id| !matches!(graph.node(*id).op, Op::Leaf(_)));
@@ -198,7 +200,8 @@ fn every_operator_has_its_derivative() {
         let mut generator = Generator(asked as u64);
         let fail = |e: String| panic!("{}: {e}", sample.title);
         let answer = question.answer(&mut generator).unwrap_or_else(fail);
-        let agreed = question.check(&answer, &mut generator).unwrap_or_else(|e| panic!("{}: {e}", sample.title));
+        let agreed =
+            question.check(&answer, &mut generator).unwrap_or_else(|e| panic!("{}: {e}", sample.title));
         asked += question.variables.len();
         compared += agreed;
     }
@@ -255,7 +258,10 @@ fn functions_agree_with_central_differences() {
                     let x = operands[place].to_f64();
                     let difference = (at(x + STEP) - at(x - STEP)) / (2.0 * STEP);
                     let near = (slope - difference).abs() <= 1e-6 * (1.0 + slope.abs());
-                    assert!(near, "{f} of {operands:?}, operand {place}: {slope:e}, difference {difference:e}");
+                    assert!(
+                        near,
+                        "{f} of {operands:?}, operand {place}: {slope:e}, difference {difference:e}"
+                    );
                 }
             }
         }
@@ -388,8 +394,7 @@ fn disconnected_variables_are_zero_on_request() {
     let other = input("other", DType::F64, &[Some(3)]);
     let cost = (&x * other.extent(0).cast(DType::F64) + x.floor()).sum(All);
     let gradients = Gradient::of(&cost).disconnected(Disconnected::Zero).wrt([&x, &other]);
-    let found =
-        values(&[(&x, a), (&other, Array::vector(&[0.0; 3]))], &gradients.iter().collect::<Vec<_>>());
+    let found = values(&[(&x, a), (&other, Array::vector(&[0.0; 3]))], &gradients.iter().collect::<Vec<_>>());
     assert_eq!(found, [vec![3.0, 3.0], vec![0.0; 3]]);
 }
 

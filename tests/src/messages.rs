@@ -171,7 +171,11 @@ fn calls() {
     book.call("too many arguments", sum(), &[&matrix_of(2, 3), &vector_of(3), &vector_of(3)]);
     let defaults = Builder::new().inputs(&[&x]).input_with_default(&y, Array::vector(&[1.0f32]));
     book.call("too few arguments beside defaults", defaults.outputs(&[&(x.sum(0) + &y)]).compile(), &[]);
-    book.call("an argument of another element type", sum(), &[&matrix_of(2, 3).cast(DType::F64), &vector_of(3)]);
+    book.call(
+        "an argument of another element type",
+        sum(),
+        &[&matrix_of(2, 3).cast(DType::F64), &vector_of(3)],
+    );
     book.call("an argument of another rank", sum(), &[&vector_of(3), &vector_of(3)]);
     book.call("arguments whose shapes do not fit", sum(), &[&matrix_of(2, 3), &vector_of(4)]);
     let two = x.dot(&y).sum(All) + (&x + x.t()).sum(All);

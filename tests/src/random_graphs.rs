@@ -10,7 +10,8 @@ use crate::generate::{Recipe, Soil, cases, grow, recipes};
 
 fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCaseError> {
     let grown = grow(recipe, soil);
-    let fail = |message: String| TestCaseError::fail(format!("{message}\n{:#}\n{:?}", grown.graph, grown.inputs));
+    let fail =
+        |message: String| TestCaseError::fail(format!("{message}\n{:#}\n{:?}", grown.graph, grown.inputs));
     let expected = expected(&grown.graph, &grown.inputs).map_err(fail)?;
     for engine in engines {
         let found = engine.run(&grown.graph, &grown.inputs).map_err(|e| fail(format!("{engine}: {e}")))?;

@@ -162,8 +162,8 @@ pub fn is_sampled(op: &Op) -> bool {
         | Op::Gather { .. }
         | Op::Scatter { write: Write::Set | Write::Add, .. }
         | Op::StopGradient => true,
-        // Beginnings, which every sample has, and gradients, which have tests of their own.
-        Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
+        // Beginnings, which every sample has; gradients and random numbers, which have tests of their own.
+        Op::Random { .. } | Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
     }
 }
 
@@ -209,8 +209,14 @@ pub fn operators() -> Vec<Sample> {
         }
     }
     // A NaN among numbers, which maxima and positions must see wherever it stands.
-    for op in ["max{axes=[1]}", "min{axes=[1]}", "argmax{axis=1}", "max{axes=[0]}", "min{axes=[0]}", "argmax{axis=0}"]
-    {
+    for op in [
+        "max{axes=[1]}",
+        "min{axes=[1]}",
+        "argmax{axis=1}",
+        "max{axes=[0]}",
+        "min{axes=[0]}",
+        "argmax{axis=0}",
+    ] {
         for dtype in FLOATS {
             for position in [0, 17, 36, 100] {
                 let mut nan = sample(op, &[format!("{dtype}[4, 37]")], (0, 1), position as u64, &[false]);
@@ -283,9 +289,11 @@ pub fn function_shapes() -> Vec<Sample> {
     let mut samples = Vec::new();
     for shape in ["[]", "[1]", "[0]", "[3, 0]", "[3]", "[15]", "[16]", "[37]", "[2, 1, 5]", "[5, 33]"] {
         for dtype in ANY {
-            let mut text = format!("input %c: bool{shape}\ninput %x: {dtype}{shape}\ninput %y: {dtype}{shape}\n");
+            let mut text =
+                format!("input %c: bool{shape}\ninput %x: {dtype}{shape}\ninput %y: {dtype}{shape}\n");
             let mut outputs = String::new();
-            for f in ScalarFn::ALL.iter().filter(|f| signatures(**f).iter().any(|s| s[s.len() - 1] == *dtype)) {
+            for f in ScalarFn::ALL.iter().filter(|f| signatures(**f).iter().any(|s| s[s.len() - 1] == *dtype))
+            {
                 let operands = ["%x", "%c, %x", "%x, %y", "%c, %x, %y"];
                 let operands = match (f.arity(), *f) {
                     (1, _) => operands[0],
@@ -312,4 +320,3 @@ pub fn function_shapes() -> Vec<Sample> {
     }
     samples
 }
-

@@ -32,7 +32,8 @@ pub(crate) fn golden(name: &str, found: &str) {
         return;
     }
     let line = found.lines().zip(expected.lines()).take_while(|(a, b)| a == b).count();
-    let shown = |text: &str| text.lines().skip(line.saturating_sub(3)).take(12).collect::<Vec<_>>().join("\n");
+    let shown =
+        |text: &str| text.lines().skip(line.saturating_sub(3)).take(12).collect::<Vec<_>>().join("\n");
     panic!(
         "{} differs from line {}; HYPATIA_BLESS=1 writes it anew.\n--- expected\n{}\n--- found\n{}",
         path.display(),

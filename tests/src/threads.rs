@@ -15,7 +15,8 @@ fn check(name: &str, inputs: &[&Tensor], outputs: &[&Tensor], arguments: &[&Arra
         let function = Builder::new().inputs(inputs).outputs(outputs).threads(threads).compile();
         let mut function = function.unwrap_or_else(|e| panic!("{name}: {e}"));
         for _ in 0..3 {
-            results.push(function.call(arguments).unwrap_or_else(|e| panic!("{name}: {e}")).arrays().to_vec());
+            results
+                .push(function.call(arguments).unwrap_or_else(|e| panic!("{name}: {e}")).arrays().to_vec());
         }
     }
     for result in &results {
@@ -89,10 +90,14 @@ fn training_steps() {
         let p = (rows(&x).dot(&hidden) + &b).tanh().dot(&out).softmax(1);
         let cost = -p.log().pick(rows(&y)).mean(All);
         let g = grad(&cost, [&hidden, &out, &b]);
-        let updates =
-            [(&hidden, &hidden - &g[0] * 0.1), (&out, &out - &g[1] * 0.1), (&b, &b - &g[2] * 0.1)];
-        let mut function =
-            Builder::new().inputs(&[&i]).outputs(&[&cost]).updates(&updates).threads(threads).compile().unwrap();
+        let updates = [(&hidden, &hidden - &g[0] * 0.1), (&out, &out - &g[1] * 0.1), (&b, &b - &g[2] * 0.1)];
+        let mut function = Builder::new()
+            .inputs(&[&i])
+            .outputs(&[&cost])
+            .updates(&updates)
+            .threads(threads)
+            .compile()
+            .unwrap();
         let mut results = Vec::new();
         for step in 0..8i64 {
             results.push(function.call(&[&Array::scalar(step % 4)]).unwrap().array(0).clone());

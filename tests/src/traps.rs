@@ -33,7 +33,8 @@ fn check(trap: &str, inputs: &[&Tensor], output: &Tensor, values: &[&[f64]]) {
     let expected = reference(include_str!("../reference/traps.txt"), trap);
     let found = call(inputs, output, values, Numerics::Real);
     // Eight units in the last place; in f32 inputs are rounded as well.
-    let tolerance = if output.dtype() == DType::F64 { 8.0 * f64::EPSILON } else { 8.0 * f64::from(f32::EPSILON) };
+    let tolerance =
+        if output.dtype() == DType::F64 { 8.0 * f64::EPSILON } else { 8.0 * f64::from(f32::EPSILON) };
     assert_eq!(found.len(), expected.len(), "{trap}");
     for (x, y) in found.iter().zip(&expected) {
         // What underflows may be zero.
@@ -122,8 +123,11 @@ fn gradient_of_a_power_of_zero() {
 fn strict_keeps_nan_and_real_does_not_make_one() {
     for dtype in FLOATS {
         let x = vector("x", dtype, 2);
-        let cases =
-            [("0 / x", 0.0 / &x, [0.0, 2.0]), ("0 * x", &x * 0.0, [f64::NAN, 2.0]), ("x / x", &x / &x, [0.0, 2.0])];
+        let cases = [
+            ("0 / x", 0.0 / &x, [0.0, 2.0]),
+            ("0 * x", &x * 0.0, [f64::NAN, 2.0]),
+            ("x / x", &x / &x, [0.0, 2.0]),
+        ];
         for (name, y, values) in cases {
             let strict = call(&[&x], &y, &[&values], Numerics::Strict);
             assert!(strict[0].is_nan() && strict[1].is_finite(), "{name} in {dtype}: {strict:?}");

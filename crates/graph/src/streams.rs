@@ -451,7 +451,7 @@ fn parameter(x: Tensor) -> Tensor {
 fn expand(method: &str, x: &Tensor, like: &Tensor, rank: usize) -> Tensor {
     if x.rank() > rank {
         let expected = format!("parameters that repeat to {rank} axes");
-        return refuse(method, &expected, x.ty().to_string(), &[x.clone()]);
+        return refuse(method, &expected, x.ty().to_string(), std::slice::from_ref(x));
     }
     let same = x.ty().shape == like.ty().shape && x.ty().is_known();
     if x.rank() == 0 || same { x.clone() } else { x.broadcast_like(like) }

@@ -13,7 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..calls {
         nothing.call(&[])?;
     }
-    println!("a call with nothing to compute: {:.0} ns", begin.elapsed().as_secs_f64() * 1e9 / f64::from(calls));
+    println!(
+        "a call with nothing to compute: {:.0} ns",
+        begin.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+    );
 
     let begin = Instant::now();
     let x = scalar::<f32>("x");
@@ -28,7 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut f = function(&[&x], &[&y, &slope], &[])?;
     println!("differentiated and compiled in {:?}", begin.elapsed());
     if let Some(stages) = f.stages() {
-        println!("  simplify, kernels, machine code: {:?}; {} kernels", stages.times, stages.program.steps.len());
+        println!(
+            "  simplify, kernels, machine code: {:?}; {} kernels",
+            stages.times,
+            stages.program.steps.len()
+        );
     }
     let begin = Instant::now();
     let value = f.call(&[&Array::scalar(1.0f32)])?;

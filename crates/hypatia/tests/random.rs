@@ -5,7 +5,7 @@
 
 use hypatia::graph::interp::interpret;
 use hypatia::graph::random::uniform_element;
-use hypatia::{Array, Builder, DType, Function, RandomStreams, Tensor, function, scalar, shared};
+use hypatia::{Array, Builder, DType, Device, Function, RandomStreams, Tensor, function, scalar, shared};
 
 /// The normal distribution's quantile of 1 - 1e-4 / 2.
 const NORMAL: f64 = 3.8906;
@@ -30,12 +30,12 @@ fn chi_square_limit(degrees: usize) -> f64 {
 
 /// The values of one call of a function without inputs.
 fn draw(x: &Tensor) -> Vec<f64> {
-    let mut f = function(&[], &[x], &[]).unwrap();
+    let mut f = function(&[], &[x], &[]).expect("a draw compiles");
     values(&mut f)
 }
 
 fn values(f: &mut Function) -> Vec<f64> {
-    let array = f.call(&[]).unwrap().array(0).clone();
+    let array = f.call(&[]).expect("a draw cannot fail").array(0).clone();
     (0..array.len()).map(|i| array.get(i).to_f64()).collect()
 }
 
@@ -114,6 +114,33 @@ fn compiled_draws_have_the_interpreters_bits_whatever_the_threads() {
             }
         }
         assert!(by_threads.iter().all(|(_, results)| *results == by_threads[0].1), "draw {number}");
+    }
+}
+
+#[test]
+fn devices_draw_the_same_bits() {
+    if let Err(reason) = hypatia::codegen::opencl::devices() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let streams = RandomStreams::new(78);
+    let draws = [
+        streams.uniform([200, 301], -1.0, 1.0),
+        streams.normal([100, 33], 1.0, 2.0),
+        streams.binomial([1001, 5], 1, 0.4),
+        streams.binomial([50], 9, 0.4),
+        streams.integers([1000], -5, 17),
+        streams.permutation(100),
+    ];
+    let outputs: Vec<&Tensor> = draws.iter().collect();
+    let [cpu, device] = [Device::Cpu, Device::OpenCl(0)].map(|device| {
+        streams.seed(78).unwrap();
+        let mut f = Builder::new().outputs(&outputs).device(device).compile().unwrap();
+        f.call(&[]).unwrap();
+        f.call(&[]).unwrap().arrays().to_vec()
+    });
+    for (number, (cpu, device)) in cpu.iter().zip(&device).enumerate() {
+        assert_eq!(cpu.bytes(), device.bytes(), "draw {number}");
     }
 }
 

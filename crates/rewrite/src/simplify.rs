@@ -198,7 +198,9 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
         }
         let known = node.ty.is_known() && node.operands.iter().all(|operand| graph.ty(*operand).is_known());
         let opaque = match &node.op {
-            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } => dims.contains(&Dim::Operand),
+            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => {
+                dims.contains(&Dim::Operand)
+            }
             Op::Leaf(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Extent(_) => true,
             Op::Literal(_)
             | Op::Map(_)
@@ -212,7 +214,6 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
             | Op::Concat(_)
             | Op::Gather { .. }
             | Op::Scatter { .. }
-            | Op::Random { .. }
             | Op::StopGradient
             | Op::Grad(_) => false,
         };

@@ -57,12 +57,8 @@ fn fill_lanes(out: &mut [f32], key: [u32; 2], counter: u64) {
 /// The four words of the counters from `counter` on.
 #[inline(always)]
 fn philox_lanes(counter: u64, key: [u32; 2]) -> [[u32; WIDTH]; 4] {
-    let mut x = [[0u32; WIDTH]; 4];
-    for lane in 0..WIDTH {
-        let at = counter.wrapping_add(lane as u64);
-        x[0][lane] = at as u32;
-        x[1][lane] = (at >> 32) as u32;
-    }
+    let at: [u64; WIDTH] = std::array::from_fn(|lane| counter.wrapping_add(lane as u64));
+    let mut x = [at.map(|at| at as u32), at.map(|at| (at >> 32) as u32), [0; WIDTH], [0; WIDTH]];
     let [mut k0, mut k1] = key;
     for _ in 0..ROUNDS {
         let mut next = [[0u32; WIDTH]; 4];

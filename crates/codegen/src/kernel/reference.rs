@@ -193,9 +193,9 @@ impl Run<'_> {
     }
 
     fn random(&mut self, kernel: &RandomKernel, slots: &[Place]) -> Result<(), RunError> {
-        let counter = self.load(slots, kernel.counter, 0)?.to_i64().unwrap_or(0);
-        for element in 0..kernel.len() {
-            let value = uniform_element(kernel.key, counter, element as u64);
+        let counter = integer(self.load(slots, kernel.counter, 0)?)?;
+        for element in 0..kernel.len() as u64 {
+            let value = uniform_element(kernel.key, counter, element);
             self.store(slots, kernel.out, element as i64, Literal::F32(value.to_bits()))?;
         }
         Ok(())
