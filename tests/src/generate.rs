@@ -265,7 +265,7 @@ impl Growth {
             }
             47..=49 => {
                 let total = element_count(&shape);
-                let divisors: Vec<usize> = (1..=total.max(1)).filter(|d| total % d == 0).collect();
+                let divisors: Vec<usize> = (1..=total.max(1)).filter(|d| total.is_multiple_of(*d)).collect();
                 let d = divisors[self.generator.below(divisors.len())];
                 let dims = match self.generator.below(3) {
                     0 => vec![total],

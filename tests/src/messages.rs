@@ -67,7 +67,7 @@ fn building() {
     let hidden = (&x * 2.0).named("hidden");
     let faults = (&hidden + &y).sum(All) + x.dot(&x).sum(All) + x.reshape([7, 7]).sum(All);
     book.expression("three mistakes at once", &[&x, &y], &faults);
-    book.expression("inner extents of a product", &[&x, &y], &x.dot(&known("z", &[11, 3])));
+    book.expression("inner extents of a product", &[&x, &y], &x.dot(known("z", &[11, 3])));
     book.expression("a product that wants a transpose", &[&x], &x.dot(&x));
     book.expression("a product of scalars", &[&x], &x.dot(x.sum(All)));
     book.expression("a product of a stack and a matrix", &[&x], &tensor3::<f32>("stack").dot(&x));
@@ -90,7 +90,7 @@ fn building() {
     book.expression("a bound that is no integer", &[&x], &x.index(ix![x.sum(All)..]));
     book.expression("a part written with another shape", &[&x, &y], &x.set_index(ix![0..2], &y));
     book.expression("rows by float indices", &[&x], &x.take(x.sum(1)));
-    book.expression("pick from a vector", &[&x], &x.sum(0).pick(&vector::<i64>("c")));
+    book.expression("pick from a vector", &[&x], &x.sum(0).pick(vector::<i64>("c")));
     book.expression("pick with float columns", &[&x], &x.pick(x.sum(1)));
     book.expression("rows set to another width", &[&x, &y], &x.set_rows(arange(10), &y));
     book.expression("concatenate of unequal widths", &[&x, &y], &concatenate(&[x.clone(), y.clone()], 0));
@@ -128,7 +128,7 @@ fn functions() {
     );
     let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, &x).compile();
     book.compile("a given of another type", given);
-    let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, &w.sum(All)).given(&y, &w.max(All));
+    let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, w.sum(All)).given(&y, w.max(All));
     book.compile("an expression given twice", given.compile());
     let default = Builder::new().inputs(&[&x]).input_with_default(&y, Array::vector(&[1.0f32]));
     book.compile("a default of another type", default.outputs(&[&sum]).compile());
