@@ -160,7 +160,7 @@ impl Growth {
         let tame = !value.dtype().is_float() || (0..value.len()).all(|i| moderate(&value.get(i)));
         if value.len() > LARGEST
             || value.rank() > 4
-            || !tame && !(self.soil.wild && self.generator.below(8) == 0)
+            || !(tame || self.soil.wild && self.generator.below(8) == 0)
         {
             return None;
         }

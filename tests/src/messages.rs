@@ -95,7 +95,11 @@ fn building() {
     book.expression("rows set to another width", &[&x, &y], &x.set_rows(arange(10), &y));
     book.expression("concatenate of unequal widths", &[&x, &y], &concatenate(&[x.clone(), y.clone()], 0));
     book.expression("concatenate of nothing", &[], &concatenate(&[], 0));
-    book.expression("concatenate along an axis that does not exist", &[&x], &concatenate(&[x.clone()], 2));
+    book.expression(
+        "concatenate along an axis that does not exist",
+        &[&x],
+        &concatenate(std::slice::from_ref(&x), 2),
+    );
     book.expression("stack of unequal shapes", &[&x, &y], &stack(&[x.clone(), y.clone()], 0));
     book.expression("stack of nothing", &[], &stack(&[], 0));
     book.expression("broadcast to a lower rank", &[&x], &x.broadcast_like(&x.sum(0)));

@@ -96,7 +96,12 @@ impl<'g> Planner<'g> {
     /// Whether the kernels that compute an update read the old value only at the element they replace.
     fn may_overwrite(&self, id: NodeId, leaf: LeafId) -> bool {
         let node = Memory::Node(id);
-        self.drafts.iter().filter(|draft| writes(draft, node)).all(|draft| match &draft.kernel {
+        let mut writers = self.drafts.iter().filter(|draft| writes(draft, node));
+        // Of several kernels that write parts, a later one would read what an earlier one has replaced.
+        if writers.clone().skip(1).any(|draft| draft.arguments.contains(&Memory::Leaf(leaf))) {
+            return false;
+        }
+        writers.all(|draft| match &draft.kernel {
             _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
             Kernel::Product(_) | Kernel::Random(_) => false,
             Kernel::Loop(kernel) => {
