@@ -177,6 +177,12 @@ impl Checkpoint {
         Self::default()
     }
 
+    /// The file it was read from; empty for a new one.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes the checkpoint to `path`, replacing an earlier one only when the new one is safely on the disk.
     ///
     /// # Errors

@@ -39,6 +39,11 @@ impl LabelledImages {
         Self { pixels, labels }
     }
 
+    /// So many black images, all labelled 0.
+    pub(crate) fn blank(count: usize) -> Self {
+        Self::new(vec![0.0; count * IMAGE_PIXELS], vec![0; count])
+    }
+
     /// Number of images.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -118,6 +123,24 @@ impl Dataset {
     #[must_use]
     pub fn generate(seed: u64, sizes: SetSizes) -> Self {
         digits::generate_dataset(seed, sizes)
+    }
+
+    /// CRC-32 of all pixels and labels: runs with the same one see the same data, wherever they come from.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        let mut crc = flate2::Crc::new();
+        let mut buffer = Vec::new();
+        for set in [&self.train, &self.valid, &self.test] {
+            for pixels in set.pixels.chunks(IMAGE_PIXELS * 64) {
+                buffer.clear();
+                buffer.extend(pixels.iter().flat_map(|pixel| pixel.to_le_bytes()));
+                crc.update(&buffer);
+            }
+            buffer.clear();
+            buffer.extend(set.labels.iter().flat_map(|label| label.to_le_bytes()));
+            crc.update(&buffer);
+        }
+        crc.sum()
     }
 
     /// Sizes of the three sets.

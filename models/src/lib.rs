@@ -1,14 +1,26 @@
-//! What surrounds the models of the Deep Learning Tutorials: data, random initialisation, logs, pictures, checkpoints.
+//! The models of the Deep Learning Tutorials as graphs, and all that surrounds them: data, random initialisation,
+//! training runs, logs, pictures, checkpoints, the program.
 //!
-//! Nothing in these modules knows of graphs; they turn files into arrays and results into files.
+//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`]). [`model`] says what makes a model
+//! trainable and which ones there are, [`train`] runs one, [`program`] is the command line. The modules of data and of
+//! results know of no graph; they turn files into arrays and results into files.
 
+pub mod benchmark;
 pub mod checkpoint;
+pub mod classifier;
 pub mod data;
 pub mod digits;
+pub mod dot;
 pub mod early_stopping;
+pub mod generator;
 pub mod interrupt;
 pub mod log;
+pub mod logistic_regression;
+pub mod mlp;
+pub mod model;
 pub mod picture;
 pub mod plot;
+pub mod program;
 pub mod progress;
 pub mod random_state;
+pub mod train;

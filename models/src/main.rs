@@ -1,2 +1,5 @@
 //! The `hypatia` program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    hypatia_models::program::run(std::env::args_os())
+}

@@ -100,6 +100,7 @@ fn rounds(op: &Op) -> bool {
         | Op::Window(_)
         | Op::Concat(_)
         | Op::Gather { .. }
+        | Op::Random { .. }
         | Op::StopGradient
         | Op::Grad(_) => false,
     }

@@ -115,6 +115,7 @@ fn tangent_of(
         | Op::Extent(_)
         | Op::Reduce(Fold::All | Fold::Any, _)
         | Op::ArgMax(_)
+        | Op::Random { .. }
         | Op::StopGradient
         | Op::Grad(_) => None,
     })

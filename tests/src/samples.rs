@@ -162,8 +162,8 @@ pub fn is_sampled(op: &Op) -> bool {
         | Op::Gather { .. }
         | Op::Scatter { write: Write::Set | Write::Add, .. }
         | Op::StopGradient => true,
-        // Beginnings, which every sample has, and gradients, which have tests of their own.
-        Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
+        // Beginnings, which every sample has; gradients and random numbers, which have tests of their own.
+        Op::Random { .. } | Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
     }
 }
 

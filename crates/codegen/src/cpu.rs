@@ -12,5 +12,6 @@ pub mod features;
 mod lanes;
 pub mod pool;
 pub mod product;
+pub mod random;
 
 pub use code::CodeError;

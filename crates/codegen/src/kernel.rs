@@ -1,8 +1,8 @@
 //! Kernels and programs: the second and last intermediate form. Back ends see these and never the tensor graph.
 //!
 //! A [`LoopKernel`] is a nest of loops with fixed extents around a straight-line body on single elements; each store
-//! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product. A [`Program`] is an
-//! ordered list of steps, each a kernel with buffers for its parameters.
+//! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product, a [`RandomKernel`] a
+//! buffer of random numbers. A [`Program`] is an ordered list of steps, each a kernel with buffers for its parameters.
 //!
 //! Always true (see [`mod@verify`]): a body uses values computed before; every address lies inside its buffer for every
 //! iteration, given the checks on its run-time starts; a fold's address does not depend on reduced axes. Loop order and
@@ -213,6 +213,33 @@ pub struct ProductKernel {
     pub starts: Vec<RuntimeStart>,
 }
 
+/// Fills a buffer with uniform numbers in [0, 1): element `e` is [`uniform_element`] of the key, the counter, and `e`.
+///
+/// [`uniform_element`]: hypatia_graph::random::uniform_element
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RandomKernel {
+    /// Which stream.
+    pub key: u64,
+    /// The parameter whose element 0, an `i64`, is the counter.
+    pub counter: u16,
+    /// The parameter that is filled from its beginning to its end.
+    pub out: u16,
+    /// Buffers.
+    pub params: Vec<Param>,
+}
+
+impl RandomKernel {
+    /// The number of elements written; 0 where the parameter does not exist.
+    pub fn len(&self) -> usize {
+        self.params.get(usize::from(self.out)).map_or(0, |param| param.len)
+    }
+
+    /// Whether nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A unit of work.
 #[allow(clippy::large_enum_variant, reason = "a program has tens of kernels; boxes would only be in the way")]
 #[derive(Clone, PartialEq, Debug)]
@@ -221,6 +248,8 @@ pub enum Kernel {
     Loop(LoopKernel),
     /// A matrix product.
     Product(ProductKernel),
+    /// Random numbers.
+    Random(RandomKernel),
 }
 
 impl Kernel {
@@ -229,6 +258,7 @@ impl Kernel {
         match self {
             Kernel::Loop(kernel) => &kernel.params,
             Kernel::Product(kernel) => &kernel.params,
+            Kernel::Random(kernel) => &kernel.params,
         }
     }
 
@@ -237,10 +267,12 @@ impl Kernel {
         match self {
             Kernel::Loop(kernel) => &kernel.starts,
             Kernel::Product(kernel) => &kernel.starts,
+            Kernel::Random(_) => &[],
         }
     }
 
-    /// Arithmetic operations of one run: one for each function of each element, two for each term of a product.
+    /// Arithmetic operations of one run: one for each function of each element, two for each term of a product, twenty for
+    /// each random number.
     pub fn operations(&self) -> u64 {
         match self {
             Kernel::Loop(kernel) => {
@@ -250,6 +282,8 @@ impl Kernel {
                 ((maps.count() + folds.count()) * kernel.extents.iter().product::<usize>()) as u64
             }
             Kernel::Product(kernel) => 2 * (kernel.batch * kernel.m * kernel.n * kernel.k) as u64,
+            // Ten rounds of two products, four exclusive ors and two sums give four words.
+            Kernel::Random(kernel) => 20 * kernel.len() as u64,
         }
     }
 
@@ -278,6 +312,7 @@ impl Kernel {
                 let c = p.m * p.n * if p.beta == Scale::Constant(0.0) { 1 } else { 2 };
                 (p.batch * (p.m * p.k + p.k * p.n + c) * p.dtype.size()) as u64
             }
+            Kernel::Random(kernel) => (DType::I64.size() + kernel.len() * DType::F32.size()) as u64,
         }
     }
 }
@@ -508,11 +543,25 @@ impl fmt::Display for ProductKernel {
     }
 }
 
+impl fmt::Display for RandomKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "random p{}[0..{}] = philox4x32_10 {:#018x} from p{}[0]",
+            self.out,
+            self.len(),
+            self.key,
+            self.counter
+        )
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kernel::Loop(kernel) => kernel.fmt(f),
             Kernel::Product(kernel) => kernel.fmt(f),
+            Kernel::Random(kernel) => kernel.fmt(f),
         }
     }
 }

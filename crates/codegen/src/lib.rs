@@ -6,6 +6,7 @@ pub mod accumulate;
 pub mod cpu;
 pub mod kernel;
 pub mod lower;
+pub mod merge;
 pub mod opencl;
 pub mod plan;
 pub mod schedule;
@@ -23,7 +24,7 @@ pub struct InvalidProgram(String);
 pub fn compile(graph: &Graph) -> Result<Program, InvalidProgram> {
     let graph = accumulate::split_reductions(&accumulate::accumulate(graph));
     let stored = schedule::stored_nodes(&graph);
-    let drafts = lower::lower(&graph, &stored);
+    let drafts = merge::merge(lower::lower(&graph, &stored));
     let program = plan::plan(&graph, drafts);
     kernel::verify::verify(&program).map_err(InvalidProgram)?;
     Ok(program)

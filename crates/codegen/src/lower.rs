@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 
-use hypatia_graph::array::row_major_strides;
+use hypatia_graph::array::{element_count, row_major_strides};
 use hypatia_graph::op::{Start, WindowAxis, Write};
 use hypatia_graph::{Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::{SmallVec, smallvec};
 
 use crate::kernel::{
-    Address, Affine, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RuntimeStart, Scale,
-    Store, StoreKind, Value,
+    Address, Affine, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RandomKernel,
+    RuntimeStart, Scale, Store, StoreKind, Value,
 };
 use crate::schedule::{axis_groups, is_contiguous, is_movement, is_one_hot, shape};
 
@@ -124,6 +124,7 @@ impl Lowering<'_> {
                 self.copy(id, node.operands[0]);
                 self.scatter(id, usize::from(*batch), *write);
             }
+            Op::Random { key, .. } => self.random(id, *key),
             Op::Leaf(_)
             | Op::Literal(_)
             | Op::Iota(_)
@@ -141,6 +142,31 @@ impl Lowering<'_> {
             | Op::StopGradient
             | Op::Grad(_) => self.copy(id, id),
         }
+    }
+
+    fn random(&mut self, id: NodeId, key: u64) {
+        let (Some(&counter), len) =
+            (self.graph.node(id).operands.first(), element_count(&shape(self.graph, id)))
+        else {
+            return;
+        };
+        if len == 0 {
+            return;
+        }
+        let counter = match self.graph.node(counter).op {
+            Op::Leaf(leaf) => Memory::Leaf(leaf),
+            _ => Memory::Node(counter),
+        };
+        let kernel = RandomKernel {
+            key,
+            counter: 0,
+            out: 1,
+            params: vec![
+                Param { dtype: DType::I64, len: 1, written: false },
+                Param { dtype: DType::F32, len, written: true },
+            ],
+        };
+        self.push(id, Kernel::Random(kernel), vec![counter, Memory::Node(id)]);
     }
 
     /// Writes the value of `value`, computed element by element, to the memory of `id`.
@@ -590,6 +616,7 @@ impl<'g> Body<'g> {
             | Op::SetSlice(..)
             | Op::SetWindow(..)
             | Op::Concat(_)
+            | Op::Random { .. }
             | Op::Grad(_) => self.push(Instruction::Literal(Literal::from_i64(0, dtype)), dtype),
         }
     }

@@ -10,6 +10,7 @@
 mod device;
 mod emit;
 mod product;
+mod random;
 mod scalar;
 
 #[cfg(test)]
@@ -21,9 +22,11 @@ use std::time::Duration;
 use hypatia_graph::leaf::{SharedCell, SharedState};
 use hypatia_graph::{Array, DType};
 
+use crate::kernel::verify::verify;
 use crate::kernel::{BufferId, OutOfRange, Place, Program, RunError};
 use device::{Compiled, Device, Memory, Remote, Resident};
 use emit::{Launch, Module};
+use product::Form;
 
 /// A device that OpenCL knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,9 +50,10 @@ pub fn devices() -> Result<Vec<DeviceInfo>, String> {
     device::describe()
 }
 
-/// The OpenCL C of every distinct kernel of a program; the message says what cannot be written.
+/// The OpenCL C of every distinct kernel of a program, as for a graphics processor; the message says what cannot be
+/// written. On processors products have another form.
 pub fn source(program: &Program) -> Result<String, String> {
-    Ok(emit::emit(program)?.source)
+    Ok(emit::emit(program, Form::Tiles)?.source)
 }
 
 /// A program ready to run on a device.
@@ -67,8 +71,8 @@ pub struct OpenClProgram {
     error: Memory,
     /// For each shared variable, whether a step writes it.
     updated: Vec<bool>,
-    /// Type and extents of each input, where the program uses it.
-    input_types: Vec<Option<(DType, Vec<usize>)>>,
+    /// Type and number of elements of each input, where the program uses it.
+    input_types: Vec<Option<(DType, usize)>>,
 }
 
 /// The three words of the error buffer: step plus one, value, extent.
@@ -78,11 +82,18 @@ impl OpenClProgram {
     /// Builds the program for the device with that number in [`devices`]. Building takes the driver a tenth of a second
     /// or more. A message says what the device lacks, or holds the build log with the lines at fault.
     pub fn new(program: Arc<Program>, device: usize) -> Result<OpenClProgram, String> {
+        verify(&program)?;
         let device = Device::open(device)?;
+        let form = if device.is_processor { Form::Vectors } else { Form::Tiles };
+        OpenClProgram::prepare(form, program, device)
+    }
+
+    /// As [`OpenClProgram::new`], of a program whose kernels keep to their buffers.
+    fn prepare(form: Form, program: Arc<Program>, device: Arc<Device>) -> Result<OpenClProgram, String> {
         if emit::uses_float64(&program) && !device.info.fp64 {
             return Err(format!("{} has no float64, which the program uses", device.info.name));
         }
-        let module: Module = emit::emit(&program)?;
+        let module: Module = emit::emit(&program, form)?;
         if let Some(launch) = module.launches.iter().flatten().find(|l| l.group > device.largest_group) {
             return Err(format!(
                 "{} runs groups of {} work items at most; a kernel needs {}",
@@ -94,7 +105,7 @@ impl OpenClProgram {
         let mut input_types = vec![None; inputs.len()];
         for buffer in &program.buffers {
             if let Place::Input(n) = buffer.place {
-                input_types[n] = Some((buffer.dtype, buffer.shape.to_vec()));
+                input_types[n] = Some((buffer.dtype, buffer.len()));
             }
         }
         let allocate = |sizes: Vec<usize>| -> Result<Vec<Memory>, String> {
@@ -115,7 +126,7 @@ impl OpenClProgram {
         let bytes = |(dtype, shape): &(DType, hypatia_graph::array::Extents)| {
             shape.iter().product::<usize>() * dtype.size()
         };
-        Ok(OpenClProgram {
+        let prepared = OpenClProgram {
             fallible: program.steps.iter().any(|step| emit::is_fallible(&step.kernel)),
             launches: module.launches,
             inputs: allocate(inputs)?,
@@ -129,7 +140,14 @@ impl OpenClProgram {
             device,
             program,
             input_types,
-        })
+        };
+        for (number, buffer) in prepared.program.buffers.iter().enumerate() {
+            match prepared.memory(BufferId(number as u32)) {
+                Some((memory, offset)) if memory.len() >= offset + buffer.bytes() => {}
+                _ => return Err(format!("buffer {number} does not fit into {:?}", buffer.place)),
+            }
+        }
+        Ok(prepared)
     }
 
     /// Runs the program: `shared` are the shared variables in the order of [`Program::shared`], `outputs` arrays of the
@@ -195,11 +213,11 @@ impl OpenClProgram {
         count("shared variables", self.shared.len(), shared.len())?;
         count("outputs", self.outputs.len(), outputs.len())?;
         for (n, (input, expected)) in inputs.iter().zip(&self.input_types).enumerate() {
-            if let Some((dtype, shape)) = expected
-                && (input.dtype() != *dtype || input.shape() != shape.as_slice())
+            if let Some((dtype, len)) = expected
+                && (input.dtype() != *dtype || input.len() != *len)
             {
-                let (found, extents) = (input.dtype(), input.shape());
-                return Err(format!("input {n}: expected {dtype}{shape:?}, found {found}{extents:?}"));
+                let (found, elements) = (input.dtype(), input.len());
+                return Err(format!("input {n}: expected {len} of {dtype}, found {elements} of {found}"));
             }
         }
         for (n, (output, (dtype, shape))) in outputs.iter().zip(&self.program.outputs).enumerate() {
@@ -243,7 +261,8 @@ impl OpenClProgram {
     ) -> Result<(), String> {
         for number in steps {
             let step = &self.program.steps[number];
-            let arguments: Vec<(&Memory, usize)> = step.arguments.iter().map(|id| self.memory(*id)).collect();
+            let arguments: Vec<(&Memory, usize)> =
+                step.arguments.iter().filter_map(|id| self.memory(*id)).collect();
             let mut timers = Vec::new();
             for launch in &self.launches[number] {
                 let error = launch.fallible.then_some((&self.error, number));
@@ -258,15 +277,15 @@ impl OpenClProgram {
         Ok(())
     }
 
-    /// Memory and byte offset of a buffer.
-    fn memory(&self, id: BufferId) -> (&Memory, usize) {
-        match self.program.buffers[id.index()].place {
-            Place::Input(n) => (&self.inputs[n], 0),
-            Place::Shared(n) => (&self.shared[n].memory, 0),
-            Place::Constant(n) => (&self.constants[n], 0),
-            Place::Output(n) => (&self.outputs[n], 0),
+    /// Memory and byte offset of a buffer; `None` where the program has no such place.
+    fn memory(&self, id: BufferId) -> Option<(&Memory, usize)> {
+        Some(match self.program.buffers.get(id.index())?.place {
+            Place::Input(n) => (self.inputs.get(n)?, 0),
+            Place::Shared(n) => (&self.shared.get(n)?.memory, 0),
+            Place::Constant(n) => (self.constants.get(n)?, 0),
+            Place::Output(n) => (self.outputs.get(n)?, 0),
             Place::Arena(offset) => (&self.arena, offset),
-        }
+        })
     }
 
     /// Whether an index was out of range; waits for the steps so far.
@@ -293,7 +312,7 @@ fn places(program: &Program, number: impl Fn(&Place) -> Option<usize>) -> Vec<us
             if sizes.len() <= n {
                 sizes.resize(n + 1, 0);
             }
-            sizes[n] = buffer.bytes();
+            sizes[n] = sizes[n].max(buffer.bytes());
         }
     }
     sizes
@@ -303,8 +322,11 @@ fn written_shared(program: &Program) -> Vec<bool> {
     let mut written = vec![false; program.shared.len()];
     for step in &program.steps {
         for (param, id) in step.kernel.params().iter().zip(&step.arguments) {
-            if let (true, Place::Shared(n)) = (param.written, &program.buffers[id.index()].place) {
-                written[*n] = true;
+            let place = program.buffers.get(id.index()).map(|buffer| &buffer.place);
+            if let (true, Some(Place::Shared(n))) = (param.written, place)
+                && let Some(written) = written.get_mut(*n)
+            {
+                *written = true;
             }
         }
     }

@@ -103,7 +103,7 @@ impl<'g> Planner<'g> {
         }
         writers.all(|draft| match &draft.kernel {
             _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
-            Kernel::Product(_) => false,
+            Kernel::Product(_) | Kernel::Random(_) => false,
             Kernel::Loop(kernel) => {
                 reads_only_what_it_writes(kernel, &draft.arguments, Memory::Leaf(leaf), node)
             }
@@ -294,7 +294,7 @@ fn writes(draft: &Draft, memory: Memory) -> bool {
 fn has_index(kernel: &Kernel) -> bool {
     match kernel {
         Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
-        Kernel::Product(_) => false,
+        Kernel::Product(_) | Kernel::Random(_) => false,
     }
 }
 
@@ -429,11 +429,7 @@ fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
             last[buffer.index()] = time;
         }
     }
-    let mut dying: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
-    for (index, time) in last.iter().enumerate().filter(|(index, _)| first[*index] != usize::MAX) {
-        dying[*time].push(index);
-    }
-    let mut arena = Arena::default();
+    let mut space = Space::default();
     for (time, step) in steps.iter().enumerate() {
         for (param, buffer) in step.arguments.iter().enumerate() {
             let index = buffer.index();
@@ -442,72 +438,74 @@ fn place_in_arena(buffers: &mut [Buffer], steps: &[Step]) -> usize {
             }
             first[index] = usize::MAX;
             let bytes = buffers[index].bytes().next_multiple_of(64);
-            let replaced = overwritable(step, param, |candidate: usize| {
-                last[candidate] == time && arena.held.get(&candidate).is_some_and(|(_, held)| *held == bytes)
+            let dying = overwritable(step, param, |candidate: usize| {
+                last[candidate] == time
+                    && first[candidate] == usize::MAX
+                    && matches!(buffers[candidate].place, Place::Arena(_))
+                    && buffers[candidate].bytes().next_multiple_of(64) == bytes
             });
-            let offset = match replaced.and_then(|old| arena.held.remove(&old)) {
-                Some((offset, _)) => offset,
-                None => arena.take(bytes),
-            };
-            arena.held.insert(index, (offset, bytes));
-            buffers[index].place = Place::Arena(offset);
-        }
-        for index in &dying[time] {
-            arena.give_back(*index);
-        }
-    }
-    arena.end
-}
-
-/// The arena while its plan is made: the first gap that is large enough is taken.
-#[derive(Default)]
-struct Arena {
-    /// Offset and size of each buffer that is live.
-    held: HashMap<usize, (usize, usize)>,
-    /// Gaps: where each begins and ends. No two touch, and none touches the end.
-    gaps: BTreeMap<usize, usize>,
-    /// Everything so far lies below it.
-    end: usize,
-    /// Where the memory behind the last buffer that is live begins.
-    top: usize,
-}
-
-impl Arena {
-    fn take(&mut self, bytes: usize) -> usize {
-        match self.gaps.iter().find(|(begin, end)| *end - *begin >= bytes).map(|(b, e)| (*b, *e)) {
-            Some((begin, end)) => {
-                self.gaps.remove(&begin);
-                if begin + bytes < end {
-                    self.gaps.insert(begin + bytes, end);
+            buffers[index].place = match dying {
+                Some(operand) => {
+                    // The place passes on; it is not given back when the operand dies.
+                    last[operand] = usize::MAX;
+                    buffers[operand].place.clone()
                 }
-                begin
-            }
-            None => {
-                let offset = self.top;
-                self.top += bytes;
-                self.end = self.end.max(self.top);
-                offset
+                None => Place::Arena(space.take(bytes)),
+            };
+        }
+        for buffer in &step.arguments {
+            let index = buffer.index();
+            if let (true, Place::Arena(offset)) = (last[index] == time, &buffers[index].place) {
+                last[index] = usize::MAX;
+                space.give_back(*offset, buffers[index].bytes().next_multiple_of(64));
             }
         }
     }
+    space.end
+}
 
-    fn give_back(&mut self, index: usize) {
-        let Some((offset, bytes)) = self.held.remove(&index).filter(|(_, bytes)| *bytes > 0) else { return };
-        let (mut begin, mut end) = (offset, offset + bytes);
-        if let Some((&before, &before_end)) = self.gaps.range(..begin).next_back()
-            && before_end == begin
+/// The free places of the arena.
+#[derive(Default)]
+struct Space {
+    /// Size by offset; neighbours are joined.
+    free: BTreeMap<usize, usize>,
+    end: usize,
+}
+
+impl Space {
+    /// The first place that is large enough.
+    fn take(&mut self, bytes: usize) -> usize {
+        let fitting =
+            self.free.iter().find(|(_, size)| **size >= bytes).map(|(offset, size)| (*offset, *size));
+        let Some((offset, size)) = fitting else {
+            // The last free place grows, if it is at the end.
+            let (offset, size) = self.free.last_key_value().map_or((self.end, 0), |(o, s)| (*o, *s));
+            let offset = if offset + size == self.end { offset } else { self.end };
+            self.free.remove(&offset);
+            self.end = offset + bytes;
+            return offset;
+        };
+        self.free.remove(&offset);
+        if size > bytes {
+            self.free.insert(offset + bytes, size - bytes);
+        }
+        offset
+    }
+
+    fn give_back(&mut self, mut offset: usize, mut bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        if let Some(size) = self.free.remove(&(offset + bytes)) {
+            bytes += size;
+        }
+        if let Some((before, size)) = self.free.range(..offset).next_back().map(|(o, s)| (*o, *s))
+            && before + size == offset
         {
-            self.gaps.remove(&before);
-            begin = before;
+            offset = before;
+            bytes += size;
         }
-        if let Some(after) = self.gaps.remove(&end) {
-            end = after;
-        }
-        if end == self.top {
-            self.top = begin;
-        } else {
-            self.gaps.insert(begin, end);
-        }
+        self.free.insert(offset, bytes);
     }
 }
 

@@ -5,6 +5,8 @@
 //! (reductions, products), or if computing it again in several kernels would cost more than reading it. All other nodes
 //! are *inlined*: they become instructions or index arithmetic of the kernels of stored nodes.
 
+use std::collections::BTreeSet;
+
 use hypatia_graph::array::element_count;
 use hypatia_graph::{Graph, NodeId, Op, ScalarFn};
 use smallvec::SmallVec;
@@ -31,6 +33,12 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
     for scale in accumulations.iter().flat_map(|form| [form.alpha, form.beta]) {
         stored[scale.index()] = graph.uniform(scale).is_none();
     }
+    let counters: BTreeSet<NodeId> = graph
+        .nodes()
+        .filter(|(_, node)| matches!(node.op, Op::Random { .. }))
+        .filter_map(|(_, node)| node.operands.first().copied())
+        .filter(|counter| !matches!(graph.node(*counter).op, Op::Leaf(_)))
+        .collect();
     // The stored node whose kernel computes an inlined one; `Many` if there are several.
     let mut kernel_of = vec![Reach::None; graph.len()];
     for (id, node) in graph.nodes().rev() {
@@ -43,16 +51,17 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
             stored[id.index()] = true;
         }
         if matches!(node.op, Op::Leaf(_) | Op::Literal(_)) {
-            stored[id.index()] = graph.roots().any(|root| root == id);
+            stored[id.index()] = counters.contains(&id) || graph.roots().any(|root| root == id);
         }
         let reach = if stored[id.index()] { Reach::One(id) } else { kernel_of[id.index()] };
         let expands = expansion(graph, id) > 1;
         for (index, operand) in node.operands.iter().enumerate() {
             kernel_of[operand.index()] = kernel_of[operand.index()].join(reach);
-            let in_memory = if matches!(node.op, Op::Reshape(_)) {
-                is_contiguous(graph, *operand, &stored)
-            } else {
-                is_view(graph, *operand, &stored)
+            let in_memory = match node.op {
+                Op::Reshape(_) => is_contiguous(graph, *operand, &stored),
+                // The kernel reads the counter where its memory begins, so a view of other memory will not do.
+                Op::Random { .. } => false,
+                _ => is_view(graph, *operand, &stored),
             };
             let must =
                 needs_memory(graph, id, index) && !in_memory || expands && is_heavy(graph, *operand, &stored);
@@ -110,7 +119,9 @@ pub fn is_movement(op: &Op) -> bool {
 fn is_stored_op(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     match &node.op {
-        Op::Reduce(..) | Op::ArgMax(_) | Op::Dot | Op::Concat(_) | Op::SetWindow(..) => true,
+        Op::Reduce(..) | Op::ArgMax(_) | Op::Dot | Op::Concat(_) | Op::SetWindow(..) | Op::Random { .. } => {
+            true
+        }
         Op::Scatter { .. } => !is_one_hot(graph, id),
         Op::Leaf(_)
         | Op::Literal(_)
@@ -140,7 +151,7 @@ pub fn is_one_hot(graph: &Graph, id: NodeId) -> bool {
 /// Whether a node reads that operand at computed places, so that it must lie in memory.
 fn needs_memory(graph: &Graph, id: NodeId, operand: usize) -> bool {
     match &graph.node(id).op {
-        Op::Dot => true,
+        Op::Dot | Op::Random { .. } => true,
         Op::Gather { .. } => operand == 0,
         Op::Window(_) => operand > 0,
         Op::SetWindow(..) => operand > 1,

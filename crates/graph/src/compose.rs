@@ -78,6 +78,9 @@ macro_rules! size_from {
         impl From<$ty> for Size {
             fn from(n: $ty) -> Size { Size::Number(n as i64) }
         }
+        impl From<&$ty> for Size {
+            fn from(n: &$ty) -> Size { Size::Number(*n as i64) }
+        }
     )*};
 }
 size_from!(i32, i64, usize);

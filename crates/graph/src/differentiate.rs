@@ -73,9 +73,13 @@ pub fn connects(op: &Op, operand: usize) -> bool {
         Op::Grad(grad) => {
             operand < usize::from(grad.has_cost) + usize::from(grad.variables) + 2 * usize::from(grad.known)
         }
-        Op::Leaf(_) | Op::Literal(_) | Op::Iota(_) | Op::Extent(_) | Op::ArgMax(_) | Op::StopGradient => {
-            false
-        }
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Extent(_)
+        | Op::ArgMax(_)
+        | Op::Random { .. }
+        | Op::StopGradient => false,
     }
 }
 
@@ -494,6 +498,7 @@ fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<No
         | Op::ArgMax(_)
         | Op::Slice(_)
         | Op::SetSlice(..)
+        | Op::Random { .. }
         | Op::StopGradient
         | Op::Grad(_) => None,
     }

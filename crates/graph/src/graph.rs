@@ -231,6 +231,7 @@ impl Graph {
                 | Op::Concat(_)
                 | Op::Gather { .. }
                 | Op::Scatter { .. }
+                | Op::Random { .. }
                 | Op::Grad(_) => return None,
             }
         }

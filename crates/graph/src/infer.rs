@@ -125,6 +125,17 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
             check_part(op, &gather_type(op, usize::from(*batch), x, indices)?, y)?;
             x.clone()
         }
+        Op::Random { dims, .. } => {
+            let counter = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
+            if counter.rank() != 0 || counter.dtype != DType::I64 {
+                return Err(Diagnostic::new("`random` takes its counter as an i64 scalar").with(
+                    "found",
+                    counter.to_string(),
+                    None,
+                ));
+            }
+            TensorType { dtype: DType::F32, shape: extents_of_dims(op, dims, &operands[1..])? }
+        }
         Op::StopGradient => take::<1>(op, operands)?[0].clone(),
         Op::Grad(grad) => {
             let wanted = usize::from(grad.has_cost)

@@ -19,6 +19,7 @@ use crate::graph::{Graph, NodeId};
 use crate::infer::{infer, resolve_slice};
 use crate::leaf::{Leaf, LeafKind, SharedCell};
 use crate::op::{Bound, Dim, Dims, Fold, LeafId, Op, SliceAxis, Start, WindowAxis, Write};
+use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, TensorType};
 
@@ -208,6 +209,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
         (Op::Scatter { batch, write }, [x, indices, y]) => {
             scatter(&op, usize::from(*batch), *write, x, indices, y)
         }
+        (Op::Random { key, .. }, [counter]) => random(*key, counter, &shape),
         (Op::StopGradient, [x]) => Ok((*x).clone()),
         (
             Op::Leaf(_)
@@ -227,6 +229,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
             | Op::SetWindow(..)
             | Op::Gather { .. }
             | Op::Scatter { .. }
+            | Op::Random { .. }
             | Op::StopGradient
             | Op::Grad(_),
             _,
@@ -255,6 +258,7 @@ pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&
             (Op::Broadcast { axes: axes.clone(), dims: resolve_dims(dims, 1)? }, &operands[..1])
         }
         Op::Reshape(dims) => (Op::Reshape(resolve_dims(dims, 1)?), &operands[..1]),
+        Op::Random { key, dims } => (Op::Random { key: *key, dims: resolve_dims(dims, 1)? }, &operands[..1]),
         Op::Slice(axes) => (Op::Window(resolve_slices(op, axes, operands, 1)?), &operands[..1]),
         Op::SetSlice(axes, write) => {
             (Op::SetWindow(resolve_slices(op, axes, operands, 2)?, *write), &operands[..2])
@@ -278,6 +282,13 @@ pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&
         | Op::StopGradient
         | Op::Grad(_) => (op.clone(), operands),
     })
+}
+
+fn random(key: u64, counter: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let counter = counter.get(0).to_i64().ok_or_else(|| Diagnostic::new("`random` takes an i64 counter"))?;
+    let elements: Vec<f32> =
+        (0..element_count(shape)).map(|e| uniform_element(key, counter, e as u64)).collect();
+    Ok(Array::new(shape, &elements))
 }
 
 fn next_scalar<'a>(op: &Op, scalars: &mut impl Iterator<Item = &'a &'a Array>) -> Result<i64, Diagnostic> {
@@ -344,7 +355,7 @@ fn resolve_windows(
 /// Refuses attributes whose products would overflow, before any rule multiplies them.
 pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
     let dims: &[Dim] = match op {
-        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } => dims,
+        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => dims,
         Op::Window(axes) | Op::SetWindow(axes, _) => return check_windows(op, axes),
         Op::Leaf(_)
         | Op::Literal(_)

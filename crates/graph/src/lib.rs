@@ -24,6 +24,7 @@ pub mod random;
 pub mod scalar;
 pub mod shape;
 pub mod specialise;
+pub mod streams;
 pub mod tensor;
 pub mod text;
 pub mod verify;

@@ -237,6 +237,15 @@ pub enum Op {
         /// Replace or add.
         write: Write,
     },
+    /// `f32`, uniform in [0, 1), of the extents; operands: a counter `i64[]`, then those of extents. Element `e` in
+    /// row-major order is [`crate::random::uniform_element`] of key, counter and `e`: a pure function, without state.
+    /// Nothing is differentiable in it.
+    Random {
+        /// Which stream.
+        key: u64,
+        /// Extents of the result.
+        dims: Dims,
+    },
     /// The operand; no gradient flows through it.
     StopGradient,
     /// A gradient not yet taken; the result has the type of the variable.
@@ -278,6 +287,7 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::Scatter { write: Write::Set, .. } => "scatter",
             Op::Scatter { write: Write::Add, .. } => "scatter_add",
+            Op::Random { .. } => "random",
             Op::StopGradient => "stop_gradient",
             Op::Grad(_) => "grad",
         }

@@ -151,6 +151,10 @@ impl State {
                 Some(dims) => add(out, Op::Broadcast { axes: axes.clone(), dims }, &operands[..1]),
                 None => add(out, node.op.clone(), operands),
             },
+            Op::Random { key, dims } => match self.dims(out, dims, &operands[1..], node.site) {
+                Some(dims) => add(out, Op::Random { key: *key, dims }, &operands[..1]),
+                None => add(out, node.op.clone(), operands),
+            },
             Op::Slice(axes) => match self.window(out, axes, operands[0], &operands[1..], node.site) {
                 Some((window, starts)) => {
                     let operands: Operands = [operands[0]].into_iter().chain(starts).collect();

@@ -333,6 +333,7 @@ impl fmt::Display for Op {
             Op::Slice(axes) | Op::SetSlice(axes, _) => write!(f, "{{ranges={}}}", List(axes)),
             Op::Window(axes) | Op::SetWindow(axes, _) => write_windows(f, axes),
             Op::Gather { batch } | Op::Scatter { batch, .. } => write!(f, "{{batch={batch}}}"),
+            Op::Random { key, dims } => write!(f, "{{key={key}, dims={}}}", List(dims)),
             Op::Grad(grad) => {
                 write!(f, "{{index={}, variables={}, known={}", grad.index, grad.variables, grad.known)?;
                 let disconnected = match grad.disconnected {

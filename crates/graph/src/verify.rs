@@ -224,7 +224,9 @@ fn check_stage(graph: &Graph, stage: Stage, problems: &mut Vec<Diagnostic>) {
 fn is_unspecialised(op: &Op) -> bool {
     match op {
         Op::Extent(_) | Op::Slice(_) | Op::SetSlice(..) => true,
-        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } => dims.contains(&Dim::Operand),
+        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => {
+            dims.contains(&Dim::Operand)
+        }
         Op::Leaf(_)
         | Op::Literal(_)
         | Op::Map(_)

@@ -111,6 +111,7 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Scatter { .. } => {
             n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
         }
+        Op::Random { .. } => n.saturating_mul(32),
         Op::Grad(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
@@ -143,10 +144,12 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                     }
                 })
             };
-            let squares = holds(term.operands[0], &|t| match &t.op {
-                Op::Reduce(Fold::Sum, _) => square(t.operands[0]),
-                Op::Map(ScalarFn::Add) => square(t.operands[0]) && square(t.operands[1]),
-                _ => false,
+            let squares = holds(term.operands[0], &|t| {
+                if let Op::Reduce(Fold::Sum, _) = t.op {
+                    square(t.operands[0])
+                } else {
+                    t.op == Op::Map(ScalarFn::Add) && square(t.operands[0]) && square(t.operands[1])
+                }
             });
             i64::from(squares)
         }
@@ -183,7 +186,49 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 + i64::from(!x.facts.finite && !y.facts.finite)
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
-        _ => 0,
+        ScalarFn::FloorDiv
+        | ScalarFn::Mod
+        | ScalarFn::Pow
+        | ScalarFn::Max
+        | ScalarFn::Min
+        | ScalarFn::Neg
+        | ScalarFn::Abs
+        | ScalarFn::Sign
+        | ScalarFn::Sqr
+        | ScalarFn::Recip
+        | ScalarFn::Log1mexp
+        | ScalarFn::Sin
+        | ScalarFn::Cos
+        | ScalarFn::Tan
+        | ScalarFn::Asin
+        | ScalarFn::Acos
+        | ScalarFn::Atan
+        | ScalarFn::Atan2
+        | ScalarFn::Tanh
+        | ScalarFn::Asinh
+        | ScalarFn::Acosh
+        | ScalarFn::Atanh
+        | ScalarFn::Sigmoid
+        | ScalarFn::Softplus
+        | ScalarFn::Erf
+        | ScalarFn::Erfc
+        | ScalarFn::Floor
+        | ScalarFn::Ceil
+        | ScalarFn::Trunc
+        | ScalarFn::Round
+        | ScalarFn::Lt
+        | ScalarFn::Le
+        | ScalarFn::Gt
+        | ScalarFn::Ge
+        | ScalarFn::Eq
+        | ScalarFn::Ne
+        | ScalarFn::And
+        | ScalarFn::Or
+        | ScalarFn::Xor
+        | ScalarFn::Not
+        | ScalarFn::IsNan
+        | ScalarFn::IsInf
+        | ScalarFn::Select => 0,
     }
 }
 

@@ -172,10 +172,10 @@ fn rule_in(term: &FlatTerm<Term>) -> Option<(String, bool)> {
 fn rebuild(new: &mut Graph, graph: &Graph, term: &FlatTerm<Term>) -> NodeId {
     let operands: SmallVec<[NodeId; 4]> =
         term.children.iter().map(|child| rebuild(new, graph, child)).collect();
-    match &term.node.op {
-        Op::Leaf(leaf) => new.add_like(graph, Knowledge::node_of(*leaf), &operands),
-        op => new.add(op.clone(), &operands, None),
+    if let Op::Leaf(leaf) = term.node.op {
+        return new.add_like(graph, Knowledge::node_of(leaf), &operands);
     }
+    new.add(term.node.op.clone(), &operands, None)
 }
 
 impl fmt::Display for Explanation {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use egg::Id;
+use hypatia_graph::Op;
 use smallvec::SmallVec;
 
 use crate::cost::{Cost, cost};
@@ -30,9 +31,6 @@ pub(crate) struct Extraction<'e> {
     pub(crate) nodes: Vec<(Id, &'e Term, SmallVec<[usize; 4]>)>,
     /// Positions of the roots.
     pub(crate) roots: Vec<usize>,
-    /// What the choice costs, and what the graph as it was built costs.
-    pub(crate) cost: Cost,
-    pub(crate) built_cost: Cost,
 }
 
 /// Chooses terms for the roots. `built` has the terms of the graph in its order, with their classes.
@@ -55,7 +53,7 @@ pub(crate) fn extract<'e>(egraph: &'e Egraph<'_>, roots: &[Id], built: &[(Id, Te
     }
     let cheapest = cheapest_trees(&classes);
     let mut best: Option<Choice<'_, '_>> = None;
-    let mut built_cost = Cost::default();
+    let mut built_cost = None;
     let as_built: Vec<u32> = classes
         .iter()
         .zip(&cheapest)
@@ -64,7 +62,7 @@ pub(crate) fn extract<'e>(egraph: &'e Egraph<'_>, roots: &[Id], built: &[(Id, Te
     for (start, chosen) in [as_built, cheapest].into_iter().enumerate() {
         let Some(mut choice) = Choice::new(&classes, &roots, chosen) else { continue };
         if start == 0 {
-            built_cost = choice.total;
+            built_cost = Some(choice.total);
         }
         choice.improve();
         if best.as_ref().is_none_or(|best| choice.total < best.total) {
@@ -72,8 +70,11 @@ pub(crate) fn extract<'e>(egraph: &'e Egraph<'_>, roots: &[Id], built: &[(Id, Te
         }
     }
     match best {
-        Some(choice) => choice.finish(&ids, built_cost),
-        None => Extraction { nodes: Vec::new(), roots: Vec::new(), cost: Cost::default(), built_cost },
+        Some(choice) => {
+            debug_assert!(built_cost.is_none_or(|built| choice.total <= built), "the result is dearer");
+            choice.finish(&ids)
+        }
+        None => Extraction { nodes: Vec::new(), roots: Vec::new() },
     }
 }
 
@@ -86,7 +87,7 @@ fn same_operands(egraph: &Egraph<'_>, a: &Term, b: &Term) -> bool {
         return true;
     }
     right.reverse();
-    matches!(&a.op, hypatia_graph::Op::Map(f) if f.is_commutative()) && left == right
+    matches!(&a.op, Op::Map(f) if f.is_commutative()) && left == right
 }
 
 /// Everything that any term below the roots could need, operands first as far as that goes in a cyclic graph.
@@ -132,12 +133,8 @@ fn candidates_of<'e>(egraph: &'e Egraph<'_>, id: Id) -> impl Iterator<Item = &'e
     let class = &egraph[id];
     let constant = class.data.constant.is_some();
     class.nodes.iter().filter(move |term| {
-        !constant
-            || match &term.op {
-                hypatia_graph::Op::Literal(_) => true,
-                hypatia_graph::Op::Broadcast { axes, .. } => axes.is_empty(),
-                _ => false,
-            }
+        let spread = matches!(&term.op, Op::Broadcast { axes, .. } if axes.is_empty());
+        !constant || spread || matches!(term.op, Op::Literal(_))
     })
 }
 
@@ -337,7 +334,7 @@ impl<'c, 'e> Choice<'c, 'e> {
         }
     }
 
-    fn finish(self, ids: &[Id], built_cost: Cost) -> Extraction<'e> {
+    fn finish(self, ids: &[Id]) -> Extraction<'e> {
         let nodes = self
             .order
             .iter()
@@ -348,6 +345,6 @@ impl<'c, 'e> Choice<'c, 'e> {
             })
             .collect();
         let roots = self.roots.iter().map(|root| self.place[*root as usize] as usize).collect();
-        Extraction { nodes, roots, cost: self.total, built_cost }
+        Extraction { nodes, roots }
     }
 }

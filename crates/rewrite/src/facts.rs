@@ -157,6 +157,11 @@ impl Facts {
                 let all = operands.iter().all(|data| data.facts.finite) && !strict;
                 Facts { finite: unknown.finite && all, number: unknown.number && all, ..unknown }
             }
+            Op::Random { .. } => {
+                // The largest is the number before 1 in steps of 2^-24.
+                let high = 1.0 - 1.0 / f64::from(1 << 24);
+                Facts { finite: true, number: true, ..Facts::within(0.0, high) }
+            }
             Op::Leaf(_) | Op::Grad(_) => unknown,
         };
         facts.fitted(ty.dtype, strict)

@@ -40,13 +40,10 @@ pub(crate) fn fold_constants(graph: Graph) -> (Graph, usize) {
 
 /// Whether a constant is written well as it is: a leaf, a literal, or one of them repeated.
 fn stays(graph: &Graph, node: &Node) -> bool {
-    match &node.op {
-        Op::Leaf(_) | Op::Literal(_) | Op::Iota(_) => true,
-        Op::Broadcast { .. } => node.operands.first().is_some_and(|id| {
-            matches!(graph.node(*id).op, Op::Literal(_) | Op::Leaf(_) | Op::Iota(_))
-        }),
-        _ => false,
-    }
+    let plain = |op: &Op| matches!(op, Op::Leaf(_) | Op::Literal(_) | Op::Iota(_));
+    let repeated = matches!(node.op, Op::Broadcast { .. })
+        && node.operands.first().is_some_and(|id| plain(&graph.node(*id).op));
+    plain(&node.op) || repeated
 }
 
 /// The value of a node that depends on small constants only, floats in double precision.
@@ -66,10 +63,23 @@ fn value_of(graph: &Graph, node: &Node, values: &[Option<Arc<Array>>]) -> Option
         // Rounding that the user asked for.
         Op::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(*dtype),
         // Not worth the time at compile time.
-        Op::Dot | Op::Grad(_) => return None,
+        Op::Dot | Op::Random { .. } | Op::Grad(_) => return None,
         // An index out of range is an error of the call.
         Op::Gather { .. } | Op::Scatter { .. } => return None,
-        op => evaluate_node(op, &operands).ok()?,
+        Op::Iota(_)
+        | Op::Extent(_)
+        | Op::Map(_)
+        | Op::Reduce(..)
+        | Op::ArgMax(_)
+        | Op::Broadcast { .. }
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Slice(_)
+        | Op::SetSlice(..)
+        | Op::Window(_)
+        | Op::SetWindow(..)
+        | Op::Concat(_)
+        | Op::StopGradient => evaluate_node(&node.op, &operands).ok()?,
     };
     let widened = if value.dtype() == DType::F32 { value.cast(DType::F64) } else { value };
     Some(Arc::new(widened))
@@ -90,7 +100,9 @@ fn put(new: &mut Graph, value: &Array, from: &Graph, id: NodeId) -> NodeId {
         _ => match tensor::constant(value.clone()).leaf() {
             Some(leaf) => new.add_leaf(leaf),
             // A constant of rank 0 or with no elements has no leaf.
-            None => new.add_uniform(first.unwrap_or(Literal::from_i64(0, value.dtype())), value.shape(), site),
+            None => {
+                new.add_uniform(first.unwrap_or(Literal::from_i64(0, value.dtype())), value.shape(), site)
+            }
         },
     }
 }

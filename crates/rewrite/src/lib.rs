@@ -1,4 +1,35 @@
-//! The e-graph of Hypatia: formulas become the number that was meant.
+//! The e-graph of Hypatia: a formula becomes the number that was meant, at the least cost.
+//!
+//! `log(1 + exp(x))` overflows for `x = 800`, `log(softmax(x))` is minus infinity where the softmax underflows, and
+//! both have forms that do neither. Which form is best depends on what stands around it, so nothing is replaced here:
+//! rules add equal terms to an e-graph until none has anything new to say (`saturate`), and then one term is chosen
+//! for each value that is needed (`extract`): least numerical risk first, then least work, every shared value charged
+//! once. The order of the rules therefore never hides one from another, and a formula meets its rule through
+//! reshapes, broadcasts and picked elements.
+//!
+//! ```
+//! use hypatia_graph::text::{formula, parse_formula};
+//! use hypatia_rewrite::{Numerics, explain, simplify};
+//!
+//! let graph = parse_formula("x: f32[3, 4]; log(exp(x) / sum(exp(x))) - log(1 + exp(x))")?.graph()?;
+//! let (simplified, report) = simplify(&graph, Numerics::Real);
+//! assert_eq!(
+//!     formula(&simplified, simplified.outputs[0]),
+//!     "t2 - log(sum(exp(t2))) - softplus(x) where t1 = max(x); t2 = x - switch(isinf(t1), 0, t1)"
+//! );
+//! assert_eq!(report.rules["softmax"], 1);
+//! println!("{}", explain(&graph, Numerics::Real));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Read the modules in this order: `rules` and its four tables; `pattern`, the text they are written in; `facts`, what
+//! guards may ask; `term`, the e-graph's language, which is the graph's own list of operators; `saturate`; `cost` and
+//! `extract`; `simplify`, which goes from graph to graph and cuts large ones; `fold`, which computes constants after
+//! everything else; `explain`.
+//!
+//! Always true: the result has the same inputs, outputs and updates; it is never dearer than what was given; equal
+//! graphs give equal results. Deliberately absent: rules that only rearrange (commutativity, associativity), clocks,
+//! fusion and layout, which belong to the schedule.
 #![forbid(unsafe_code)]
 
 mod cost;
@@ -51,6 +82,10 @@ impl From<Numerics> for Options {
 }
 
 /// An equal graph that is safer and cheaper to compute, and what was done.
+///
+/// For graphs whose extents are all known; a node with an unknown one stays as it is. A gradient not yet taken stays
+/// too, with the expressions that it is asked for, so forward formulas can be simplified before they are
+/// differentiated. `stop_gradient` means nothing after that: say so with [`Options::gradients_taken`].
 pub fn simplify(graph: &Graph, options: impl Into<Options>) -> (Graph, Report) {
     simplify::simplify_graph(graph, options.into())
 }

@@ -6,8 +6,6 @@
 //! `(stop? p)` is `p` with or without a `stop_gradient` around it. On the right side `(! mul ?a ?b)` is the constant
 //! `a * b`, computed in double precision. Functions that commute match in both orders, so no rule says it.
 
-use std::fmt;
-
 use egg::Id;
 use hypatia_graph::op::{Op, Write, known_dims};
 use hypatia_graph::{DType, Fold, Literal, ScalarFn, TensorType};
@@ -179,6 +177,7 @@ pub(crate) fn key(op: &Op) -> usize {
         | Op::Extent(_)
         | Op::Slice(_)
         | Op::SetSlice(..)
+        | Op::Random { .. }
         | Op::Grad(_) => KEYS - 1,
     }
 }
@@ -530,14 +529,5 @@ fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> O
             Some(f.eval(&values?)?.to_f64())
         }
         Pattern::Node { .. } | Pattern::Again { .. } | Pattern::Stopped(_) => None,
-    }
-}
-
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Head::Map(function) => write!(f, "{function}"),
-            other => write!(f, "{other:?}"),
-        }
     }
 }

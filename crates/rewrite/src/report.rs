@@ -15,7 +15,7 @@ pub struct Report {
     pub rounds: usize,
     /// Nodes of the e-graphs when saturation stopped.
     pub e_nodes: usize,
-    /// Parts that the graph was cut into; large graphs are simplified part by part.
+    /// E-graphs that were saturated: large graphs are simplified part by part, and what is left after folding once more.
     pub partitions: usize,
     /// Why saturation stopped; of several partitions the least complete one counts.
     pub stop: Stop,
@@ -55,7 +55,7 @@ impl fmt::Display for Report {
             self.rounds,
             self.e_nodes,
             self.stop,
-            if self.partitions > 1 { format!(", {} partitions", self.partitions) } else { String::new() },
+            if self.partitions > 1 { format!(", {} e-graphs", self.partitions) } else { String::new() },
             self.folded,
             self.time.as_secs_f64() * 1e3
         )?;

@@ -11,6 +11,8 @@ pub(crate) mod stability;
 #[cfg(test)]
 mod tests;
 
+use std::sync::LazyLock;
+
 use egg::Id;
 use hypatia_graph::{Literal, Op};
 
@@ -363,14 +365,14 @@ fn covered(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>, clas
 
 /// Rules sorted by the operator that they begin with.
 pub(crate) struct RuleSet {
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<&'static Rule>,
     by_key: Vec<Vec<u16>>,
     /// The deepest left side.
     pub(crate) depth: usize,
 }
 
 impl RuleSet {
-    fn new(rules: Vec<Rule>) -> RuleSet {
+    fn new(rules: Vec<&'static Rule>) -> RuleSet {
         let mut by_key = vec![Vec::new(); KEYS];
         for (index, rule) in rules.iter().enumerate() {
             for key in rule.left.head().map(|head| head.keys()).unwrap_or_default() {
@@ -399,8 +401,12 @@ pub(crate) fn tables(gradients_taken: bool) -> Vec<Rule> {
     rules
 }
 
-/// The rules that a policy allows.
+/// The rules that a policy allows. The text of the tables is read once.
 pub(crate) fn rule_set(strict: bool, gradients_taken: bool) -> RuleSet {
-    let allowed = |rule: &Rule| !strict || rule.exactness <= Exactness::Rounding;
-    RuleSet::new(tables(gradients_taken).into_iter().filter(allowed).collect())
+    static TABLES: LazyLock<(Vec<Rule>, Vec<Rule>)> =
+        LazyLock::new(|| (tables(false), shape::rules_after_gradients()));
+    let (always, after) = &*TABLES;
+    let after = after.iter().filter(|_| gradients_taken);
+    let allowed = |rule: &&Rule| !strict || rule.exactness <= Exactness::Rounding;
+    RuleSet::new(always.iter().chain(after).filter(allowed).collect())
 }

@@ -49,7 +49,14 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
         simplified = simplify_parts(&simplified, &nodes, options, rules, &mut report);
     }
-    let (folded, count) = fold_constants(simplified);
+    let (mut folded, mut count) = fold_constants(simplified);
+    if count > 0 && folded.len() <= LARGEST_WHOLE {
+        // New constants may be 0 or 1.
+        let nodes: Vec<NodeId> = folded.nodes().map(|(id, _)| id).collect();
+        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, &mut report));
+        folded = again.0;
+        count += again.1;
+    }
     report.folded = count;
     report.nodes_after = folded.len();
     report.time = start.elapsed();
@@ -190,17 +197,27 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
             operands.push(class);
         }
         let known = node.ty.is_known() && node.operands.iter().all(|operand| graph.ty(*operand).is_known());
-        let op = match &node.op {
-            Op::Leaf(_) => leaf_of(id),
-            _ if !known => leaf_of(id),
-            Op::Slice(_) | Op::SetSlice(..) | Op::Extent(_) => leaf_of(id),
-            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. }
-                if dims.contains(&Dim::Operand) =>
-            {
-                leaf_of(id)
+        let opaque = match &node.op {
+            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => {
+                dims.contains(&Dim::Operand)
             }
-            op => op.clone(),
+            Op::Leaf(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Extent(_) => true,
+            Op::Literal(_)
+            | Op::Map(_)
+            | Op::Cast(_)
+            | Op::Reduce(..)
+            | Op::ArgMax(_)
+            | Op::Dot
+            | Op::Permute(_)
+            | Op::Window(_)
+            | Op::SetWindow(..)
+            | Op::Concat(_)
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::StopGradient
+            | Op::Grad(_) => false,
         };
+        let op = if known && !opaque { node.op.clone() } else { leaf_of(id) };
         let mut class = add(egraph, op, &operands, id, &mut loaded);
         if barriers[id.index()] {
             class = add(egraph, Op::Leaf(LeafId(u64::from(id.0) | BARRIER)), &[class], id, &mut loaded);
@@ -256,16 +273,15 @@ pub(crate) fn emit(
     let mut made: Vec<NodeId> = Vec::with_capacity(extraction.nodes.len());
     for (class, term, operands) in &extraction.nodes {
         let operands: SmallVec<[NodeId; 4]> = operands.iter().map(|&position| made[position]).collect();
-        let node = match &term.op {
-            Op::Leaf(leaf) if leaf.0 & BARRIER != 0 => operands[0],
-            Op::Leaf(leaf) => {
-                let id = Knowledge::node_of(*leaf);
-                match mapped[id.index()] {
-                    Some(node) => node,
-                    None => new.add_like(graph, id, &operands),
-                }
+        let node = if let Op::Leaf(leaf) = term.op {
+            let id = Knowledge::node_of(leaf);
+            match mapped[id.index()] {
+                _ if leaf.0 & BARRIER != 0 => operands[0],
+                Some(node) => node,
+                None => new.add_like(graph, id, &operands),
             }
-            op => new.add(op.clone(), &operands, graph.node(egraph[*class].data.origin.node).site),
+        } else {
+            new.add(term.op.clone(), &operands, graph.node(egraph[*class].data.origin.node).site)
         };
         made.push(node);
     }

@@ -157,6 +157,7 @@ impl<'g> Analysis<Term> for Knowledge<'g> {
             | Op::Concat(_)
             | Op::Gather { .. }
             | Op::Scatter { .. }
+            | Op::Random { .. }
             | Op::Grad(_) => None,
         };
         let facts = match constant {

@@ -1,5 +1,6 @@
 //! What `simplify` promises of every graph: equal values, nothing dearer, names and sites kept, the same result each
 //! time, and time that grows with the length.
+#![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]
 
 use hypatia_graph::collect::{Request, Unused, collect};
 use hypatia_graph::compose::All;
@@ -120,7 +121,13 @@ fn classifier(naive: bool) -> (Graph, Vec<Array>) {
     let dtype = DType::F32;
     let x = input("x", dtype, &[Some(4), Some(3)]);
     let y = input("y", DType::I32, &[Some(4)]);
-    let w = shared("W", Array::new(&[3, 5], &[0.5f32, -1.0, 2.0, 0.25, 3.0, 1.0, 1.5, -2.0, 0.0, 1.0, -0.5, 0.75, 1.0, 2.0, -1.0]));
+    let w = shared(
+        "W",
+        Array::new(
+            &[3, 5],
+            &[0.5f32, -1.0, 2.0, 0.25, 3.0, 1.0, 1.5, -2.0, 0.0, 1.0, -0.5, 0.75, 1.0, 2.0, -1.0],
+        ),
+    );
     let b = shared("b", Array::vector(&[1000.0f32, -1000.0, 0.0, 999.0, 3.0]));
     let logits = x.dot(&w) + &b;
     let p = if naive { logits.exp() / logits.exp().sum_keepdims(1) } else { logits.softmax(1) };
@@ -169,7 +176,8 @@ fn equal_graphs_give_equal_text() {
         .map(|_| {
             let (graph, _) = classifier(true);
             let taken = differentiate(&graph, &mut |forward| simplify(forward, Numerics::Real).0).unwrap();
-            let (simplified, report) = simplify(&taken, Options { numerics: Numerics::Real, gradients_taken: true });
+            let (simplified, report) =
+                simplify(&taken, Options { numerics: Numerics::Real, gradients_taken: true });
             let counts = format!("{:?} {} {} {}", report.rules, report.rounds, report.e_nodes, report.stop);
             format!("{simplified}\n{counts}")
         })
@@ -250,7 +258,9 @@ fn deep_towers_end() {
         simplify(&tower(n, |g, id, _, i| g.add(Op::Map(functions[i % 4]), &[id], None)), Numerics::Real);
     assert_eq!(same.len(), n + 1);
     assert!(report.partitions > 1);
-    let pairs = |g: &mut Graph, id, _, i| g.add(Op::Map(if i % 2 == 0 { ScalarFn::Exp } else { ScalarFn::Log }), &[id], None);
+    let pairs = |g: &mut Graph, id, _, i| {
+        g.add(Op::Map(if i % 2 == 0 { ScalarFn::Exp } else { ScalarFn::Log }), &[id], None)
+    };
     assert_eq!(simplify(&tower(n, pairs), Numerics::Real).0.len(), 1);
     // As a tree this has 2^n nodes.
     let doubled = tower(2_000, |g, id, _, _| g.add(Op::Map(ScalarFn::Add), &[id, id], None));
@@ -265,7 +275,8 @@ fn saturation_ends() {
     let x = input("x", DType::F32, &[Some(3), Some(4)]);
     let mut y = x.clone();
     for _ in 0..12 {
-        y = (y.softmax(1).log() + y.sigmoid().log() - (1.0 + y.exp()).log()) / 2.0 - y.t().reshape([3, 4]).sqr();
+        y = (y.softmax(1).log() + y.sigmoid().log() - (1.0 + y.exp()).log()) / 2.0
+            - y.t().reshape([3, 4]).sqr();
     }
     let (simplified, report) = simplify(&graph_of(&[&x], &[&y]), Numerics::Real);
     assert!(report.e_nodes < 20_000, "{report}");

@@ -1,8 +1,8 @@
 //! Loop kernels as AVX-512 machine code, written directly.
 //!
-//! A kernel passes through [`nest`] (the order of its loops), [`strip`] (its body as straight-line nodes on 16 lanes,
-//! each with the loop level where it is computed), and [`allocate`] (registers, and the instructions of one level); this
-//! module puts the loops around them, and [`encode`] knows the bytes.
+//! A kernel passes through `nest` (the order of its loops), `strip` (its body as straight-line nodes on 16 lanes, each
+//! with the loop level where it is computed), and `allocate` (registers, and the instructions of one level); this module
+//! puts the loops around them, and `encode` knows the bytes.
 //!
 //! Register plan. General: `rax`, `rcx` are scratch; `rdx` is the index along the strip axis; `rsp` the frame, aligned
 //! to 64 bytes; `rbp` the way back; the others hold pointers and loop counters, those that find no place lie in the
@@ -57,8 +57,8 @@ pub fn is_supported() -> bool {
 ///
 /// `buffers` has one pointer for each parameter; `begin..end` is the part of the outermost loop axis to run, all of it
 /// where that axis is reduced, and `0..1` where there is no axis. If `error[0]` is 0 and an index or start is out of
-/// range, `error` becomes 1, the value, the extent. Buffers of elements that a kernel both reads and writes must be
-/// equal or disjoint.
+/// range, `error` becomes 1, the value, the extent. Of memory that the kernel writes, an iteration may read only the
+/// element that it writes itself: iterations are not run in order.
 pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
     let covered = |dtype: DType| dtype != DType::F64;
     if !kernel.types.iter().copied().all(covered) || kernel.extents.len() > 16 {
@@ -72,10 +72,16 @@ pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
             asm.return_at_once();
             Some(asm.finish())
         }
-        Normal::Loops(normal, nest) => {
+        Normal::Loops(parts) => {
+            let (normal, nest) = *parts;
             let strip = strip::record(&normal, &nest)?;
             let has_range = !kernel.extents.is_empty() && !kernel.reduced[0];
-            Emitter::new(&normal, &nest, &strip, has_range)?.emit()
+            // The frame's size is known at the end, and so is the number of pages to touch at the beginning: mostly none.
+            let (code, pages) = Emitter::new(&normal, &nest, &strip, has_range)?.emit(0)?;
+            if pages == 0 {
+                return Some(code);
+            }
+            Some(Emitter::new(&normal, &nest, &strip, has_range)?.emit(pages)?.0)
         }
     }
 }
@@ -165,7 +171,8 @@ impl<'a> Emitter<'a> {
         &mut self.function.asm
     }
 
-    fn emit(mut self) -> Option<Vec<u8>> {
+    /// The code, and the whole pages of its frame.
+    fn emit(mut self, probed_pages: i32) -> Option<(Vec<u8>, i32)> {
         let saved = self.saved.clone();
         if self.has_range {
             let asm = self.asm();
@@ -181,6 +188,7 @@ impl<'a> Emitter<'a> {
         for register in &saved {
             asm.push(*register);
         }
+        asm.probe(probed_pages);
         let reserve = asm.reserve();
         asm.and_immediate(RSP, -64);
         self.enter()?;
@@ -191,7 +199,7 @@ impl<'a> Emitter<'a> {
         }
         let bytes = self.function.frame.bytes()?;
         self.asm().set_reserve(reserve, bytes);
-        Some(self.function.asm.finish())
+        Some((self.function.asm.finish(), bytes / 4096))
     }
 
     /// The arguments into the frame, run-time starts, pointers, pinned constants.
@@ -597,13 +605,13 @@ fn peak(strip: &Strip, level: usize) -> (usize, usize) {
     let mut alive = vec![false; strip.nodes.len()];
     let mut counts = [0usize; 2];
     let mut peaks = [0usize; 2];
-    let slot = |id: Id| match strip.nodes[id.index()] {
-        Node::Constant(_) => None,
-        node => match node.class() {
-            Class::Vector => Some(0),
+    let slot = |id: Id| {
+        let node = &strip.nodes[id.index()];
+        match node.class() {
+            Class::Vector => (!matches!(node, Node::Constant(_))).then_some(0),
             Class::Mask => Some(1),
             Class::Scalar | Class::Effect => None,
-        },
+        }
     };
     for &id in strip.blocks[level].iter().rev() {
         if let Some(slot) = slot(id).filter(|_| alive[id.index()]) {

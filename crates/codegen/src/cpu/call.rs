@@ -16,7 +16,10 @@ use crate::cpu::code::{Code, CodeError};
 use crate::cpu::features::Features;
 use crate::cpu::pool::Pool;
 use crate::cpu::product::{Batch, Float, ProductPlan, ProductShape};
-use crate::kernel::{Affine, Kernel, LoopKernel, OutOfRange, Place, ProductKernel, Program, RunError, Scale};
+use crate::cpu::random;
+use crate::kernel::{
+    Affine, Kernel, LoopKernel, OutOfRange, Place, ProductKernel, Program, RandomKernel, RunError, Scale,
+};
 
 /// What a loop kernel's function reports: whether an index was out of range, which, and of what extent.
 type Report = [i64; 3];
@@ -44,6 +47,7 @@ pub struct CpuProgram {
     scratch: Vec<Array>,
     reports: Vec<Report>,
     pool: Arc<Pool>,
+    features: Features,
     times: Option<Vec<Duration>>,
 }
 
@@ -59,6 +63,7 @@ unsafe impl Send for CpuProgram {}
 enum Loaded {
     Loop { function: LoopFunction, pointers: usize, outermost: usize, parts: usize },
     Product { plan: ProductPlan, pointers: usize },
+    Random { pointers: usize, parts: usize },
 }
 
 impl CpuProgram {
@@ -66,7 +71,7 @@ impl CpuProgram {
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
         let loops = program.steps.iter().filter_map(|step| match &step.kernel {
             Kernel::Loop(kernel) => Some(kernel),
-            Kernel::Product(_) => None,
+            Kernel::Product(_) | Kernel::Random(_) => None,
         });
         let code = Code::new(loops, features)?;
         let arena = Array::zeros(DType::U8, &[program.arena_bytes]);
@@ -78,6 +83,7 @@ impl CpuProgram {
             scratch: Vec::new(),
             reports: vec![[0; 3]; pool.threads()],
             pool,
+            features: features.clone(),
             times: None,
             code,
             program,
@@ -117,6 +123,10 @@ impl CpuProgram {
                     scratch = scratch.max(plan.scratch_bytes());
                     Loaded::Product { plan, pointers }
                 }
+                Kernel::Random(random) => {
+                    let parts = if random.len() < PART_WORK { 1 } else { PARTS };
+                    Loaded::Random { pointers, parts }
+                }
             });
         }
         self.scratch = (0..self.pool.threads()).map(|_| Array::zeros(DType::U8, &[scratch])).collect();
@@ -142,6 +152,7 @@ impl CpuProgram {
         match self.steps.get(step) {
             Some(Loaded::Loop { parts, .. }) => format!("loop in {parts} parts"),
             Some(Loaded::Product { plan, .. }) => plan.to_string(),
+            Some(Loaded::Random { parts, .. }) => format!("random in {parts} parts"),
             None => String::new(),
         }
     }
@@ -197,7 +208,30 @@ impl CpuProgram {
                 let Kernel::Product(kernel) = &self.program.steps[index].kernel else { return Ok(()) };
                 run_product(index, kernel, plan, &self.pointers[*pointers..], &self.pool, &mut self.scratch)
             }
+            Loaded::Random { pointers, parts } => {
+                let Kernel::Random(kernel) = &self.program.steps[index].kernel else { return Ok(()) };
+                self.run_random(kernel, &self.pointers[*pointers..], *parts);
+                Ok(())
+            }
         }
+    }
+
+    fn run_random(&self, kernel: &RandomKernel, pointers: &[*mut u8], parts: usize) {
+        // SAFETY: the parameter of the counter is a buffer with at least one `i64` (`kernel::verify`).
+        let counter = unsafe { pointers[usize::from(kernel.counter)].cast::<i64>().read() };
+        let out = Out(pointers[usize::from(kernel.out)].cast::<f32>());
+        let out = &out;
+        let len = kernel.len();
+        let blocks = len.div_ceil(random::ELEMENTS);
+        let features = &self.features;
+        self.pool.run(parts, &move |part, _| {
+            let (first, last) = (blocks * part / parts, blocks * (part + 1) / parts);
+            let (begin, end) = (first * random::ELEMENTS, (last * random::ELEMENTS).min(len));
+            // SAFETY: the buffer has `len` elements, parts are disjoint ranges of it, and no other parameter of the
+            // step lies in it.
+            let elements = unsafe { std::slice::from_raw_parts_mut(out.0.add(begin), end - begin) };
+            random::fill(features, kernel.key, counter, first as u64, elements);
+        });
     }
 
     fn run_loop(
@@ -237,6 +271,12 @@ impl CpuProgram {
         }
     }
 }
+
+/// Where a random step writes.
+struct Out(*mut f32);
+
+// SAFETY: each part of the step writes a range of its own.
+unsafe impl Sync for Out {}
 
 /// What all threads of a loop step may use.
 struct Pointers {

@@ -10,8 +10,8 @@ use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError};
 use hypatia_graph::{Literal, ScalarFn};
 
-use crate::cpu::emit::{Routines, emit};
 use crate::cpu::avx512;
+use crate::cpu::emit::{Routines, emit};
 use crate::cpu::features::{Features, InstructionSet};
 use crate::kernel::LoopKernel;
 
@@ -121,7 +121,10 @@ impl Compiler {
             double,
             integer,
             fused: features.fused_multiply_add(),
-            avx512: features.instruction_set() == InstructionSet::Avx512,
+            // The emitter follows the calling convention of Unix.
+            avx512: cfg!(unix)
+                && features.instruction_set() == InstructionSet::Avx512
+                && avx512::is_supported(),
         })
     }
 

@@ -769,7 +769,13 @@ impl<'b> Emitter<'_, 'b> {
                 let dtypes: SmallVec<[DType; 3]> =
                     operands.iter().map(|v| self.kernel.types[v.index()]).collect();
                 let values: SmallVec<[Ir; 3]> = operands.iter().map(|v| self.get(*v)).collect();
-                self.map(f, &values, &dtypes)
+                match self.power_of_two(f, &operands) {
+                    Some(exponent) => {
+                        let amount = self.int(exponent);
+                        self.b.ins().sshr(values[0], amount)
+                    }
+                    None => self.map(f, &values, &dtypes),
+                }
             }
             Instruction::Cast(to, value) => {
                 let from = self.kernel.types[value.index()];
@@ -777,6 +783,17 @@ impl<'b> Emitter<'_, 'b> {
                 self.cast(value, from, to)
             }
         }
+    }
+
+    /// The exponent of a signed floor division by a constant power of two, which is a shift.
+    fn power_of_two(&self, f: ScalarFn, operands: &[Value]) -> Option<i64> {
+        let (ScalarFn::FloorDiv, [_, by]) = (f, operands) else { return None };
+        let Instruction::Literal(by @ (Literal::I32(_) | Literal::I64(_))) = self.kernel.body[by.index()]
+        else {
+            return None;
+        };
+        let by = by.to_i64().filter(|by| *by > 0)?;
+        (by.count_ones() == 1).then(|| i64::from(by.trailing_zeros()))
     }
 
     fn gathered(&mut self, ty: Type, lanes: &[Ir]) -> Ir {

@@ -11,11 +11,13 @@
 //! [`RunError::Device`] with the fault in words, never a panic.
 
 use hypatia_graph::op::Write;
+use hypatia_graph::random::uniform_element;
 use hypatia_graph::{Array, DType, Literal, ScalarFn};
+use smallvec::SmallVec;
 
 use super::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel,
-    Program, RunError, RuntimeStart, Scale, Store, StoreKind, Value,
+    Program, RandomKernel, RunError, RuntimeStart, Scale, Store, StoreKind, Value,
 };
 
 /// Runs a program: its results, in order. `shared` holds the shared variables in the order of [`Program::shared`];
@@ -26,7 +28,7 @@ pub fn evaluate(program: &Program, inputs: &[&Array], shared: &mut [Array]) -> R
         if let Some((parameter, argument)) =
             step.kernel.params().iter().zip(&step.arguments).find(|(param, id)| {
                 let buffer = program.buffers.get(id.index());
-                buffer.is_none_or(|b| b.dtype != param.dtype || b.len() != param.len)
+                buffer.is_none_or(|b| b.dtype != param.dtype || b.len() < param.len)
             })
         {
             return fault(format!("step {number} passes buffer {} as {parameter:?}", argument.0));
@@ -137,14 +139,27 @@ impl Memory {
     }
 }
 
-fn from_bytes(dtype: DType, bytes: &[u8]) -> Literal {
-    let mut element = Array::zeros(dtype, &[]);
-    element.bytes_mut().copy_from_slice(bytes);
-    element.get(0)
+/// An element; `None` where `bytes` has not the size of the type.
+fn from_bytes(dtype: DType, bytes: &[u8]) -> Option<Literal> {
+    Some(match dtype {
+        DType::Bool => Literal::Bool(u8::from_ne_bytes(bytes.try_into().ok()?) != 0),
+        DType::U8 => Literal::U8(u8::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::I32 => Literal::I32(i32::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::I64 => Literal::I64(i64::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::F32 => Literal::F32(u32::from_ne_bytes(bytes.try_into().ok()?)),
+        DType::F64 => Literal::F64(u64::from_ne_bytes(bytes.try_into().ok()?)),
+    })
 }
 
-fn to_bytes(value: Literal) -> Vec<u8> {
-    Array::full(&[], value).bytes().to_vec()
+fn to_bytes(value: Literal) -> SmallVec<[u8; 8]> {
+    match value {
+        Literal::Bool(x) => SmallVec::from_slice(&[u8::from(x)]),
+        Literal::U8(x) => SmallVec::from_slice(&[x]),
+        Literal::I32(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+        Literal::I64(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+        Literal::F32(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+        Literal::F64(x) => SmallVec::from_slice(&x.to_ne_bytes()),
+    }
 }
 
 /// One kernel while it runs.
@@ -164,9 +179,26 @@ impl Run<'_> {
             .map(|start| self.start(slots, start))
             .collect::<Result<Vec<i64>, _>>()?;
         match self.kernel {
+            Kernel::Loop(kernel)
+                if kernel.reduced.len() != kernel.extents.len()
+                    || kernel.types.len() != kernel.body.len()
+                    || kernel.stores.iter().any(|store| store.value.index() >= kernel.body.len()) =>
+            {
+                fault(format!("step {} has lists of unequal length", self.step))
+            }
             Kernel::Loop(kernel) => self.loops(kernel, slots, &starts),
             Kernel::Product(kernel) => self.product(kernel, slots, &starts),
+            Kernel::Random(kernel) => self.random(kernel, slots),
         }
+    }
+
+    fn random(&mut self, kernel: &RandomKernel, slots: &[Place]) -> Result<(), RunError> {
+        let counter = integer(self.load(slots, kernel.counter, 0)?)?;
+        for element in 0..kernel.len() as u64 {
+            let value = uniform_element(kernel.key, counter, element);
+            self.store(slots, kernel.out, element as i64, Literal::F32(value.to_bits()))?;
+        }
+        Ok(())
     }
 
     fn load(&self, slots: &[Place], param: u16, position: i64) -> Result<Literal, RunError> {
@@ -174,8 +206,9 @@ impl Run<'_> {
         let (bytes, from) = self.memory.at(slot);
         let size = declared.size();
         let from = from + position as usize * size;
-        match bytes.and_then(|bytes| bytes.get(from..from + size)) {
-            Some(bytes) => Ok(from_bytes(declared, bytes)),
+        let bytes = bytes.and_then(|bytes| bytes.get(from..from + size));
+        match bytes.and_then(|bytes| from_bytes(declared, bytes)) {
+            Some(value) => Ok(value),
             None => fault(format!("step {} has no memory for parameter {param}", self.step)),
         }
     }
@@ -280,7 +313,7 @@ impl Run<'_> {
                         }
                     }
                     StoreKind::At { index: at, stride, write } => {
-                        if kernel.params[usize::from(store.address.param)].len == 0 {
+                        if kernel.params.get(usize::from(store.address.param)).is_some_and(|p| p.len == 0) {
                             continue;
                         }
                         let position = position + stride * integer(value_of(&values, at)?)?;
@@ -551,4 +584,81 @@ fn for_each_index(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::smallvec;
+
+    use super::*;
+    use crate::kernel::Param;
+    use hypatia_graph::Fold;
+
+    /// A kernel over `extents` that reads `p0` row by row and stores that into `p1`.
+    fn fold(extents: &[usize], reduced: &[bool], strides: [i64; 2], dtype: DType, kind: StoreKind) -> Kernel {
+        let address = |param, strides: [i64; 2]| Address {
+            param,
+            position: Affine { offset: 0, strides: strides[..].into(), starts: smallvec![] },
+        };
+        let result = if kind == StoreKind::ArgMax { DType::I64 } else { dtype };
+        let kept = extents.iter().zip(reduced).filter(|(_, r)| !**r).map(|(n, _)| *n).product();
+        Kernel::Loop(LoopKernel {
+            extents: extents.into(),
+            reduced: reduced.into(),
+            params: vec![
+                Param { dtype, len: extents.iter().product(), written: false },
+                Param { dtype: result, len: kept, written: true },
+            ],
+            starts: Vec::new(),
+            body: vec![Instruction::Load(address(0, [extents[1] as i64, 1]))],
+            types: vec![dtype],
+            stores: vec![Store { address: address(1, strides), value: Value(0), kind }],
+        })
+    }
+
+    /// In float32 2^24 + 1 is 2^24: whether a one is lost tells which partial result it joined.
+    #[test]
+    fn sums_along_the_innermost_axis_keep_sixteen_partial_results() {
+        let big = 16_777_216f32;
+        let mut values = [0f32; 34];
+        // Lane 0: 2^24, then 1 (lost). Lane 1: 1 and 1. Lane 8 joins lane 0 first: -2^24.
+        (values[0], values[16], values[1], values[17], values[8]) = (big, 1.0, 1.0, 1.0, -big);
+        let kernel = fold(&[1, 34], &[false, true], [1, 0], DType::F32, StoreKind::Fold(Fold::Sum));
+        let mut buffers = [Array::new(&[34], &values), Array::zeros(DType::F32, &[1])];
+        evaluate_kernel(&kernel, &mut buffers).unwrap();
+        assert_eq!(buffers[1], Array::vector(&[2.0f32]));
+        // One after another all ones are lost before -2^24 comes, but for the last.
+        let kernel = fold(&[34, 1], &[true, false], [0, 1], DType::F32, StoreKind::Fold(Fold::Sum));
+        evaluate_kernel(&kernel, &mut buffers).unwrap();
+        assert_eq!(buffers[1], Array::vector(&[2.0f32]));
+        (values[8], values[33]) = (0.0, -big);
+        buffers[0] = Array::new(&[34], &values);
+        evaluate_kernel(&kernel, &mut buffers).unwrap();
+        assert_eq!(buffers[1], Array::vector(&[0.0f32]));
+    }
+
+    #[test]
+    fn the_position_of_the_largest_is_that_of_the_first() {
+        let kernel = fold(&[2, 4], &[false, true], [1, 0], DType::F64, StoreKind::ArgMax);
+        let values = [1.0, 5.0, 5.0, 2.0, 7.0, f64::NAN, 9.0, f64::NAN];
+        let mut buffers = [Array::new(&[8], &values), Array::zeros(DType::I64, &[2])];
+        evaluate_kernel(&kernel, &mut buffers).unwrap();
+        assert_eq!(buffers[1], Array::vector(&[1i64, 1]));
+    }
+
+    #[test]
+    fn faults_are_told_in_words() {
+        let mut kernel = fold(&[2, 4], &[false, true], [1, 0], DType::I32, StoreKind::Fold(Fold::Max));
+        let mut buffers = [Array::vector(&[0i32; 8]), Array::zeros(DType::I32, &[2])];
+        evaluate_kernel(&kernel, &mut buffers).unwrap();
+        let message = |result: Result<(), RunError>| result.unwrap_err().to_string();
+        assert_eq!(message(evaluate_kernel(&kernel, &mut buffers[..1])), "1 buffers for 2 parameters");
+        if let Kernel::Loop(kernel) = &mut kernel {
+            kernel.stores[0].address.position.offset = 1;
+        }
+        assert_eq!(
+            message(evaluate_kernel(&kernel, &mut buffers)),
+            "step 0 touches element 2 of parameter 1, which has 2"
+        );
+    }
 }

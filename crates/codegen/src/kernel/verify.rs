@@ -1,18 +1,21 @@
 //! The invariants of programs, checked in the order of this list. Generated code relies on them; it checks nothing itself.
 //!
 //! 1. A body uses values that were computed before, and every value has a type.
-//! 2. Parameters, starts and loop axes that are named exist; affine expressions have a stride for each loop axis.
+//! 2. Parameters, starts and loop axes that are named exist, starts and factors have an element; affine expressions have a stride for each loop axis.
 //! 3. Every address lies inside its parameter for all iterations, all starts up to their limits, and all checked indices.
 //! 4. A fold's address does not depend on reduced axes; a plain store's address differs for different kept iterations.
 //! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
 //! 6. No step before `commit` writes a shared variable, and no step from there on checks an index.
+//! 7. A random kernel reads its counter from an `i64` parameter and writes another parameter, of `f32`.
 //!
 //! The overlap of arena buffers (in 5) is by construction of [`crate::plan`] and is not checked again here.
 
+use hypatia_graph::DType;
+
 use crate::kernel::{
-    Address, Affine, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program, RuntimeStart,
-    StoreKind, Value,
+    Address, Affine, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program, RandomKernel,
+    RuntimeStart, Scale, StoreKind, Value,
 };
 
 /// The first violated invariant, in words, with the step.
@@ -22,8 +25,22 @@ pub fn verify(program: &Program) -> Result<(), String> {
         match &step.kernel {
             Kernel::Loop(kernel) => verify_loop(kernel).map_err(in_step)?,
             Kernel::Product(kernel) => verify_product(kernel).map_err(in_step)?,
+            Kernel::Random(kernel) => verify_random(kernel).map_err(in_step)?,
         }
         let params = step.kernel.params();
+        let has_element = |param: u16, dtype: DType| {
+            params.get(usize::from(param)).is_some_and(|p| p.dtype == dtype && p.len > 0)
+        };
+        if let Some(start) = step.kernel.starts().iter().find(|start| !has_element(start.param, DType::I64)) {
+            return Err(in_step(format!("a start in p{}, which has no i64 element", start.param)));
+        }
+        if let Kernel::Product(product) = &step.kernel {
+            for scale in [product.alpha, product.beta] {
+                if matches!(scale, Scale::Param(param) if !has_element(param, product.dtype)) {
+                    return Err(in_step(format!("a factor {scale}, which is not there")));
+                }
+            }
+        }
         if params.len() != step.arguments.len() {
             return Err(in_step(format!("{} parameters, {} arguments", params.len(), step.arguments.len())));
         }
@@ -175,6 +192,22 @@ fn in_bounds(
             "p{}[{}] reaches {low} to {high} of {} elements",
             address.param, address.position, param.len
         ));
+    }
+    Ok(())
+}
+
+fn verify_random(kernel: &RandomKernel) -> Result<(), String> {
+    let fits = |param: u16, dtype: DType, written: bool| {
+        kernel
+            .params
+            .get(usize::from(param))
+            .is_some_and(|p| p.dtype == dtype && p.written == written && p.len > 0)
+    };
+    if !fits(kernel.counter, DType::I64, false) {
+        return Err("a counter that is not read from an i64 parameter".into());
+    }
+    if !fits(kernel.out, DType::F32, true) || kernel.params.len() != 2 {
+        return Err("random numbers that are not written to the one f32 parameter".into());
     }
     Ok(())
 }

@@ -3,25 +3,25 @@
 //! `unsafe` code.
 //!
 //! Transfers block, so host memory is never borrowed beyond a call. Kernels are only launched through
-//! [`Compiled::launch`], whose text comes from [`super::emit`] and whose program was verified.
+//! [`Compiled::launch`]; their text comes from [`super::emit`] and their program passed [`crate::kernel::verify`].
 #![allow(unsafe_code, reason = "calls of the OpenCL library")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use hypatia_graph::leaf::RemoteValue;
 use hypatia_graph::{Array, LeafId};
 use opencl3::command_queue::{CL_QUEUE_PROFILING_ENABLE, CommandQueue};
 use opencl3::context::Context;
-use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT};
+use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT};
 use opencl3::error_codes::{CL_PLATFORM_NOT_FOUND_KHR, ClError, DLOPEN_RUNTIME_LOAD_FAILED};
 use opencl3::event::Event;
 use opencl3::kernel::Kernel;
 use opencl3::memory::{Buffer, CL_MEM_READ_WRITE, ClMem};
 use opencl3::platform::get_platforms;
 use opencl3::program::Program;
-use opencl3::types::{CL_TRUE, cl_device_id, cl_mem};
+use opencl3::types::{CL_TRUE, cl_mem};
 
 use super::DeviceInfo;
 use super::emit::{Launch, Module};
@@ -31,6 +31,8 @@ pub(super) struct Device {
     pub(super) info: DeviceInfo,
     /// Work items that a group may have.
     pub(super) largest_group: usize,
+    /// Whether it is a processor, whose work items are lanes of vectors.
+    pub(super) is_processor: bool,
     context: Context,
     queue: CommandQueue,
     correct_division: bool,
@@ -45,7 +47,13 @@ fn failed(what: &str) -> impl Fn(ClError) -> String {
     move |error| format!("OpenCL failed {what}: {error}")
 }
 
-fn found() -> Result<Vec<(cl_device_id, DeviceInfo)>, String> {
+/// The devices of all platforms, asked for once: some drivers fail when two threads wake them at the same time.
+fn found() -> Result<&'static [(opencl3::device::Device, DeviceInfo)], String> {
+    static FOUND: OnceLock<Result<Vec<(opencl3::device::Device, DeviceInfo)>, String>> = OnceLock::new();
+    FOUND.get_or_init(find).as_deref().map_err(String::clone)
+}
+
+fn find() -> Result<Vec<(opencl3::device::Device, DeviceInfo)>, String> {
     let platforms = match get_platforms() {
         Ok(platforms) => platforms,
         Err(ClError(DLOPEN_RUNTIME_LOAD_FAILED)) => {
@@ -61,17 +69,15 @@ fn found() -> Result<Vec<(cl_device_id, DeviceInfo)>, String> {
         for id in platform.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default() {
             let device = opencl3::device::Device::new(id);
             let ask = failed("to describe a device");
-            devices.push((
-                id,
-                DeviceInfo {
-                    name: device.name().map_err(&ask)?,
-                    platform: name.clone(),
-                    version: device.version().map_err(&ask)?,
-                    compute_units: device.max_compute_units().map_err(&ask)?,
-                    memory: device.global_mem_size().map_err(&ask)?,
-                    fp64: device.double_fp_config().is_ok_and(|config| config != 0),
-                },
-            ));
+            let info = DeviceInfo {
+                name: device.name().map_err(&ask)?,
+                platform: name.clone(),
+                version: device.version().map_err(&ask)?,
+                compute_units: device.max_compute_units().map_err(&ask)?,
+                memory: device.global_mem_size().map_err(&ask)?,
+                fp64: device.double_fp_config().is_ok_and(|config| config != 0),
+            };
+            devices.push((device, info));
         }
     }
     match (platforms.len(), devices.len()) {
@@ -83,7 +89,7 @@ fn found() -> Result<Vec<(cl_device_id, DeviceInfo)>, String> {
 
 /// The devices of all platforms.
 pub(super) fn describe() -> Result<Vec<DeviceInfo>, String> {
-    Ok(found()?.into_iter().map(|(_, info)| info).collect())
+    Ok(found()?.iter().map(|(_, info)| info.clone()).collect())
 }
 
 impl Device {
@@ -94,21 +100,20 @@ impl Device {
         if let Some(device) = open.get(&number) {
             return Ok(Arc::clone(device));
         }
-        let mut devices = found()?;
-        if number >= devices.len() {
+        let devices = found()?;
+        let Some((handle, info)) = devices.get(number) else {
             return Err(format!("no OpenCL device {number}: there are {}", devices.len()));
-        }
-        let (id, info) = devices.swap_remove(number);
-        let handle = opencl3::device::Device::new(id);
-        let context = Context::from_device(&handle).map_err(failed("to create a context"))?;
+        };
+        let context = Context::from_device(handle).map_err(failed("to create a context"))?;
         // `clCreateCommandQueue`, since its successor is missing from OpenCL 1.2.
-        // SAFETY: `id` is a device of `context`.
-        let queue = unsafe { CommandQueue::create(&context, id, CL_QUEUE_PROFILING_ENABLE) }
+        // SAFETY: `handle` is the device of `context`.
+        let queue = unsafe { CommandQueue::create(&context, handle.id(), CL_QUEUE_PROFILING_ENABLE) }
             .map_err(failed("to create a queue"))?;
         let config = handle.single_fp_config().unwrap_or(0);
         let device = Arc::new(Device {
-            info,
+            info: info.clone(),
             largest_group: handle.max_work_group_size().map_err(failed("to describe a device"))?,
+            is_processor: handle.dev_type().is_ok_and(|ty| ty & CL_DEVICE_TYPE_CPU != 0),
             context,
             queue,
             correct_division: config & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT != 0,
@@ -152,6 +157,11 @@ impl Memory {
         let buffer = unsafe { Buffer::create(&device.context, CL_MEM_READ_WRITE, size, ptr::null_mut()) }
             .map_err(|error| format!("OpenCL failed to allocate {size} bytes: {error}"))?;
         Ok(Memory { device: Arc::clone(device), buffer: Mutex::new(buffer), bytes })
+    }
+
+    /// The number of bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
     }
 
     /// Copies from the host; `data` has the size of the memory.
@@ -211,7 +221,7 @@ pub(super) struct Compiled {
 impl Compiled {
     pub(super) fn new(device: &Arc<Device>, module: &Module) -> Result<Compiled, String> {
         let division = if device.correct_division { " -cl-fp32-correctly-rounded-divide-sqrt" } else { "" };
-        let options = format!("-cl-std=CL1.2{division}");
+        let options = format!("-cl-std=CL1.2 -w{division}");
         let program = Program::create_and_build_from_source(&device.context, &module.source, &options)
             .map_err(|log| build_error(&log, &module.source))?;
         let kernels = module.names.iter().map(|name| Kernel::create(&program, name));
@@ -301,9 +311,6 @@ pub(super) fn build_error(log: &str, source: &str) -> String {
 
 /// The number of the line that a compiler's message speaks of: `file:line:column: ...`.
 fn line_number(message: &str) -> Option<usize> {
-    let parts: Vec<&str> = message.split(':').collect();
-    parts.windows(2).find_map(|pair| match (pair[0].parse(), pair[1].parse::<usize>()) {
-        (Ok(line), Ok(_)) => Some(line),
-        _ => None,
-    })
+    let numbers: Vec<Option<usize>> = message.split(':').map(|part| part.parse().ok()).collect();
+    numbers.windows(2).find_map(|pair| pair[1].and(pair[0]))
 }

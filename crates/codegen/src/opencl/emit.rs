@@ -15,6 +15,8 @@ use std::fmt::Write;
 use hypatia_graph::op::Write as WriteMode;
 use hypatia_graph::{DType, Fold, Literal, ScalarFn};
 
+use super::product::{self, Form};
+use super::random;
 use super::scalar::{self, Helper};
 use crate::kernel::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Param, Program, RuntimeStart, Store, StoreKind,
@@ -48,7 +50,7 @@ pub(super) struct Launch {
 }
 
 /// Emits a program. The message says what its kernels do that cannot be written.
-pub(super) fn emit(program: &Program) -> Result<Module, String> {
+pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut texts: Vec<(String, String)> = Vec::new();
     let mut helpers = BTreeSet::new();
@@ -58,7 +60,8 @@ pub(super) fn emit(program: &Program) -> Result<Module, String> {
         for part in parts(&step.kernel) {
             let text = match &part {
                 Kernel::Loop(kernel) => LoopText::emit(kernel, &mut helpers),
-                Kernel::Product(kernel) => super::product::emit(kernel),
+                Kernel::Product(kernel) => product::emit(kernel, form),
+                Kernel::Random(kernel) => Ok(random::emit(kernel)),
             };
             let text = text.map_err(|message| format!("step {number} ({}): {message}", step.label))?;
             let Some(text) = text else { continue };

@@ -1,4 +1,7 @@
-//! Matrix products as OpenCL C: tiles of both sides in local memory, a block of results in each work item's registers.
+//! Matrix products as OpenCL C, in two forms. On graphics processors a group of work items brings tiles of both sides to
+//! local memory and each keeps a block of results in registers. On processors local memory is memory like any other and
+//! barriers are dear: there each work item reads what it needs, for some results below each other, and the compiler makes
+//! neighbouring work items the lanes of a vector.
 //!
 //! Integers are summed unsigned, so that they wrap; floats with fused multiply-add, in the order of `k`.
 
@@ -12,6 +15,15 @@ use crate::kernel::{Kernel, Matrix, ProductKernel, Scale};
 
 /// Terms of the sum in one tile.
 const DEPTH: usize = 16;
+
+/// What products are written for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Form {
+    /// Devices with local memory of their own: graphics processors.
+    Tiles,
+    /// Devices whose work items are lanes of vectors: processors.
+    Vectors,
+}
 
 /// How results are shared out: a group computes `rows * across` by `columns * along` of them.
 struct Tile {
@@ -37,25 +49,105 @@ impl Tile {
 }
 
 /// The text of a product; `None` where there is nothing to do.
-pub(super) fn emit(kernel: &ProductKernel) -> Result<Option<KernelText>, String> {
-    let ProductKernel { dtype, batch, m, n, k, .. } = *kernel;
-    if dtype == DType::Bool {
+pub(super) fn emit(kernel: &ProductKernel, form: Form) -> Result<Option<KernelText>, String> {
+    if kernel.dtype == DType::Bool {
         return Err("truth values have no product".to_string());
     }
-    if batch * m * n == 0 && kernel.starts.is_empty() {
+    let results = kernel.batch * kernel.m * kernel.n;
+    if results == 0 && kernel.starts.is_empty() {
         return Ok(None);
     }
+    Ok(Some(match form {
+        Form::Vectors if results > 0 => direct(kernel),
+        Form::Vectors | Form::Tiles => tiled(kernel),
+    }))
+}
+
+/// The type in which products are summed.
+fn sum_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::U8 | DType::I32 => "uint",
+        DType::I64 => "ulong",
+        DType::Bool | DType::F32 | DType::F64 => scalar::register_type(dtype),
+    }
+}
+
+/// Results that a work item of the direct form computes.
+const BLOCK: usize = 8;
+
+/// Each work item computes `BLOCK` results below each other. The longer side of the result lies along work items.
+fn direct(kernel: &ProductKernel) -> KernelText {
+    let transposed = |matrix: &Matrix| Matrix {
+        row_stride: matrix.column_stride,
+        column_stride: matrix.row_stride,
+        ..matrix.clone()
+    };
+    let turned;
+    let kernel = if kernel.n < 8 && kernel.m > kernel.n {
+        turned = ProductKernel {
+            m: kernel.n,
+            n: kernel.m,
+            a: transposed(&kernel.b),
+            b: transposed(&kernel.a),
+            c: transposed(&kernel.c),
+            ..kernel.clone()
+        };
+        &turned
+    } else {
+        kernel
+    };
+    let ProductKernel { dtype, batch, m, n, k, .. } = *kernel;
+    let group = n.next_power_of_two().min(64);
+    let (down, right) = (m.div_ceil(BLOCK), n.div_ceil(group));
+    let index = emit::index_type(largest_position(kernel));
+    let sum = sum_type(dtype);
+    let mut text = emit::head(&kernel.params, emit::is_fallible(&Kernel::Product(kernel.clone())), group);
+    text.push_str(&emit::starts(&kernel.starts, index));
+    // Work items past the edges compute the last column or row once more, so that none takes another way.
+    let _ = write!(
+        text,
+        "    const {index} tile = get_group_id(0), batch = tile / {tiles};
+    const {index} row = tile / {right} % {down} * {BLOCK}, j = tile % {right} * {group} + get_local_id(0);
+    const {index} column = j < {n} ? j : {last};
+",
+        tiles = down * right,
+        last = n - 1,
+    );
+    for r in 0..BLOCK.min(m) {
+        let _ = writeln!(text, "    const {index} row{r} = row + {r} < {m} ? row + {r} : {};", m - 1);
+        let _ = writeln!(text, "    {sum} sum{r} = 0;");
+    }
+    let _ = writeln!(text, "    for ({index} t = 0; t < {k}; ++t) {{");
+    let _ = writeln!(text, "        const {sum} right = {};", element(&kernel.b, "t", "column"));
+    for r in 0..BLOCK.min(m) {
+        let left = element(&kernel.a, &format!("row{r}"), "t");
+        let next = match dtype {
+            DType::F32 | DType::F64 => format!("fma({left}, right, sum{r})"),
+            DType::Bool | DType::U8 | DType::I32 | DType::I64 => format!("sum{r} + ({sum}){left} * right"),
+        };
+        let _ = writeln!(text, "        sum{r} = {next};");
+    }
+    text.push_str("    }\n");
+    for r in 0..BLOCK.min(m) {
+        let _ = write!(
+            text,
+            "    {{\n        const {index} i = row + {r};\n        if (i < {m} && j < {n})\n            {};\n    }}\n",
+            result(kernel, &format!("sum{r}")),
+        );
+    }
+    text.push_str("}\n");
+    KernelText { body: text, groups: batch * down * right, group }
+}
+
+fn tiled(kernel: &ProductKernel) -> KernelText {
+    let ProductKernel { dtype, batch, m, n, k, .. } = *kernel;
     let tile = Tile::new(kernel);
     let (high, wide) = (tile.rows * tile.across, tile.columns * tile.along);
     let (down, right) = (m.div_ceil(high).max(1), n.div_ceil(wide).max(1));
     let group = tile.rows * tile.columns;
     let groups = (batch * down * right).max(1);
     let index = emit::index_type(largest_position(kernel));
-    let sum = match dtype {
-        DType::U8 | DType::I32 => "uint",
-        DType::I64 => "ulong",
-        DType::Bool | DType::F32 | DType::F64 => scalar::register_type(dtype),
-    };
+    let sum = sum_type(dtype);
     let mut text = emit::head(&kernel.params, emit::is_fallible(&Kernel::Product(kernel.clone())), group);
     text.push_str(&emit::starts(&kernel.starts, index));
     let _ = write!(
@@ -120,42 +212,46 @@ pub(super) fn emit(kernel: &ProductKernel) -> Result<Option<KernelText>, String>
         rows = tile.rows,
     );
     if valid {
-        text.push_str(&results(kernel, &tile, index, sum));
+        let _ = write!(
+            text,
+            "    for (int r = 0; r < {}; ++r)
+        for (int c = 0; c < {}; ++c) {{
+            const {index} i = row + y + r * {}, j = column + x + c * {};
+            if (i < {m} && j < {n})
+                {};
+        }}
+",
+            tile.across,
+            tile.along,
+            tile.rows,
+            tile.columns,
+            result(kernel, "sums[r][c]"),
+        );
     }
     text.push_str("}\n");
-    Ok(Some(KernelText { body: text, groups, group }))
+    KernelText { body: text, groups, group }
 }
 
-/// Scales the sums and writes them.
-fn results(kernel: &ProductKernel, tile: &Tile, index: &str, sum: &str) -> String {
+/// The assignment of a sum, scaled, to the result in row `i` and column `j`.
+fn result(kernel: &ProductKernel, sum: &str) -> String {
     let scale = |scale: Scale| match scale {
         Scale::Constant(value) => scalar::literal(Literal::from_f64(value, kernel.dtype)),
         Scale::Param(param) => format!("p{param}[0]"),
     };
-    let float = kernel.dtype.is_float();
-    let ty = scalar::register_type(kernel.dtype);
+    let wide = sum_type(kernel.dtype);
     let c = element(&kernel.c, "i", "j");
-    let mut result = "sums[r][c]".to_string();
+    let mut result = sum.to_string();
     if kernel.alpha != Scale::Constant(1.0) {
-        result = format!("({sum}){} * {result}", scale(kernel.alpha));
+        result = format!("({wide}){} * {result}", scale(kernel.alpha));
     }
     if kernel.beta != Scale::Constant(0.0) {
         let beta = scale(kernel.beta);
-        result = match float {
+        result = match kernel.dtype.is_float() {
             true => format!("fma({beta}, {c}, {result})"),
-            false => format!("({sum}){beta} * ({sum}){c} + {result}"),
+            false => format!("({wide}){beta} * ({wide}){c} + {result}"),
         };
     }
-    format!(
-        "    for (int r = 0; r < {}; ++r)
-        for (int c = 0; c < {}; ++c) {{
-            const {index} i = row + y + r * {}, j = column + x + c * {};
-            if (i < {} && j < {})
-                {c} = ({ty})({result});
-        }}
-",
-        tile.across, tile.along, tile.rows, tile.columns, kernel.m, kernel.n
-    )
+    format!("{c} = ({})({result})", scalar::register_type(kernel.dtype))
 }
 
 /// The element of a matrix in that row and column.

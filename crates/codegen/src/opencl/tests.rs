@@ -4,16 +4,21 @@
 use std::sync::Arc;
 
 use hypatia_graph::array::Extents;
+use hypatia_graph::collect::{Request, collect};
+use hypatia_graph::compose::All;
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::gradient::grad;
 use hypatia_graph::op::Write;
-use hypatia_graph::tensor::shared;
-use hypatia_graph::{Array, DType, Fold, Literal, ScalarFn, Shared};
+use hypatia_graph::specialise::{Arguments, specialise};
+use hypatia_graph::tensor::{scalar, shared};
+use hypatia_graph::{Array, DType, Fold, Literal, ScalarFn, Shared, Tensor, ix};
 use smallvec::{SmallVec, smallvec};
 
 use super::*;
 use crate::kernel::reference::{evaluate, evaluate_kernel};
 use crate::kernel::{
-    Address, Affine, Buffer, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RuntimeStart,
-    Scale, Step, Store, StoreKind, Value,
+    Address, Affine, Buffer, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RandomKernel,
+    RuntimeStart, Scale, Step, Store, StoreKind, Value,
 };
 
 fn has_device() -> bool {
@@ -66,7 +71,8 @@ fn at(param: u16, offset: i64, strides: &[i64]) -> Address {
 }
 
 /// A program of one step for each kernel. Parameters that are written are shared variables of their own, the others
-/// inputs of their own, both numbered in order.
+/// inputs of their own, both numbered in order. Unlike a program that was verified it may check indices after the commit:
+/// verdicts on these are not asked for here.
 fn program(kernels: Vec<Kernel>, variables: &[Shared]) -> Program {
     let mut program =
         Program { shared: variables.iter().map(|s| s.leaf().id).collect(), ..Program::default() };
@@ -82,12 +88,11 @@ fn program(kernels: Vec<Kernel>, variables: &[Shared]) -> Program {
         }
         program.steps.push(Step { kernel, arguments, label: "test".to_string(), site: None });
     }
-    program.commit = program.steps.len();
     program
 }
 
-/// Runs the kernels with a buffer for each parameter on the reference and on the device; compares and returns what was
-/// written.
+/// Runs the kernels with a buffer for each parameter on the reference and on the device, products in both forms; compares
+/// and returns what was written.
 fn compare(kernels: Vec<Kernel>, buffers: Vec<Array>, same: impl Fn(Literal, Literal) -> bool) -> Vec<Array> {
     let params: Vec<Param> = kernels.iter().flat_map(|k| k.params().to_vec()).collect();
     assert_eq!(params.len(), buffers.len());
@@ -103,15 +108,23 @@ fn compare(kernels: Vec<Kernel>, buffers: Vec<Array>, same: impl Fn(Literal, Lit
     if !has_device() {
         return expected;
     }
-    let mut compiled = OpenClProgram::new(Arc::new(program.clone()), 0).unwrap();
     let cells: Vec<&SharedCell> = variables.iter().map(|s| &**s.cell()).collect();
-    compiled.run(&inputs, &cells, &mut []).unwrap();
-    for (n, (variable, expected)) in variables.iter().zip(&expected).enumerate() {
-        let found = variable.get_value().unwrap();
-        assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
-        for index in 0..found.len() {
-            let (e, f) = (expected.get(index), found.get(index));
-            assert!(same(e, f), "result {n}[{index}]: expected {e:?}, found {f:?}\n{program}");
+    let products = program.steps.iter().any(|step| matches!(step.kernel, Kernel::Product(_)));
+    let forms = if products { vec![Form::Vectors, Form::Tiles] } else { vec![Form::Tiles] };
+    for form in forms {
+        for (variable, value) in variables.iter().zip(of(true)) {
+            variable.set_value(value).unwrap();
+        }
+        let device = Device::open(0).unwrap();
+        let mut compiled = OpenClProgram::prepare(form, Arc::new(program.clone()), device).unwrap();
+        compiled.run(&inputs, &cells, &mut []).unwrap();
+        for (n, (variable, expected)) in variables.iter().zip(&expected).enumerate() {
+            let found = variable.get_value().unwrap();
+            assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
+            for index in 0..found.len() {
+                let (e, f) = (expected.get(index), found.get(index));
+                assert!(same(e, f), "{form:?}: result {n}[{index}]: expected {e:?}, found {f:?}\n{program}");
+            }
         }
     }
     expected
@@ -199,49 +212,56 @@ fn numbers(dtype: DType, count: usize, seed: u64) -> Array {
     array
 }
 
-/// One kernel for each function on a type, with a sample for each operand.
-fn all_functions(dtype: DType, count: usize) -> (Vec<Kernel>, Vec<Array>) {
-    let (mut kernels, mut buffers) = (Vec::new(), Vec::new());
-    for (number, &function) in ScalarFn::ALL.iter().enumerate() {
+/// Every function on a type, some to a kernel, with a sample for each operand; and how many functions there are.
+fn all_functions(dtype: DType, count: usize) -> (Vec<Kernel>, Vec<Array>, usize) {
+    let dtypes = |function: ScalarFn| {
         let mut dtypes = vec![dtype; function.arity()];
         if function == ScalarFn::Select {
             dtypes[0] = DType::Bool;
         }
-        let Some(result) = function.result_dtype(&dtypes) else { continue };
+        dtypes
+    };
+    let typed = ScalarFn::ALL.iter().filter_map(|&f| Some((f, f.result_dtype(&dtypes(f))?)));
+    let typed: Vec<(ScalarFn, DType)> = typed.collect();
+    let (mut kernels, mut buffers) = (Vec::new(), Vec::new());
+    for some in typed.chunks(9) {
         let mut sketch = Sketch::new(&[count], &[false]);
-        let mut operands: SmallVec<[Value; 3]> = smallvec![];
-        for (n, dtype) in dtypes.iter().enumerate() {
-            let param = sketch.param(*dtype, count, false);
+        let mut operands = SmallVec::<[Value; 3]>::new();
+        for (seed, dtype) in [(1, DType::Bool), (2, dtype), (3, dtype)] {
+            let param = sketch.param(dtype, count, false);
             operands.push(sketch.load(param, &[1]));
-            buffers.push(sample(*dtype, count, (3 * number + n) as u64));
+            buffers.push(sample(dtype, count, seed));
         }
-        let value = sketch.map(function, &operands);
-        let out = sketch.param(result, count, true);
-        buffers.push(Array::zeros(result, &[count]));
-        sketch.store(out, &[1], value, StoreKind::Plain);
+        for (function, result) in some {
+            let first = usize::from(*function != ScalarFn::Select);
+            let value = sketch.map(*function, &operands[first..first + function.arity()]);
+            let out = sketch.param(*result, count, true);
+            buffers.push(Array::zeros(*result, &[count]));
+            sketch.store(out, &[1], value, StoreKind::Plain);
+        }
         kernels.push(Kernel::Loop(sketch.0));
     }
-    (kernels, buffers)
+    (kernels, buffers, typed.len())
 }
 
 #[test]
 fn float32_functions_have_the_bits_of_their_definition() {
-    let (kernels, buffers) = all_functions(DType::F32, 6000);
-    assert_eq!(kernels.len(), 53);
+    let (kernels, buffers, functions) = all_functions(DType::F32, 6000);
+    assert_eq!(functions, 53);
     compare(kernels, buffers, identical);
 }
 
 #[test]
 fn integer_functions_wrap_and_divide_as_defined() {
     for dtype in [DType::Bool, DType::U8, DType::I32, DType::I64] {
-        let (kernels, buffers) = all_functions(dtype, 3000);
+        let (kernels, buffers, _) = all_functions(dtype, 3000);
         compare(kernels, buffers, identical);
     }
 }
 
 #[test]
 fn float64_functions_are_close_to_their_definition() {
-    let (kernels, buffers) = all_functions(DType::F64, 3000);
+    let (kernels, buffers, _) = all_functions(DType::F64, 3000);
     compare(kernels, buffers, close);
 }
 
@@ -249,15 +269,17 @@ fn float64_functions_are_close_to_their_definition() {
 fn casts_between_all_types() {
     let (mut kernels, mut buffers) = (Vec::new(), Vec::new());
     for from in DType::ALL {
+        let mut sketch = Sketch::new(&[900], &[false]);
+        let x = sketch.param(from, 900, false);
+        let value = sketch.load(x, &[1]);
+        buffers.push(sample(from, 900, 5));
         for to in DType::ALL {
-            let mut sketch = Sketch::new(&[900], &[false]);
-            let (x, out) = (sketch.param(from, 900, false), sketch.param(to, 900, true));
-            let value = sketch.load(x, &[1]);
-            let value = sketch.push(Instruction::Cast(to, value), to);
-            sketch.store(out, &[1], value, StoreKind::Plain);
-            kernels.push(Kernel::Loop(sketch.0));
-            buffers.extend([sample(from, 900, 5), Array::zeros(to, &[900])]);
+            let out = sketch.param(to, 900, true);
+            let cast = sketch.push(Instruction::Cast(to, value), to);
+            sketch.store(out, &[1], cast, StoreKind::Plain);
+            buffers.push(Array::zeros(to, &[900]));
         }
+        kernels.push(Kernel::Loop(sketch.0));
     }
     compare(kernels, buffers, identical);
 }
@@ -282,16 +304,14 @@ fn literals_of_every_type() {
         Literal::F64(f64::INFINITY.to_bits()),
         Literal::F64((-0.0f64).to_bits()),
     ];
-    let mut kernels = Vec::new();
+    let mut sketch = Sketch::new(&[], &[]);
     for value in values {
-        let mut sketch = Sketch::new(&[], &[]);
         let out = sketch.param(value.dtype(), 1, true);
         let element = sketch.push(Instruction::Literal(value), value.dtype());
         sketch.store(out, &[], element, StoreKind::Plain);
-        kernels.push(Kernel::Loop(sketch.0));
     }
     let buffers = values.iter().map(|value| Array::zeros(value.dtype(), &[1])).collect();
-    let results = compare(kernels, buffers, identical);
+    let results = compare(vec![Kernel::Loop(sketch.0)], buffers, identical);
     assert!(results.iter().zip(values).all(|(result, value)| identical(result.get(0), value)));
 }
 
@@ -307,28 +327,29 @@ fn folds_keep_their_order() {
         [true, true, false],
         [false, true, false],
     ] {
+        let extents = [3, 5, 37];
+        let mut sketch = Sketch::new(&extents, &reduced);
+        let mut strides = [0i64; 3];
+        let mut len = 1;
+        for axis in (0..3).rev().filter(|axis| !reduced[*axis]) {
+            strides[axis] = len;
+            len *= extents[axis] as i64;
+        }
         for dtype in DType::ALL {
+            let x = sketch.param(dtype, 3 * 5 * 37, false);
+            let value = sketch.load(x, &[5 * 37, 37, 1]);
+            let mut values = numbers(dtype, 3 * 5 * 37, 1);
+            if dtype == DType::F64 {
+                values.set(100, Literal::from_f64(f64::NAN, dtype));
+            }
+            buffers.push(values);
             for fold in Fold::ALL.into_iter().filter(|fold| fold.takes(dtype)) {
-                let extents = [3, 5, 37];
-                let mut sketch = Sketch::new(&extents, &reduced);
-                let mut strides = [0i64; 3];
-                let mut len = 1;
-                for axis in (0..3).rev().filter(|axis| !reduced[*axis]) {
-                    strides[axis] = len;
-                    len *= extents[axis] as i64;
-                }
-                let x = sketch.param(dtype, 3 * 5 * 37, false);
                 let out = sketch.param(dtype, len as usize, true);
-                let value = sketch.load(x, &[5 * 37, 37, 1]);
                 sketch.store(out, &strides, value, StoreKind::Fold(fold));
-                kernels.push(Kernel::Loop(sketch.0));
-                let mut values = numbers(dtype, 3 * 5 * 37, 1);
-                if dtype.is_float() && matches!(fold, Fold::Max | Fold::Min) {
-                    values.set(100, Literal::from_f64(f64::NAN, dtype));
-                }
-                buffers.extend([values, Array::zeros(dtype, &[len as usize])]);
+                buffers.push(Array::zeros(dtype, &[len as usize]));
             }
         }
+        kernels.push(Kernel::Loop(sketch.0));
     }
     compare(kernels, buffers, identical);
 }
@@ -468,16 +489,11 @@ fn windows_begin_at_run_time_starts() {
 
 #[test]
 fn an_index_out_of_range_changes_nothing() {
-    let cases: [(Kernel, Vec<Array>, OutOfRange); 4] = [
+    let cases: [(Kernel, Vec<Array>, OutOfRange); 3] = [
         (
             gather(4, 3),
             vec![Array::vector(&[1i32, 4, 0]), Array::zeros(DType::F32, &[12])],
             OutOfRange { step: 0, value: 4, extent: 4 },
-        ),
-        (
-            gather(0, 2),
-            vec![Array::vector(&[0i32, 0]), Array::zeros(DType::F32, &[0])],
-            OutOfRange { step: 0, value: 0, extent: 0 },
         ),
         (
             window(10),
@@ -512,6 +528,7 @@ fn an_index_out_of_range_changes_nothing() {
         let step =
             Step { kernel: Kernel::Loop(copy.0), arguments: vec![id], label: String::new(), site: None };
         program.steps.push(step);
+        program.commit = 1;
         let inputs: Vec<&Array> = inputs.iter().collect();
         let mut values = [Array::vector(&[5.0f32])];
         assert_eq!(evaluate(&program, &inputs, &mut values), Err(RunError::OutOfRange(expected)));
@@ -527,34 +544,34 @@ fn an_index_out_of_range_changes_nothing() {
 }
 
 /// `out[index[i], j] (+)= x[i, j]`, and the transposed walk, whose rows are not independent.
-fn scatter(dtype: DType, write: Write, transposed: bool) -> Kernel {
+fn scatter(dtype: DType, transposed: bool) -> Kernel {
     let (extents, x_strides, i_strides, o_strides, stride) =
         if transposed { ([4, 5], [1, 4], [0, 1], [3, 0], 1) } else { ([5, 4], [4, 1], [1, 0], [0, 1], 4) };
     let mut sketch = Sketch::new(&extents, &[false, false]);
     let index = sketch.param(DType::I64, 5, false);
     let x = sketch.param(dtype, 20, false);
-    let out = sketch.param(dtype, 12, true);
     let row = sketch.load(index, &i_strides);
     let row = sketch.push(Instruction::Index { index: row, extent: 3 }, DType::I64);
     let value = sketch.load(x, &x_strides);
-    sketch.store(out, &o_strides, value, StoreKind::At { index: row, stride, write });
+    for write in [Write::Set, Write::Add] {
+        let out = sketch.param(dtype, 12, true);
+        sketch.store(out, &o_strides, value, StoreKind::At { index: row, stride, write });
+    }
     Kernel::Loop(sketch.0)
 }
 
 #[test]
 fn writes_at_computed_positions_keep_their_order() {
+    let (mut kernels, mut buffers) = (Vec::new(), Vec::new());
     for dtype in DType::ALL {
-        let (mut kernels, mut buffers) = (Vec::new(), Vec::new());
-        for write in [Write::Set, Write::Add] {
-            for transposed in [false, true] {
-                kernels.push(scatter(dtype, write, transposed));
-                buffers.push(Array::vector(&[2i64, 0, 2, -1, 0]));
-                buffers.push(numbers(dtype, 20, 7));
-                buffers.push(numbers(dtype, 12, 9));
-            }
+        for transposed in [false, true] {
+            kernels.push(scatter(dtype, transposed));
+            buffers.push(Array::vector(&[2i64, 0, 2, -1, 0]));
+            buffers.push(numbers(dtype, 20, 7));
+            buffers.extend([numbers(dtype, 12, 9), numbers(dtype, 12, 9)]);
         }
-        compare(kernels, buffers, identical);
     }
+    compare(kernels, buffers, identical);
     // Two axes that meet in one element: everything in one work item.
     let mut sketch = Sketch::new(&[7, 3], &[false, false]);
     let (x, out) = (sketch.param(DType::F32, 21, false), sketch.param(DType::F32, 9, true));
@@ -584,7 +601,6 @@ fn a_fold_beside_writes_at_computed_positions() {
 }
 
 /// A stack of products with the sides stored row-major or transposed.
-#[expect(clippy::too_many_arguments, reason = "a product has that many properties")]
 fn product(
     dtype: DType,
     [batch, m, k, n]: [usize; 4],
@@ -644,9 +660,9 @@ fn products_of_every_type_and_shape() {
         [1, 1, 1, 1],
         [1, 70, 50, 1],
         [1, 1, 300, 1],
-        [1, 20, 784, 50],
-        [2, 300, 20, 130],
-        [1, 130, 70, 600],
+        [1, 20, 784, 30],
+        [2, 200, 20, 130],
+        [1, 130, 70, 515],
         [0, 3, 3, 3],
         [1, 0, 3, 3],
     ] {
@@ -686,6 +702,26 @@ fn a_product_does_not_read_what_it_overwrites_and_begins_at_starts() {
     let results = compare(vec![Kernel::Product(kernel)], buffers, identical);
     // [[6, 7], [8, 9]] times [[1, 2], [3, 4]].
     assert_eq!(results[0].to_vec::<f32>().unwrap(), [27.0, 40.0, 35.0, 52.0]);
+}
+
+#[test]
+fn random_numbers_have_the_bits_of_the_definition() {
+    let mut kernels = Vec::new();
+    let mut buffers = Vec::new();
+    for (counter, len) in [(0i64, 1usize), (16, 64), ((1 << 32) - 7, 1000), (-5, 20_011)] {
+        let param = |dtype, len, written| Param { dtype, len, written };
+        kernels.push(Kernel::Random(RandomKernel {
+            key: 0xfedc_ba98_7654_3210,
+            counter: 0,
+            out: 1,
+            params: vec![param(DType::I64, 1, false), param(DType::F32, len, true)],
+        }));
+        buffers.extend([Array::vector(&[counter]), Array::zeros(DType::F32, &[len])]);
+    }
+    let results = compare(kernels, buffers, identical);
+    let last = results[3].to_vec::<f32>().unwrap();
+    let element = |e: u64| hypatia_graph::random::uniform_element(0xfedc_ba98_7654_3210, -5, e);
+    assert_eq!([last[0], last[20_010]], [element(0), element(20_010)]);
 }
 
 /// `w += x` on a variable of three elements.
@@ -751,8 +787,19 @@ fn wrong_arguments_are_named() {
     let cell = variable.cell();
     assert_eq!(message(compiled.run(&[], &[cell], &mut [])), "expected 1 inputs, found 0");
     assert_eq!(message(compiled.run(&[&x], &[], &mut [])), "expected 1 shared variables, found 0");
-    assert_eq!(message(compiled.run(&[&long], &[cell], &mut [])), "input 0: expected f32[3], found f64[4]");
-    assert!(OpenClProgram::new(Arc::new(Program::default()), 99).is_err());
+    assert_eq!(
+        message(compiled.run(&[&long], &[cell], &mut [])),
+        "input 0: expected 3 of f32, found 4 of f64"
+    );
+    let message = |result: Result<OpenClProgram, String>| result.err().unwrap();
+    assert!(message(OpenClProgram::new(Arc::new(Program::default()), 99)).starts_with("no OpenCL device 99"));
+    let mut beyond = accumulation();
+    if let Kernel::Loop(kernel) = &mut beyond {
+        kernel.extents[0] = 4;
+    }
+    let beyond = self::program(vec![beyond], &[shared("w", Array::zeros(DType::F32, &[3]))]);
+    let beyond = message(OpenClProgram::new(Arc::new(beyond), 0));
+    assert!(beyond.contains("p0[i] reaches 0 to 3 of 3 elements"), "{beyond}");
 }
 
 #[test]
@@ -868,4 +915,60 @@ fn one_kernel_runs_on_buffers() {
     let mut buffers = [Array::vector(&[1.0f32, 2.0, 3.0]), Array::vector(&[10.0f32, 20.0, 30.0])];
     evaluate_kernel(&accumulation(), &mut buffers).unwrap();
     assert_eq!(buffers[1], Array::vector(&[11.0f32, 22.0, 33.0]));
+}
+
+/// Training steps of a perceptron with one hidden layer on minibatches of shared data, as they are lowered from a graph.
+#[test]
+fn training_steps_follow_the_reference() {
+    let data = shared("data", numbers(DType::F32, 60 * 30, 1).reshaped(&[60, 30]).unwrap());
+    let labels: Vec<i32> = (0..60).map(|n| n % 5).collect();
+    let labels = shared("labels", Array::vector(&labels));
+    let w = shared("w", numbers(DType::F32, 30 * 17, 2).reshaped(&[30, 17]).unwrap());
+    let v = shared("v", numbers(DType::F32, 17 * 5, 3).reshaped(&[17, 5]).unwrap());
+    let b = shared("b", Array::zeros(DType::F32, &[5]));
+    let index = scalar::<i64>("index");
+    let from_to = &index * 20..(&index + 1) * 20;
+    let (x, y) = (data.index(ix![from_to.clone()]), labels.index(ix![from_to]));
+    let hidden = x.dot(&w).tanh();
+    let logits = hidden.dot(&v) + &b;
+    let cost = logits.softmax(1).categorical_crossentropy(&y).mean(All);
+    let gradients = grad(&cost, [&w, &v, &b]);
+    let wrong = logits.argmax(1).neq(y.cast(DType::I64)).cast(DType::F32).sum(All);
+    let updates = [&w, &v, &b].into_iter().zip(&gradients);
+    let updates = updates.map(|(s, g)| (s.clone(), Tensor::from(s) - g * 0.5f32)).collect();
+    let request = Request { inputs: vec![index], outputs: vec![cost, wrong], updates, ..Request::default() };
+    let graph = specialise(&collect(&request).unwrap(), &Arguments::default()).unwrap();
+    let graph = differentiate(&graph, &mut |forward| forward.clone()).unwrap();
+    let program = Arc::new(crate::compile(&graph).unwrap());
+    let variables: Vec<&Shared> = program
+        .shared
+        .iter()
+        .map(|leaf| [&data, &labels, &w, &v, &b].into_iter().find(|s| s.leaf().id == *leaf).unwrap())
+        .collect();
+    let mut values: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
+    let mut outputs: Vec<Array> = program.outputs.iter().map(|(d, s)| Array::zeros(*d, s)).collect();
+    let mut compiled = has_device().then(|| OpenClProgram::new(program.clone(), 0).unwrap());
+    let cells: Vec<&SharedCell> = variables.iter().map(|s| &**s.cell()).collect();
+    let near =
+        |x: &Array, y: &Array| (0..x.len()).all(|n| (x.get(n).to_f64() - y.get(n).to_f64()).abs() <= 1e-5);
+    let mut costs = Vec::new();
+    for step in 0..30i64 {
+        let index = Array::scalar(step % 3);
+        let expected = evaluate(&program, &[&index], &mut values).unwrap();
+        costs.push(expected[0].item().unwrap());
+        if let Some(compiled) = &mut compiled {
+            compiled.run(&[&index], &cells, &mut outputs).unwrap();
+            assert!(outputs.iter().zip(&expected).all(|(x, y)| near(x, y)), "{outputs:?} {expected:?}");
+        }
+    }
+    // It learns.
+    assert!(costs[29] < 0.5 * costs[0], "{costs:?}");
+    if let Some(compiled) = &mut compiled {
+        let before: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
+        assert!(before.iter().zip(&values).all(|(x, y)| near(x, y)));
+        let error = compiled.run(&[&Array::scalar(3i64)], &cells, &mut outputs).unwrap_err();
+        assert!(matches!(error, RunError::OutOfRange(found) if found.value == 60), "{error}");
+        let after: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
+        assert_eq!(before, after);
+    }
 }

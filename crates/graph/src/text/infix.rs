@@ -136,6 +136,7 @@ fn is_transparent(graph: &Graph, node: &Node) -> bool {
         | Op::Concat(_)
         | Op::Gather { .. }
         | Op::Scatter { .. }
+        | Op::Random { .. }
         | Op::Grad(_) => false,
     }
 }
@@ -202,6 +203,7 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
             Printed::operand(format!("{}[{indices}]", base()), depth)
         }
         Op::Gather { batch } | Op::Scatter { batch, .. } => call(node.op.name(), &format!(", batch={batch}")),
+        Op::Random { key, .. } => Printed::operand(format!("random({}, key={key})", first()), depth),
         Op::Grad(grad) => {
             let variable = usize::from(grad.has_cost) + usize::from(grad.index);
             let variable = operands.get(variable).map_or("", |x| x.text.as_str());

@@ -570,6 +570,11 @@ impl Parser<'_> {
             "gather" => Op::Gather { batch: self.single("batch")? },
             "scatter" => Op::Scatter { batch: self.single("batch")?, write: Write::Set },
             "scatter_add" => Op::Scatter { batch: self.single("batch")?, write: Write::Add },
+            "random" => {
+                self.key("{", "key")?;
+                let key = self.unsigned("a key", u64::MAX)?;
+                Op::Random { key, dims: self.dims(",")? }
+            }
             "stop_gradient" => Op::StopGradient,
             "grad" => Op::Grad(Box::new(self.grad()?)),
             _ => return Err(wrong(&self.reader)),

@@ -7,6 +7,7 @@ use super::{Exactness::*, Found, Rule, function, rule};
 use crate::facts::Facts;
 use crate::pattern::Built;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         // Neutral elements. Only `-0` is neutral to every float: 0 + -0 is 0.
@@ -200,7 +201,8 @@ fn widens(from: DType, to: DType) -> bool {
 /// The inner conversion does not show where it loses nothing.
 fn cast_cast(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Cast(to), Op::Cast(between)) = (found.op("c"), found.op("d")) else { return None };
-    widens(found.data("x").ty.dtype, *between).then(|| Built::node(Op::Cast(*to), Built::Class(found.class("x"))))
+    widens(found.data("x").ty.dtype, *between)
+        .then(|| Built::node(Op::Cast(*to), Built::Class(found.class("x"))))
 }
 
 fn cast_constant(found: &Found<'_, '_>) -> Option<Built> {
@@ -232,19 +234,19 @@ fn or_constant(found: &Found<'_, '_>) -> Option<Built> {
 
 /// Whether a function of one element rises wherever the element may be.
 pub(super) fn rises(f: ScalarFn, element: &Facts) -> bool {
-    match f {
+    let everywhere = matches!(
+        f,
         ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Expm1
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Tanh
-        | ScalarFn::Sinh
-        | ScalarFn::Asinh
-        | ScalarFn::Atan
-        | ScalarFn::Erf => true,
-        ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 | ScalarFn::Sqrt => element.low >= 0.0,
-        ScalarFn::Log1p => element.low >= -1.0,
-        _ => false,
-    }
+            | ScalarFn::Exp2
+            | ScalarFn::Expm1
+            | ScalarFn::Sigmoid
+            | ScalarFn::Softplus
+            | ScalarFn::Tanh
+            | ScalarFn::Sinh
+            | ScalarFn::Asinh
+            | ScalarFn::Atan
+            | ScalarFn::Erf
+    );
+    let above_zero = matches!(f, ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 | ScalarFn::Sqrt);
+    everywhere || above_zero && element.low >= 0.0 || f == ScalarFn::Log1p && element.low >= -1.0
 }

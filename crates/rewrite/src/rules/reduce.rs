@@ -8,6 +8,7 @@ use super::algebra::rises;
 use super::{Exactness::*, Found, Rule, function, rule};
 use crate::pattern::Built;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         function("reduce_nothing", Exact, "(reduce:r ?x)", reduce_nothing),
@@ -95,14 +96,18 @@ fn reduced_broadcast(found: &Found<'_, '_>) -> Option<ReducedBroadcast> {
     }
     let left: SmallVec<[usize; 8]> = reduced.others(outer.len()).collect();
     let places = axes.iter().filter(|&&a| !reduced.contains(usize::from(a)));
-    let places = places.filter_map(|&a| left.iter().position(|&l| l == usize::from(a))).map(|p| p as u8).collect();
+    let places =
+        places.filter_map(|&a| left.iter().position(|&l| l == usize::from(a))).map(|p| p as u8).collect();
     Some(ReducedBroadcast { times, inner, places })
 }
 
 fn rebuilt(found: &Found<'_, '_>, parts: &ReducedBroadcast, fold: Fold) -> Built {
     let x = Built::Class(found.class("x"));
     let inner = if parts.inner.is_empty() { x } else { reduced(fold, parts.inner, x) };
-    Built::node(Op::Broadcast { axes: parts.places.clone(), dims: known_dims(&found.result().extents()) }, inner)
+    Built::node(
+        Op::Broadcast { axes: parts.places.clone(), dims: known_dims(&found.result().extents()) },
+        inner,
+    )
 }
 
 /// A sum over repeated elements is a multiple.
@@ -116,7 +121,9 @@ fn sum_broadcast(found: &Found<'_, '_>) -> Option<Built> {
 fn fold_broadcast(found: &Found<'_, '_>) -> Option<Built> {
     let (fold, _) = axes_of(found.op("r"))?;
     match fold {
-        Fold::Max | Fold::Min | Fold::All | Fold::Any => Some(rebuilt(found, &reduced_broadcast(found)?, fold)),
+        Fold::Max | Fold::Min | Fold::All | Fold::Any => {
+            Some(rebuilt(found, &reduced_broadcast(found)?, fold))
+        }
         Fold::Sum | Fold::Prod => None,
     }
 }
@@ -160,7 +167,10 @@ fn factor_outside(found: &Found<'_, '_>) -> Option<(Built, Built)> {
     let (extents, outer) = (found.extents("c"), found.extents("x"));
     // Each axis of the factor stays, or is one of extent 1.
     let constant = places.iter().zip(&extents).all(|(&axis, &n)| !axes.contains(usize::from(axis)) || n == 1);
-    if !constant || axes.iter().map(|axis| outer[axis]).product::<usize>() <= 1 || found.data("x").constant.is_some() {
+    if !constant
+        || axes.iter().map(|axis| outer[axis]).product::<usize>() <= 1
+        || found.data("x").constant.is_some()
+    {
         return None;
     }
     let left: SmallVec<[usize; 8]> = axes.others(outer.len()).collect();
@@ -174,7 +184,10 @@ fn factor_outside(found: &Found<'_, '_>) -> Option<(Built, Built)> {
         Built::node(Op::Reshape(known_dims(&squeezed)), factor)
     };
     let places = kept.iter().filter_map(|&own| left.iter().position(|&l| l == usize::from(places[own])));
-    let op = Op::Broadcast { axes: places.map(|p| p as u8).collect(), dims: known_dims(&found.result().extents()) };
+    let op = Op::Broadcast {
+        axes: places.map(|p| p as u8).collect(),
+        dims: known_dims(&found.result().extents()),
+    };
     Some((Built::node(op, factor), reduced(fold, axes, Built::Class(found.class("x")))))
 }
 
@@ -202,12 +215,14 @@ fn largest_of_rising(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Map(f), (fold, axes)) = (found.op("f"), axes_of(found.op("r"))?) else { return None };
     let extents = found.extents("x");
     let some = axes.iter().all(|axis| extents[axis] > 0);
-    (rises(*f, &found.data("x").facts) && some).then(|| Built::map(*f, [reduced(fold, axes, Built::Class(found.class("x")))]))
+    (rises(*f, &found.data("x").facts) && some)
+        .then(|| Built::map(*f, [reduced(fold, axes, Built::Class(found.class("x")))]))
 }
 
 fn argmax_of_rising(found: &Found<'_, '_>) -> Option<Built> {
     let Op::Map(f) = found.op("f") else { return None };
-    rises(*f, &found.data("x").facts).then(|| Built::node(found.op("a").clone(), Built::Class(found.class("x"))))
+    rises(*f, &found.data("x").facts)
+        .then(|| Built::node(found.op("a").clone(), Built::Class(found.class("x"))))
 }
 
 /// The shift or scale must be constant along the axis.

@@ -12,6 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{Exactness::*, Found, Rule, function, rule};
 use crate::pattern::Built;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         // Chains of views.
@@ -36,34 +37,14 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("unary_of_view", Exact, "(unary:f (view:v ?x)) => (:v (:f ?x))"),
         function("cast_of_view", Exact, "(cast:c (view:v ?x))", cast_of_view),
         function("binary_of_views", Exact, "(binary:f (view:v ?x) (view:v ?y))", binary_of_views),
-        function(
-            "binary_of_view_and_constant",
-            Exact,
-            "(binary:f (view:v ?x) ?c) if constant ?c, variable ?x",
-            view_and_constant,
-        ),
-        function(
-            "binary_of_constant_and_view",
-            Exact,
-            "(binary:f ?c (view:v ?x)) if constant ?c, variable ?x",
-            constant_and_view,
-        ),
+        function("binary_of_view_and_constant", Exact, "(binary:f (view:v ?x) ?c) if constant ?c, variable ?x", view_and_constant),
+        function("binary_of_constant_and_view", Exact, "(binary:f ?c (view:v ?x)) if constant ?c, variable ?x", constant_and_view),
         function("unary_of_concat", Exact, "(unary:f (concat:c ?x ...))", unary_of_concat),
         // Logarithms leave what picks elements.
         function("log_of_window", Exact, "(unary:f (window:v ?x ...))", logarithm_of_part),
         function("log_of_gather", Exact, "(unary:f (gather:v ?x ?i))", logarithm_of_part),
-        function(
-            "constant_minus_part",
-            Exact,
-            "(sub ?c (window:v ?x ...)) if constant ?c, variable ?x",
-            constant_minus_part,
-        ),
-        function(
-            "constant_minus_picked",
-            Exact,
-            "(sub ?c (gather:v ?x ?i)) if constant ?c, variable ?x",
-            constant_minus_part,
-        ),
+        function("constant_minus_part", Exact, "(sub ?c (window:v ?x ...)) if constant ?c, variable ?x", constant_minus_part),
+        function("constant_minus_picked", Exact, "(sub ?c (gather:v ?x ?i)) if constant ?c, variable ?x", constant_minus_part),
         // What picks elements goes below functions.
         function("window_of_unary", Exact, "(window:v (unary:f ?x) ...)", part_of_unary),
         function("gather_of_unary", Exact, "(gather:v (unary:f ?x) ?i)", part_of_unary),
@@ -141,11 +122,10 @@ fn window_window(found: &Found<'_, '_>) -> Option<Built> {
 
 /// A view that changes nothing.
 fn same_view(found: &Found<'_, '_>) -> Option<Built> {
-    let same = match found.op("v") {
-        Op::Permute(permutation) => permutation.iter().enumerate().all(|(i, &axis)| i == usize::from(axis)),
-        Op::Reshape(_) | Op::Broadcast { .. } => found.data("x").ty == found.result().ty,
-        _ => false,
-    };
+    let op = found.op("v");
+    let kept = matches!(op, Op::Permute(permutation) if permutation.iter().enumerate().all(|(i, &axis)| i == usize::from(axis)));
+    let view = matches!(op, Op::Reshape(_) | Op::Broadcast { .. });
+    let same = kept || view && found.data("x").ty == found.result().ty;
     same.then(|| x(found))
 }
 
@@ -159,13 +139,8 @@ fn whole_window(found: &Found<'_, '_>) -> Option<Built> {
 fn unit_axes(short: &[usize], long: &[usize]) -> Option<SmallVec<[Option<usize>; 8]>> {
     let mut places: SmallVec<[Option<usize>; 8]> = smallvec![];
     let mut next = 0;
-    for (axis, &n) in long.iter().enumerate() {
-        let left = long.len() - axis;
-        let wanted = short.len() - next;
-        if next < short.len()
-            && short[next] == n
-            && (n != 1 || left == wanted || short[next..].iter().any(|&s| s == 1))
-        {
+    for &n in long {
+        if short.get(next) == Some(&n) {
             places.push(Some(next));
             next += 1;
         } else if n == 1 {

@@ -14,6 +14,7 @@ use crate::facts::{Facts, exp_limit, tiny};
 use crate::pattern::Built;
 use crate::term::Egraph;
 
+#[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         // log of one plus, exp minus one.
@@ -95,20 +96,18 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("one_minus_erfc", Rounding, "(sub 1 (erfc ?x)) => (erf ?x)"),
         rule("erfc_minus_one", Rounding, "(sub (erfc ?x) 1) => (neg (erf ?x))"),
         rule("two_minus_erfc", Rounding, "(sub 2 (erfc ?x)) => (erfc (neg ?x))"),
-        // Two exponentials under a logarithm. Equal operands go apart: -inf - -inf is NaN.
-        rule(
-            "log_add_exp",
-            Real,
-            "(log (add (exp ?a) (exp ?b))) => (switch (eq ?a ?b) (add (mul 0.5 (add ?a ?b)) 0.6931471805599453) \
-             (add (maximum ?a ?b) (softplus (neg (abs (sub ?a ?b))))))",
-        ),
+        // Two exponentials under a logarithm. The order of the operands of `minimum` makes equal ones share the gradient;
+        // -inf - -inf would be NaN.
+        rule("log_add_exp", Real, "(log (add (exp ?a) (exp ?b))) => (add (maximum ?a ?b) (softplus (switch (isinf (maximum ?a ?b)) 0 (sub (minimum ?b ?a) (maximum ?a ?b)))))"),
         rule("log_add_exp_constant", Real, "(log (add ?c (exp ?x))) => (add (! log ?c) (softplus (sub ?x (! log ?c)))) if constant ?c, positive ?c"),
         rule("log_sub_exp", Real, "(log (sub (exp ?a) (exp ?b))) => (add ?a (log1mexp (sub ?b ?a)))"),
         // Many exponentials under a logarithm, and softmax.
         function("log_sum_exp", Real, "(log (sum:r (exp ?x)))", log_sum_exp),
         function("softmax", Real, "(div (exp ?x) (broadcast:b (sum:r (exp ?x))))", softmax),
         function("softmax_flat", Real, "(div (exp ?x) (broadcast:b (reshape:k (sum:r (exp ?x)))))", softmax_flat),
-        fact("shifted_is_nonpositive", Real, "(sub ?x ?m) if peak ?m ?x", |_| Some(Facts::within(f64::NEG_INFINITY, 0.0))),
+        fact("shifted_is_nonpositive", Real, "(sub ?x ?m) if peak ?m ?x", |_| {
+            Some(Facts::within(f64::NEG_INFINITY, 0.0))
+        }),
         fact("sum_holds_a_one", Real, "(sum:r (exp (sub ?x ?m))) if peak ?m ?x", sum_holds_a_one),
         fact("quotient_by_own_sum", Real, "(div ?x (broadcast:b (sum:r ?x))) if nonnegative ?x", quotient_by_own_sum),
         // A chosen 0 beside y log y is there for an infinite logarithm.
@@ -128,18 +127,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         // A norm whose squares would overflow.
         function("norm", Real, "(sqrt (sum:r (sqr ?x)))", norm),
         function("hypotenuse", Real, "(sqrt (add (sqr ?a) (sqr ?b)))", hypotenuse),
-        fact(
-            "scaled_by_largest",
-            Real,
-            "(div ?x (broadcast:b (stop? (switch (or (eq (max:r (abs ?x)) 0) (isinf (max:r (abs ?x)))) 1 (max:r (abs ?x))))))",
-            scaled_by_largest,
-        ),
-        fact(
-            "scaled_by_larger",
-            Real,
-            "(div ?a (stop? (switch (or (eq (maximum (abs ?a) (abs ?b)) 0) (isinf (maximum (abs ?a) (abs ?b)))) 1 (maximum (abs ?a) (abs ?b)))))",
-            |_| Some(unit_range()),
-        ),
+        fact("scaled_by_largest", Real, "(div ?x (broadcast:b (stop? (switch (or (eq (max:r (abs ?x)) 0) (isinf (max:r (abs ?x)))) 1 (max:r (abs ?x))))))", scaled_by_largest),
+        fact("scaled_by_larger", Real, "(div ?a (stop? (switch (or (eq (maximum (abs ?a) (abs ?b)) 0) (isinf (maximum (abs ?a) (abs ?b)))) 1 (maximum (abs ?a) (abs ?b)))))", |_| Some(unit_range())),
     ]
 }
 
@@ -150,14 +139,17 @@ fn exp_is_safe(egraph: &Egraph<'_>, x: Id) -> bool {
     data.facts.low >= -limit && data.facts.high <= limit
 }
 
+/// For each axis of a value the axis of another one that it lies along, if any.
+type Places = SmallVec<[Option<usize>; 8]>;
+
 /// The axes along which `m` is the largest element of `x`, spread again to the shape of `x`: through broadcasts,
 /// `stop_gradient` and a choice of 0 where it is infinite.
 pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
     let x = egraph.find(x);
     let rank = egraph[x].data.ty.rank();
     // Which axis of `x` each axis of the present value lies along.
-    let places: SmallVec<[Option<usize>; 8]> = (0..rank).map(Some).collect();
-    let mut pending: Vec<(Id, SmallVec<[Option<usize>; 8]>, usize)> = vec![(m, places, 0)];
+    let places: Places = (0..rank).map(Some).collect();
+    let mut pending: Vec<(Id, Places, usize)> = vec![(m, places, 0)];
     while let Some((class, places, depth)) = pending.pop() {
         if depth > 6 {
             continue;
@@ -221,6 +213,7 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
                 | Op::Concat(_)
                 | Op::Gather { .. }
                 | Op::Scatter { .. }
+                | Op::Random { .. }
                 | Op::Grad(_) => {}
             }
         }
@@ -245,7 +238,8 @@ fn quotient_by_own_sum(found: &Found<'_, '_>) -> Option<Facts> {
 
 /// Whether a broadcast puts the axes that a reduction of `x` left back to their places, in the shape of `x`.
 fn keeps_places(found: &Found<'_, '_>, broadcast: &str, reduction: &str, x: &str) -> bool {
-    let (Op::Broadcast { axes, .. }, Op::Reduce(_, reduced)) = (found.op(broadcast), found.op(reduction)) else {
+    let (Op::Broadcast { axes, .. }, Op::Reduce(_, reduced)) = (found.op(broadcast), found.op(reduction))
+    else {
         return false;
     };
     let ty = &found.data(x).ty;

@@ -95,7 +95,15 @@ impl Instance<'_> {
                 Guard::Bounded(_) => domain = (-1.5, 1.5, false),
                 Guard::Below(x, _) | Guard::AtMost(x, _) if *x == variable => domain.1 = -0.5,
                 Guard::Below(..) | Guard::AtMost(..) => domain.0 = 0.5,
-                _ => {}
+                Guard::Constant(_)
+                | Guard::Variable(_)
+                | Guard::Finite(_)
+                | Guard::Number(_)
+                | Guard::Float(_)
+                | Guard::Discrete(_)
+                | Guard::PowerOfTwo(_)
+                | Guard::Invertible(_)
+                | Guard::Peak(..) => {}
             }
         }
         domain
@@ -150,8 +158,12 @@ impl Instance<'_> {
         if guards.iter().any(|g| matches!(g, Guard::Discrete(_))) && dtype.is_float() {
             return None;
         }
-        let constant = guards.iter().any(|g| matches!(g, Guard::Constant(_) | Guard::PowerOfTwo(_) | Guard::Invertible(_)));
-        let peak = guards.iter().find_map(|g| if let Guard::Peak(m, x) = g { (*m == index).then_some(*x) } else { None });
+        let constant = guards
+            .iter()
+            .any(|g| matches!(g, Guard::Constant(_) | Guard::PowerOfTwo(_) | Guard::Invertible(_)));
+        let peak = guards
+            .iter()
+            .find_map(|g| if let Guard::Peak(m, x) = g { (*m == index).then_some(*x) } else { None });
         let id = if let Some(x) = peak {
             let x = self.variable(x, dtype, shape)?;
             let axes: Axes = (0..shape.len()).filter(|_| self.random.below(2) == 0).collect();
@@ -214,7 +226,9 @@ impl Instance<'_> {
                     Domain::Compare if dtype == DType::Bool => self.random.pick(&numbers),
                     Domain::Test if dtype == DType::Bool => self.random.pick(&floats),
                     Domain::Select => dtype,
-                    _ => return None,
+                    Domain::Float | Domain::Number | Domain::Bits | Domain::Compare | Domain::Test => {
+                        return None;
+                    }
                 };
                 let mut built = Vec::new();
                 for (i, operand) in operands.iter().enumerate() {
@@ -240,7 +254,13 @@ impl Instance<'_> {
                         let rank = shape.len() + axes.len();
                         let mut next = shape.iter();
                         let inner: Shape = (0..rank)
-                            .map(|axis| if axes.contains(axis) { self.random.extent() } else { next.next().copied().unwrap_or(1) })
+                            .map(|axis| {
+                                if axes.contains(axis) {
+                                    self.random.extent()
+                                } else {
+                                    next.next().copied().unwrap_or(1)
+                                }
+                            })
                             .collect();
                         (axes, inner)
                     }
@@ -283,7 +303,10 @@ impl Instance<'_> {
                 let (mut left, mut right): (Shape, Shape) = (shape.into(), shape.into());
                 left[rank - 1] = k;
                 right[rank - 2] = k;
-                Some((Op::Dot, vec![self.build(&operands[0], dtype, &left)?, self.build(&operands[1], dtype, &right)?]))
+                Some((
+                    Op::Dot,
+                    vec![self.build(&operands[0], dtype, &left)?, self.build(&operands[1], dtype, &right)?],
+                ))
             }
             Head::View => {
                 let head = match kept {
@@ -316,7 +339,7 @@ impl Instance<'_> {
                     0 => inner = smallvec![count],
                     1 => inner.insert(self.random.below(shape.len() + 1), 1),
                     2 => inner.retain(|n| *n != 1),
-                    _ if count % 2 == 0 => inner = smallvec![2, count / 2],
+                    _ if count.is_multiple_of(2) => inner = smallvec![2, count / 2],
                     _ => {}
                 }
                 Some((Op::Reshape(known_dims(shape)), vec![self.build(&operands[0], dtype, &inner)?]))
@@ -451,10 +474,30 @@ impl Instance<'_> {
 /// The domain of a variable that no guard narrows; special values and large integers lie in it too.
 const WIDE: (f64, f64) = (-2.0, 2.0);
 
-const SPECIAL: [f64; 14] =
-    [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 1e-30, -1e-30, 1e30, -1e30, 88.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+const SPECIAL: [f64; 14] = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -2.5,
+    1e-30,
+    -1e-30,
+    1e30,
+    -1e30,
+    88.0,
+    f64::NAN,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+];
 
-fn values(random: &mut Random, instance_domain: (f64, f64, bool), special: bool, dtype: DType, shape: &[usize]) -> Array {
+fn values(
+    random: &mut Random,
+    instance_domain: (f64, f64, bool),
+    special: bool,
+    dtype: DType,
+    shape: &[usize],
+) -> Array {
     let mut array = Array::zeros(dtype, shape);
     let (low, high, integer) = instance_domain;
     for i in 0..array.len() {
@@ -463,7 +506,9 @@ fn values(random: &mut Random, instance_domain: (f64, f64, bool), special: bool,
             DType::Bool => random.below(2) as f64,
             DType::U8 => random.below(200) as f64,
             DType::I32 | DType::I64 if (low, high) == WIDE => (random.unit() * 20.0 - 9.0).round(),
-            DType::I32 | DType::I64 => (low + random.unit() * (high - low)).round().clamp(low.ceil(), high.floor()),
+            DType::I32 | DType::I64 => {
+                (low + random.unit() * (high - low)).round().clamp(low.ceil(), high.floor())
+            }
             DType::F32 | DType::F64 => {
                 let special = random.pick(&SPECIAL.map(|x| if special && inside(x) { x } else { f64::MIN }));
                 let plain = low + random.unit() * (high - low);
@@ -481,7 +526,11 @@ fn facts_of(domain: (f64, f64, bool), dtype: DType, special: bool) -> Facts {
     let unknown = Facts::unknown(dtype, special);
     let wide = (domain.0, domain.1) == WIDE;
     if !dtype.is_float() {
-        return if wide { unknown } else { Facts { low: domain.0.ceil(), high: domain.1.floor(), ..unknown } };
+        return if wide {
+            unknown
+        } else {
+            Facts { low: domain.0.ceil(), high: domain.1.floor(), ..unknown }
+        };
     }
     let (low, high) = if wide { (f64::NEG_INFINITY, f64::INFINITY) } else { (domain.0, domain.1) };
     Facts { low, high, integer: domain.2, ..unknown }
@@ -500,7 +549,8 @@ enum Outcome {
 fn try_rule(rule: &Rule, random: &mut Random, special: bool) -> Outcome {
     let rank = random.below(4);
     let shape: Shape = (0..rank).map(|_| random.extent()).collect();
-    let dtype = random.pick(&[DType::F32, DType::F64, DType::F32, DType::F64, DType::Bool, DType::I64, DType::I32]);
+    let dtype =
+        random.pick(&[DType::F32, DType::F64, DType::F32, DType::F64, DType::Bool, DType::I64, DType::I32]);
     let mut instance = Instance {
         rule,
         random,
@@ -514,7 +564,19 @@ fn try_rule(rule: &Rule, random: &mut Random, special: bool) -> Outcome {
     let Some(root) = instance.build(&rule.left, dtype, &shape) else { return Outcome::Nothing };
     let Instance { mut graph, domains, indices, inputs, .. } = instance;
     graph.outputs = vec![root];
-    let guarded_finite = rule.guards.iter().any(|g| matches!(g, Guard::Finite(_) | Guard::Number(_) | Guard::Bounded(_) | Guard::Below(..) | Guard::AtMost(..) | Guard::Integer(_) | Guard::Positive(_) | Guard::Nonzero(_)));
+    let guarded_finite = rule.guards.iter().any(|g| {
+        matches!(
+            g,
+            Guard::Finite(_)
+                | Guard::Number(_)
+                | Guard::Bounded(_)
+                | Guard::Below(..)
+                | Guard::AtMost(..)
+                | Guard::Integer(_)
+                | Guard::Positive(_)
+                | Guard::Nonzero(_)
+        )
+    });
     let special = special && !guarded_finite;
     let facts: Vec<Facts> = graph
         .nodes()
@@ -547,7 +609,13 @@ fn try_rule(rule: &Rule, random: &mut Random, special: bool) -> Outcome {
                         .collect();
                     Array::new(&extents, &data)
                 }
-                None => values(random, domains.get(id).copied().unwrap_or((WIDE.0, WIDE.1, false)), special, ty.dtype, &extents),
+                None => values(
+                    random,
+                    domains.get(id).copied().unwrap_or((WIDE.0, WIDE.1, false)),
+                    special,
+                    ty.dtype,
+                    &extents,
+                ),
             }
         })
         .collect();
@@ -587,7 +655,8 @@ fn try_rule(rule: &Rule, random: &mut Random, special: bool) -> Outcome {
 
 fn compare(rule: &Rule, left: &Array, right: &Array, graph: &Graph, arrays: &[Array]) {
     let dtype = left.dtype();
-    let scale = (0..left.len()).map(|i| left.get(i).to_f64().abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
+    let scale =
+        (0..left.len()).map(|i| left.get(i).to_f64().abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
     // Left sides lose digits, that is what many rules are for: the value is judged in double precision, single
     // precision has to be near.
     let epsilon = if dtype == DType::F64 { 1e-7 } else { 1e-2 };
@@ -596,10 +665,14 @@ fn compare(rule: &Rule, left: &Array, right: &Array, graph: &Graph, arrays: &[Ar
         let fits = match rule.exactness {
             _ if !dtype.is_float() => left.get(i) == right.get(i),
             Exactness::Exact => x == y || (x.is_nan() && y.is_nan()),
-            Exactness::Rounding if !x.is_finite() || !y.is_finite() => x.is_nan() == y.is_nan() && x.is_infinite() == y.is_infinite(),
+            Exactness::Rounding if !x.is_finite() || !y.is_finite() => {
+                x.is_nan() == y.is_nan() && x.is_infinite() == y.is_infinite()
+            }
             // Where rounding brought the left side to a NaN or infinity, the right side is free.
             Exactness::Real if !x.is_finite() => true,
-            Exactness::Rounding | Exactness::Real => (x - y).abs() <= epsilon * (1.0 + x.abs().max(y.abs()).max(scale)),
+            Exactness::Rounding | Exactness::Real => {
+                (x - y).abs() <= epsilon * (1.0 + x.abs().max(y.abs()).max(scale))
+            }
         };
         assert!(fits, "`{}` ({:?}): {x:e} becomes {y:e}\n{graph}\n{arrays:?}", rule.name, rule.exactness);
     }

@@ -44,7 +44,7 @@ impl From<Place> for Operand {
 }
 
 /// The stack frame: scalars first, vectors from [`Frame::VECTORS`] on.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub(super) struct Frame {
     scalars: i32,
     vectors: i32,
@@ -53,8 +53,8 @@ pub(super) struct Frame {
 
 impl Frame {
     const VECTORS: i32 = 1024;
-    /// A kernel that needs more is refused: a larger frame could step over the guard page.
-    const LIMIT: i32 = 4032;
+    /// A kernel that needs more is refused.
+    const LIMIT: i32 = 1 << 15;
 
     pub(super) fn scalar(&mut self) -> i32 {
         self.scalars += 8;

@@ -535,6 +535,13 @@ impl Assembler {
         self.code.len() - 4
     }
 
+    /// Touches that many pages below the stack pointer, so that a large frame does not step over the guard page.
+    pub(super) fn probe(&mut self, pages: i32) {
+        for page in 1..=pages {
+            self.compare_immediate(Memory::at(RSP, -4096 * page), 0);
+        }
+    }
+
     /// Sets the room that [`Assembler::reserve`] makes.
     pub(super) fn set_reserve(&mut self, at: usize, bytes: i32) {
         self.code[at..at + 4].copy_from_slice(&bytes.to_le_bytes());
@@ -579,5 +586,138 @@ fn extension_bits(operand: Operand) -> (u8, u8) {
             let base = if let Base::Register(base) = memory.base { base.0 >> 3 & 1 } else { 0 };
             (base, memory.index.map_or(0, |(index, _)| index >> 3 & 1))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Masking::{All, Merge, Zero};
+    use super::*;
+
+    type Row = (&'static str, &'static str, fn(&mut Assembler));
+
+    /// Text and bytes from the GNU assembler, by `tests/reference/avx512_encodings.py`.
+    #[test]
+    fn bytes_are_those_of_the_gnu_assembler() {
+        fn r(register: u8) -> Operand {
+            Operand::Register(register)
+        }
+        let rows: &[Row] = &[
+            ("vaddps zmm17, zmm3, zmm30", "62 81 64 48 58 ce", |a| a.vector(VADDPS, 17, 3, r(30), All, None)),
+            ("vfmadd213ps zmm9, zmm31, dword ptr [r12]{1to16}", "62 52 05 50 a8 0c 24", |a| {
+                a.vector(VFMADD213PS, 9, 31, Memory::at(Gpr(12), 0).broadcast(), All, None)
+            }),
+            ("{disp32} vmovups zmm20{k1}{z}, [r13+rdx*4+64]", "62 c1 7c c9 10 a4 95 40 00 00 00", |a| {
+                a.vector(VMOVUPS, 20, 0, Memory::at(Gpr(13), 64).indexed(2, 2), Zero(1), None)
+            }),
+            ("vmovups [rsp], zmm8", "62 71 7c 48 11 04 24", |a| {
+                a.vector(VMOVUPS_STORE, 8, 0, Memory::at(RSP, 0), All, None)
+            }),
+            ("{disp32} vmovups [rsp+1088], zmm31", "62 61 7c 48 11 bc 24 40 04 00 00", |a| {
+                a.vector(VMOVUPS_STORE, 31, 0, Memory::at(RSP, 1088), All, None)
+            }),
+            ("vcmpps k5, zmm16, zmm1, 30", "62 f1 7c 40 c2 e9 1e", |a| {
+                a.vector(VCMPPS, 5, 16, r(1), All, Some(30))
+            }),
+            ("vpcmpud k2, zmm2, zmm19, 5", "62 b3 6d 48 1e d3 05", |a| {
+                a.vector(VPCMPUD, 2, 2, r(19), All, Some(5))
+            }),
+            ("vblendmps zmm4{k6}, zmm28, zmm5", "62 f2 1d 46 65 e5", |a| {
+                a.vector(VBLENDMPS, 4, 28, r(5), Merge(6), None)
+            }),
+            ("vpsrad zmm22, zmm11, 23", "62 d1 4d 40 72 e3 17", |a| {
+                a.vector(SHIFT_DWORDS, SHIFT_RIGHT_ARITHMETIC, 22, r(11), All, Some(23))
+            }),
+            ("vrndscaleps zmm1, zmm18, 9", "62 b3 7d 48 08 ca 09", |a| {
+                a.vector(VRNDSCALEPS, 1, 0, r(18), All, Some(9))
+            }),
+            ("vbroadcastss zmm6{k7}{z}, [rdi]", "62 f2 7d cf 18 37", |a| {
+                a.vector(VBROADCASTSS, 6, 0, Memory::at(RDI, 0), Zero(7), None)
+            }),
+            ("vpbroadcastd zmm24, eax", "62 62 7d 48 7c c0", |a| {
+                a.vector(VPBROADCASTD, 24, 0, RAX, All, None)
+            }),
+            ("vgatherdps zmm3{k2}, [r9+zmm25*4]", "62 92 7d 42 92 1c 89", |a| {
+                a.vector(VGATHERDPS, 3, 0, Memory::at(Gpr(9), 0).indexed(25, 2), Merge(2), None)
+            }),
+            ("{disp32} vscatterdps [rax+zmm14*4+8]{k3}, zmm29", "62 22 7d 4b a2 ac b0 08 00 00 00", |a| {
+                a.vector(VSCATTERDPS, 29, 0, Memory::at(RAX, 8).indexed(14, 2), Merge(3), None)
+            }),
+            ("vpmovsqd ymm13, zmm26", "62 42 7e 48 25 d5", |a| a.vector(VPMOVSQD, 26, 0, r(13), All, None)),
+            ("vinserti64x4 zmm2, zmm2, ymm21, 1", "62 b3 ed 48 3a d5 01", |a| {
+                a.vector(VINSERTI64X4, 2, 2, r(21), All, Some(1))
+            }),
+            ("vextracti32x4 xmm7, ymm27, 1", "62 63 7d 28 39 df 01", |a| {
+                a.vector(VEXTRACTI32X4.ymm(), 27, 0, r(7), All, Some(1))
+            }),
+            ("vmovd eax, xmm23", "62 e1 7d 08 7e f8", |a| a.vector(VMOVD, 23, 0, RAX, All, None)),
+            ("vptestmb k4, xmm5, xmm5", "62 f2 55 08 26 e5", |a| {
+                a.vector(VPTESTMB.xmm(), 4, 5, r(5), All, None)
+            }),
+            ("vmovdqu8 xmm12{k3}{z}, [rsi]", "62 71 7f 8b 6f 26", |a| {
+                a.vector(VMOVDQU8.xmm(), 12, 0, Memory::at(RSI, 0), Zero(3), None)
+            }),
+            ("vpshufd xmm15, xmm31, 0x4e", "62 11 7d 08 70 ff 4e", |a| {
+                a.vector(VPSHUFD.xmm(), 15, 0, r(31), All, Some(0x4e))
+            }),
+            ("{vex3} kandnw k3, k4, k7", "c4 e1 5c 42 df", |a| a.vex(KANDNW, 3, 4, r(7), None)),
+            ("{vex3} knotw k2, k6", "c4 e1 78 44 d6", |a| a.vex(KNOTW, 2, 0, r(6), None)),
+            ("kshiftrw k5, k1, 8", "c4 e3 f9 30 e9 08", |a| a.vex(KSHIFTRW, 5, 0, r(1), Some(8))),
+            ("{vex3} kmovw k1, eax", "c4 e1 78 92 c8", |a| a.vex(KMOVW_FROM_GPR, 1, 0, RAX, None)),
+            ("{vex3} kmovw eax, k6", "c4 e1 78 93 c6", |a| a.vex(KMOVW_TO_GPR, RAX.0, 0, r(6), None)),
+            ("{vex3} kmovw [rsp], k2", "c4 e1 78 91 14 24", |a| {
+                a.vex(KMOVW_STORE, 2, 0, Memory::at(RSP, 0), None)
+            }),
+            ("{vex3} kortestw k3, k3", "c4 e1 78 98 db", |a| a.vex(KORTESTW, 3, 0, r(3), None)),
+            ("bzhi eax, eax, ecx", "c4 e2 70 f5 c0", |a| a.vex(BZHI, RAX.0, RCX.0, RAX, None)),
+            ("{disp32} mov r11, [rsp+8]", "4c 8b 9c 24 08 00 00 00", |a| a.load(Gpr(11), Memory::at(RSP, 8))),
+            ("mov [r12], rsi", "49 89 34 24", |a| a.store(Memory::at(Gpr(12), 0), RSI)),
+            ("{disp32} mov qword ptr [rcx+8], 5", "48 c7 81 08 00 00 00 05 00 00 00", |a| {
+                a.set(Memory::at(RCX, 8), 5)
+            }),
+            ("add r15, -6400", "49 81 c7 00 e7 ff ff", |a| a.add_immediate(Gpr(15), -6400)),
+            ("{disp32} add qword ptr [rsp+32], 4000", "48 81 84 24 20 00 00 00 a0 0f 00 00", |a| {
+                a.add_immediate(Memory::at(RSP, 32), 4000)
+            }),
+            ("imul rcx, r10, 1200", "49 69 ca b0 04 00 00", |a| a.multiply(RCX, Gpr(10), 1200)),
+            ("{disp32} imul rax, [rsp+24], -4000", "48 69 84 24 18 00 00 00 60 f0 ff ff", |a| {
+                a.multiply(RAX, Memory::at(RSP, 24), -4000)
+            }),
+            ("movsxd rax, dword ptr [rsp+rax*4]", "48 63 04 84", |a| {
+                a.load_int(RAX, Memory::at(RSP, 0).indexed(0, 2))
+            }),
+            ("movzx rax, byte ptr [r8]", "49 0f b6 00", |a| a.load_byte(RAX, Memory::at(Gpr(8), 0))),
+            ("lea rcx, [rcx+rdx*8+128]", "48 8d 8c d1 80 00 00 00", |a| {
+                a.address(RCX, Memory::at(RCX, 128).indexed(2, 3))
+            }),
+            ("{disp32} cmp rdx, [rsp+24]", "48 3b 94 24 18 00 00 00", |a| {
+                a.compare(RDX, Memory::at(RSP, 24))
+            }),
+            ("{load} sub rcx, rdx", "48 2b ca", |a| a.subtract(RCX, RDX)),
+            ("and rsp, -6400", "48 81 e4 00 e7 ff ff", |a| a.and_immediate(RSP, -6400)),
+            ("neg rax", "48 f7 d8", |a| a.negate(RAX)),
+            ("tzcnt rax, rax", "f3 48 0f bc c0", |a| a.count_trailing_zeros()),
+            ("push r14", "41 56", |a| a.push(Gpr(14))),
+            ("rex pop rbx", "40 5b", |a| a.pop(RBX)),
+        ];
+        for (text, bytes, encode) in rows {
+            let mut asm = Assembler::default();
+            encode(&mut asm);
+            let encoded: Vec<String> = asm.code.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(encoded.join(" "), *bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn constants_are_addressed_from_the_end_of_the_instruction() {
+        let mut asm = Assembler::default();
+        let word = asm.word(0x3f80_0000);
+        assert_eq!(asm.word(0x3f80_0000), word);
+        asm.vector(VRNDSCALEPS, 0, 0, Memory::pool(word).broadcast(), All, Some(8));
+        let code = asm.finish();
+        // 11 bytes of instruction, one of padding, the constant.
+        assert_eq!(code.len(), 16);
+        assert_eq!(code[6..11], [1, 0, 0, 0, 8]);
+        assert_eq!(code[12..], 1f32.to_le_bytes());
     }
 }

@@ -49,7 +49,7 @@ pub(super) enum Normal {
     /// Nothing: there is no element to write.
     Empty,
     /// These loops around that body. The kernel's axes are not those of the original.
-    Loops(LoopKernel, Nest),
+    Loops(Box<(LoopKernel, Nest)>),
 }
 
 /// Removes needless axes and orders the loops; `None` where the axes are in an order that kernels do not have.
@@ -94,7 +94,7 @@ pub(super) fn normalise(kernel: &LoopKernel) -> Option<Normal> {
         for_each_affine(&mut kernel, |affine| affine.strides.push(0));
     }
     let nest = order(&kernel, given)?;
-    Some(Normal::Loops(kernel, nest))
+    Some(Normal::Loops(Box::new((kernel, nest))))
 }
 
 /// Whether the elements of folds would join other partial results without this axis: the innermost axis decides whether
@@ -161,7 +161,7 @@ fn merges(kernel: &mut LoopKernel, axis: usize) -> bool {
     let is_last = axis + 2 == kernel.extents.len();
     let (outer_reduced, reduced) = (kernel.reduced[axis], kernel.reduced[axis + 1]);
     // A merged innermost axis must give each element the lane it had.
-    if outer_reduced != reduced || (reduced && is_last && inner % LANES != 0) {
+    if outer_reduced != reduced || (reduced && is_last && !inner.is_multiple_of(LANES)) {
         return false;
     }
     if inner.saturating_mul(kernel.extents[axis]) >= 1 << 31 {

@@ -445,6 +445,17 @@ impl Arith for Recorder<'_> {
         self.push(Node::MaskNot(x))
     }
     fn select(&mut self, mask: Id, x: Id, y: Id) -> Id {
+        // `p < q ? p : q` is the definition of the minimum instruction: its second source unless the first is less.
+        if let Node::Compare(VCMPPS, p, q, predicate) = self.strip.nodes[mask.index()] {
+            let is_kept = (x, y) == (p, q);
+            let is_swapped = (x, y) == (q, p);
+            if predicate == LESS && (is_kept || is_swapped) {
+                return self.binary(if is_kept { VMINPS } else { VMAXPS }, x, y);
+            }
+            if predicate == GREATER && (is_kept || is_swapped) {
+                return self.binary(if is_kept { VMAXPS } else { VMINPS }, x, y);
+            }
+        }
         self.push(Node::Select(mask, x, y))
     }
     fn select_i(&mut self, mask: Id, x: Id, y: Id) -> Id {

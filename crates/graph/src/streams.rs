@@ -1,0 +1,486 @@
+//! Random numbers in formulas: streams of draws with Theano's rule of advance.
+//!
+//! Each draw is a pure function of a key, which the seed and the number of the draw give, and of a counter: a shared
+//! variable whose default update steps over the numbers used. So one call of a function advances every draw in it
+//! once, two uses of one draw share its values, two draws differ, and functions that use the same draw take turns.
+//! Everything but [`Op::Random`] is composed of the graph's own functions. Deliberately absent: any other state, and
+//! any other way to advance it than the default update.
+//!
+//! Parameters are converted to `f32` and repeated to the shape drawn; they cannot enlarge it. Draws are `f32`, made of
+//! 24 random bits, but for the `i64` of [`RandomStreams::integers`], [`RandomStreams::choice`],
+//! [`RandomStreams::categorical`] and [`RandomStreams::permutation`]. What is outside of a parameter's domain is a
+//! [`Diagnostic`] where it is a constant, and is clamped as each method says where it is known only when run.
+
+use std::f64::consts::TAU;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::array::Array;
+use crate::compose::{Size, arange, switch};
+use crate::diagnostic::Diagnostic;
+use crate::dtype::DType;
+use crate::interp::fits_in_memory;
+use crate::ix;
+use crate::leaf::LeafKind;
+use crate::op::{Dim, Op};
+use crate::random::{BLOCK, LANES, counters_used, philox4x32_10};
+use crate::shape::{Extent, TensorType};
+use crate::tensor::{Shared, Tensor, build, faulty, shared};
+
+/// The most elements of a [`RandomStreams::permutation`], whose work grows with their square.
+pub const LONGEST_PERMUTATION: usize = 1 << 15;
+
+/// The largest range of [`RandomStreams::integers`]: its product with 24 random bits stays below 2^62.
+const LARGEST_RANGE: i64 = 1 << 38;
+
+/// 2^24: the number of values of a uniform draw.
+const STEPS: i32 = 1 << 24;
+
+/// A source of random draws. Clones share their draws.
+///
+/// ```
+/// use hypatia_graph::streams::RandomStreams;
+/// let random = RandomStreams::new(1234);
+/// let noise = random.normal([20, 500], 0.0, 1.0);
+/// let kept = random.binomial([20, 500], 1, 0.9);
+/// assert_eq!((noise * kept).ty().to_string(), "f32[20, 500]");
+/// ```
+#[derive(Clone, Debug)]
+pub struct RandomStreams {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    seed: u64,
+    draws: Vec<Draw>,
+}
+
+/// A draw that was made: the seed and the key that its expression holds for ever, and its counter.
+#[derive(Debug)]
+struct Draw {
+    seed: u64,
+    key: u64,
+    counter: Shared,
+}
+
+/// The key of draw `number` under a seed.
+fn key_of(seed: u64, number: u64) -> u64 {
+    let words = philox4x32_10(halves(number, 0), [seed as u32, (seed >> 32) as u32]);
+    u64::from(words[0]) | u64::from(words[1]) << 32
+}
+
+/// Where the counter of draw `number`, made under seed `made`, begins under `seed`.
+fn start_of(made: u64, seed: u64, number: u64) -> i64 {
+    if made == seed {
+        return 0;
+    }
+    let words = philox4x32_10(halves(number, 1), [seed as u32, (seed >> 32) as u32]);
+    // Positive, so that it prints and compares as the position it is.
+    i64::from(words[0]) | i64::from(words[1] >> 1) << 32
+}
+
+fn halves(number: u64, purpose: u32) -> [u32; 4] {
+    [number as u32, (number >> 32) as u32, purpose, 0]
+}
+
+/// The extents of a draw.
+type Sizes = Vec<Size>;
+
+fn collect_sizes<S: Into<Size>>(shape: impl IntoIterator<Item = S>) -> Sizes {
+    shape.into_iter().map(Into::into).collect()
+}
+
+fn with_lead(lead: usize, sizes: &[Size]) -> Sizes {
+    std::iter::once(Size::from(lead)).chain(sizes.iter().cloned()).collect()
+}
+
+impl RandomStreams {
+    /// Streams that the seed determines: equal programs with equal seeds draw equal numbers.
+    pub fn new(seed: u64) -> RandomStreams {
+        RandomStreams { state: Arc::new(Mutex::new(State { seed, draws: Vec::new() })) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins anew under a seed: with the one it was made under, a draw gives its first numbers again, with another,
+    /// others. Draws to come get their keys from the new seed.
+    ///
+    /// # Errors
+    /// As [`Shared::set_value`].
+    pub fn seed(&self, seed: u64) -> Result<(), Diagnostic> {
+        let mut state = self.lock();
+        state.seed = seed;
+        for (number, draw) in state.draws.iter().enumerate() {
+            draw.counter.set_value(Array::scalar(start_of(draw.seed, seed, number as u64)))?;
+        }
+        Ok(())
+    }
+
+    /// The counters of the draws, in the order in which they were made.
+    pub fn counters(&self) -> Vec<Shared> {
+        self.lock().draws.iter().map(|draw| draw.counter.clone()).collect()
+    }
+
+    /// Where every draw stands, for checkpoints: `i64[draws, 2]`, the key (its bits) and the counter of each.
+    ///
+    /// # Errors
+    /// As [`Shared::get_value`].
+    pub fn state(&self) -> Result<Array, Diagnostic> {
+        let state = self.lock();
+        let mut rows: Vec<i64> = Vec::with_capacity(2 * state.draws.len());
+        for draw in &state.draws {
+            let counter = draw.counter.get_value()?.get(0).to_i64();
+            rows.extend([draw.key as i64, counter.unwrap_or_default()]);
+        }
+        Ok(Array::new(&[state.draws.len(), 2], &rows))
+    }
+
+    /// Goes back to a state that [`RandomStreams::state`] gave for the same draws.
+    ///
+    /// # Errors
+    /// The state of other draws: another number of them, another seed or another order. Nothing is changed then.
+    #[track_caller]
+    pub fn set_state(&self, state: &Array) -> Result<(), Diagnostic> {
+        let site = Location::caller();
+        let own = self.lock();
+        let expected = TensorType::known(DType::I64, &[own.draws.len(), 2]);
+        let found = TensorType::known(state.dtype(), state.shape());
+        let rows = state.to_vec::<i64>().filter(|_| expected == found);
+        let Some(rows) = rows else {
+            return Err(Diagnostic::new("a state of other random streams was set")
+                .at(Some(site))
+                .with("expected", expected.to_string(), None)
+                .with("found", found.to_string(), None)
+                .hint("one row for each draw: make the same draws before the state is set"));
+        };
+        if let Some(number) = (0..own.draws.len()).find(|&n| rows[2 * n] as u64 != own.draws[n].key) {
+            return Err(Diagnostic::new("a state of other random streams was set")
+                .at(Some(site))
+                .with("expected", format!("key {:#018x} of draw {number}", own.draws[number].key), None)
+                .with("found", format!("key {:#018x}", rows[2 * number]), None)
+                .hint("the state belongs to another seed, or to draws made in another order"));
+        }
+        for (draw, row) in own.draws.iter().zip(rows.chunks_exact(2)) {
+            draw.counter.set_value(Array::scalar(row[1]))?;
+        }
+        Ok(())
+    }
+
+    /// A fresh draw of uniform numbers in [0, 1).
+    #[track_caller]
+    fn draw(&self, method: &str, sizes: &[Size]) -> Tensor {
+        let site = Location::caller();
+        let (dims, extents) = match dims_of(method, sizes) {
+            Ok(dims) => dims,
+            Err((fault, operands)) => {
+                return faulty(fault, operands, TensorType::scalar(DType::F32), site);
+            }
+        };
+        let mut state = self.lock();
+        let (seed, number) = (state.seed, state.draws.len() as u64);
+        let key = key_of(seed, number);
+        let counter = shared(&format!("random_counter_{number}"), Array::scalar(0i64));
+        counter.set_default_update(Some(&counter + used(&dims, &extents)));
+        let operands = std::iter::once(Tensor::from(&counter)).chain(extents).collect();
+        state.draws.push(Draw { seed, key, counter });
+        build(Op::Random { key, dims: dims.into() }, operands, site).named(&format!("random_{number}"))
+    }
+
+    /// Uniform numbers in `[low, high)`: `low + u (high - low)` of `u` in [0, 1) in steps of 2^-24. Rounding may give
+    /// `high` itself unless `low` is 0 and `high` a power of 2. Differentiable in the bounds.
+    #[track_caller]
+    pub fn uniform<S: Into<Size>>(
+        &self,
+        shape: impl IntoIterator<Item = S>,
+        low: impl Into<Tensor>,
+        high: impl Into<Tensor>,
+    ) -> Tensor {
+        let sizes = collect_sizes(shape);
+        let (low, high) = (parameter(low.into()), parameter(high.into()));
+        let (lows, highs) = (constants(&low), constants(&high));
+        let wrong = |(a, b): &(&f64, &f64)| !(a.is_finite() && b.is_finite() && a <= b);
+        let pairs = lows.iter().flat_map(|a| highs.iter().map(move |b| (a, b)));
+        let fault = if lows.len() == 1 || highs.len() == 1 { pairs.into_iter().find(wrong) } else { None };
+        if let Some((a, b)) = fault {
+            let found = format!("{a} and {b}");
+            return refuse("uniform", "finite bounds, the lower one first", found, &[low, high]);
+        }
+        let u = self.draw("uniform", &sizes);
+        let unit = lows[..] == [0.0] && highs[..] == [1.0];
+        match (expand("uniform", &low, &u, sizes.len()), expand("uniform", &high, &u, sizes.len())) {
+            _ if unit => u,
+            (low, high) => u * (high - &low) + low,
+        }
+    }
+
+    /// Normal numbers `mean + std z`, where `z = sqrt(-2 log(1 - u)) cos(2 pi v)` of two uniform words (Box and Muller,
+    /// 1958), composed of the graph's own functions so that every engine gives the same bits. `z` has 24 bits of each
+    /// word: it lies within 5.77 of 0. Differentiable in `mean` and `std`.
+    #[track_caller]
+    pub fn normal<S: Into<Size>>(
+        &self,
+        shape: impl IntoIterator<Item = S>,
+        mean: impl Into<Tensor>,
+        std: impl Into<Tensor>,
+    ) -> Tensor {
+        let sizes = collect_sizes(shape);
+        let (mean, std) = (parameter(mean.into()), parameter(std.into()));
+        if let Some(value) = constants(&std).into_iter().find(|s| !(s.is_finite() && *s >= 0.0)) {
+            return refuse("normal", "a standard deviation of 0 or more", value.to_string(), &[mean, std]);
+        }
+        let words = self.draw("normal", &with_lead(2, &sizes));
+        let (radius, angle) = (first(&words), second(&words));
+        let z = ((-radius).log1p() * -2.0).sqrt() * (angle * TAU).cos();
+        let mean_of = expand("normal", &mean, &z, sizes.len());
+        let std_of = expand("normal", &std, &z, sizes.len());
+        let scaled = if constants(&std)[..] == [1.0] { z } else { z * std_of };
+        if constants(&mean)[..] == [0.0] { scaled } else { scaled + mean_of }
+    }
+
+    /// Numbers of successes in `n` trials of probability `p`: for `n = 1` whether a uniform number is below `p`, else the
+    /// sum of `n` such trials. A `p` found below 0 or NaN when run counts as 0, one above 1 as 1. Nothing flows back
+    /// to `p`.
+    #[track_caller]
+    pub fn binomial<S: Into<Size>>(
+        &self,
+        shape: impl IntoIterator<Item = S>,
+        n: usize,
+        p: impl Into<Tensor>,
+    ) -> Tensor {
+        let sizes = collect_sizes(shape);
+        let p = parameter(p.into());
+        if let Some(value) = outside_unit(&p) {
+            return refuse("binomial", "probabilities in [0, 1]", value.to_string(), &[p]);
+        }
+        let u = self.draw("binomial", &if n == 1 { sizes.clone() } else { with_lead(n, &sizes) });
+        let hits = u.lt(expand("binomial", &p, &u, sizes.len())).cast(DType::F32);
+        if n == 1 { hits } else { hits.sum(0) }
+    }
+
+    /// One draw from each row (last axis) of probabilities `p[.., k]`, as `f32[.., k]`: 1 in the column drawn, else 0.
+    /// As [`RandomStreams::categorical`].
+    #[track_caller]
+    pub fn multinomial(&self, p: impl Into<Tensor>) -> Tensor {
+        let p = p.into();
+        let drawn = self.race("multinomial", &p);
+        let Some(last) = p.rank().checked_sub(1) else { return drawn };
+        let pattern: Vec<Option<usize>> = (0..last).map(Some).chain([None]).collect();
+        drawn.dimshuffle(&pattern).eq(arange(p.extent(last))).cast(DType::F32)
+    }
+
+    /// One draw from each row (last axis) of probabilities `p[.., k]`, as `i64[..]`: the column drawn. Of exponential
+    /// waiting times with rates `p` the shortest wins, so rows need not sum to 1. What is found below 0 or NaN when
+    /// run counts as 0; a row of zeros gives column 0.
+    #[track_caller]
+    pub fn categorical(&self, p: impl Into<Tensor>) -> Tensor {
+        self.race("categorical", &p.into())
+    }
+
+    #[track_caller]
+    fn race(&self, method: &str, p: &Tensor) -> Tensor {
+        let p = parameter(p.clone());
+        if p.rank() == 0 {
+            return refuse(method, "rows of probabilities", p.ty().to_string(), &[p]);
+        }
+        if let Some(value) = outside_unit(&p) {
+            return refuse(method, "probabilities in [0, 1]", value.to_string(), &[p]);
+        }
+        let mut sizes = Sizes::new();
+        for axis in 0..p.rank() {
+            sizes.push(match p.ty().shape[axis] {
+                Extent::Known(n) => Size::from(n),
+                Extent::Unknown => Size::from(p.extent(axis)),
+            });
+        }
+        let u = self.draw(method, &sizes);
+        let time = switch(p.gt(0.0), (-u).log1p() / &p, f64::NEG_INFINITY);
+        time.argmax(-1)
+    }
+
+    /// Integers in `low..high`, `i64`, each equally likely up to 2^-48 times the range: `low` plus the product of the
+    /// range and 48 random bits divided by 2^48, in integer arithmetic. The range is at most 2^38; one found empty when
+    /// run gives `low`. (Theano's `random_integers` counts `high` in.)
+    #[track_caller]
+    pub fn integers<S: Into<Size>>(
+        &self,
+        shape: impl IntoIterator<Item = S>,
+        low: impl Into<Tensor>,
+        high: impl Into<Tensor>,
+    ) -> Tensor {
+        self.integers_in("integers", &collect_sizes(shape), low.into(), high.into())
+    }
+
+    #[track_caller]
+    fn integers_in(&self, method: &str, sizes: &[Size], low: Tensor, high: Tensor) -> Tensor {
+        if let Some(bound) = [&low, &high].into_iter().find(|bound| bound.dtype().is_float()) {
+            return refuse(method, "integer bounds", bound.ty().to_string(), &[low.clone(), high.clone()]);
+        }
+        let (low, high) = (low.cast(DType::I64), high.cast(DType::I64));
+        let fixed = match (&constants(&low)[..], &constants(&high)[..]) {
+            (&[a], &[b]) => Some((a, b)),
+            _ => None,
+        };
+        if let Some((a, b)) = fixed.filter(|(a, b)| b - a < 1.0 || b - a > LARGEST_RANGE as f64) {
+            let expected = format!("a range of 1 to {LARGEST_RANGE} integers");
+            return refuse(method, &expected, format!("{a}..{b}"), &[low, high]);
+        }
+        let words = self.draw(method, &with_lead(2, sizes));
+        let bits = (words * f64::from(STEPS)).cast(DType::I64);
+        let (upper, lower) = (first(&bits), second(&bits));
+        let low = expand(method, &low, &upper, sizes.len());
+        let high = expand(method, &high, &upper, sizes.len());
+        let range = (high - &low).clip(1, LARGEST_RANGE);
+        let carried = (lower * &range).floordiv(STEPS);
+        low + (upper * range + carried).floordiv(STEPS)
+    }
+
+    /// Integers in `0..n`, `i64`, drawn with replacement. Without replacement: the first elements of a
+    /// [`RandomStreams::permutation`].
+    #[track_caller]
+    pub fn choice<S: Into<Size>>(&self, n: usize, shape: impl IntoIterator<Item = S>) -> Tensor {
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        self.integers_in("choice", &collect_sizes(shape), Tensor::from(0), Tensor::from(n))
+    }
+
+    /// `0..n` in random order, `i64[n]`: the ranks of `n` uniform numbers, equal ones (a pair in 2^24) in their order.
+    /// Ranks are counted by comparing all pairs, fast to some thousand elements; at most [`LONGEST_PERMUTATION`].
+    #[track_caller]
+    pub fn permutation(&self, n: usize) -> Tensor {
+        if n > LONGEST_PERMUTATION {
+            let expected = format!("at most {LONGEST_PERMUTATION} elements");
+            return refuse("permutation", &expected, n.to_string(), &[]);
+        }
+        let u = self.draw("permutation", &[Size::from(n)]);
+        let column = |x: &Tensor| x.dimshuffle(&[Some(0), None]);
+        let row = |x: &Tensor| x.dimshuffle(&[None, Some(0)]);
+        let place = arange(n);
+        let before = row(&u).lt(column(&u)) | (row(&u).eq(column(&u)) & row(&place).lt(column(&place)));
+        // The counts are far below 2^24, so that floats hold them exactly.
+        before.cast(DType::F32).sum(1).cast(DType::I64)
+    }
+}
+
+/// Elements of the first row of a draw of two.
+#[track_caller]
+fn first(words: &Tensor) -> Tensor {
+    words.index(ix![0])
+}
+
+/// Elements of the second row of a draw of two.
+#[track_caller]
+fn second(words: &Tensor) -> Tensor {
+    words.index(ix![1])
+}
+
+/// What stands in the place of a draw whose parameters are outside of their domain.
+#[track_caller]
+fn refuse(method: &str, expected: &str, found: String, operands: &[Tensor]) -> Tensor {
+    let fault = Diagnostic::new(format!("`{method}` takes {expected}")).with("found", found, None);
+    faulty(fault, operands.into(), TensorType::scalar(DType::F32), Location::caller())
+}
+
+/// Extents as attributes, with the operands that give those not known.
+type DrawDims = (Vec<Dim>, SmallVec<[Tensor; 2]>);
+
+fn dims_of(method: &str, sizes: &[Size]) -> Result<DrawDims, (Diagnostic, SmallVec<[Tensor; 2]>)> {
+    let mut dims = Vec::new();
+    let mut extents: SmallVec<[Tensor; 2]> = smallvec![];
+    let title = format!("`{method}` takes extents that are 0 or more, or integer scalars");
+    let negative =
+        |n: i64| (Diagnostic::new(title.clone()).with("found", n.to_string(), None), SmallVec::new());
+    for size in sizes {
+        match size {
+            Size::Number(n) => dims.push(Dim::Known(usize::try_from(*n).map_err(|_| negative(*n))?)),
+            Size::Tensor(t) if t.rank() != 0 || !t.dtype().is_int() => {
+                let fault = Diagnostic::new(title).with("found", t.ty().to_string(), None);
+                return Err((fault, smallvec![t.clone()]));
+            }
+            Size::Tensor(t) => match t.0.op {
+                Op::Literal(value) => {
+                    let n = value.to_i64().unwrap_or(-1);
+                    dims.push(Dim::Known(usize::try_from(n).map_err(|_| negative(n))?));
+                }
+                _ => {
+                    dims.push(Dim::Operand);
+                    extents.push(t.cast(DType::I64));
+                }
+            },
+        }
+    }
+    let known: Vec<usize> = known_extents(&dims).collect();
+    if !fits_in_memory(&known) {
+        let fault = Diagnostic::new(format!("`{method}` would give more elements than memory can hold"))
+            .with("extents", format!("{known:?}"), None);
+        return Err((fault, SmallVec::new()));
+    }
+    Ok((dims, extents))
+}
+
+fn known_extents(dims: &[Dim]) -> impl Iterator<Item = usize> {
+    dims.iter().filter_map(|dim| match dim {
+        Dim::Known(n) => Some(*n),
+        Dim::Operand => None,
+    })
+}
+
+/// The counters that a draw uses, `i64[]`.
+#[track_caller]
+fn used(dims: &[Dim], extents: &[Tensor]) -> Tensor {
+    let known: usize = known_extents(dims).product();
+    let Some(product) = extents.iter().cloned().reduce(|a, b| a * b) else {
+        return Tensor::from(counters_used(known as u64) as i64);
+    };
+    let elements = product * Tensor::from(known as i64);
+    (elements + Tensor::from(BLOCK as i64 - 1)).floordiv(BLOCK as i64) * Tensor::from(LANES as i64)
+}
+
+/// A parameter as `f32`.
+#[track_caller]
+fn parameter(x: Tensor) -> Tensor {
+    x.cast(DType::F32)
+}
+
+/// A parameter in the shape of a draw of that rank; `like` has it, perhaps with an axis of trials before. A parameter
+/// must not enlarge the draw, whose numbers would repeat.
+#[track_caller]
+fn expand(method: &str, x: &Tensor, like: &Tensor, rank: usize) -> Tensor {
+    if x.rank() > rank {
+        let expected = format!("parameters that repeat to {rank} axes");
+        return refuse(method, &expected, x.ty().to_string(), std::slice::from_ref(x));
+    }
+    let same = x.ty().shape == like.ty().shape && x.ty().is_known();
+    if x.rank() == 0 || same { x.clone() } else { x.broadcast_like(like) }
+}
+
+/// The values of a constant; nothing where they are not known.
+fn constants(x: &Tensor) -> Vec<f64> {
+    let mut x = x;
+    loop {
+        match (&x.0.op, x.leaf().map(|leaf| &leaf.kind)) {
+            (Op::Literal(value), _) => return vec![value.to_f64()],
+            (Op::Leaf(_), Some(LeafKind::Constant(array))) => {
+                return (0..array.len()).map(|i| array.get(i).to_f64()).collect();
+            }
+            (Op::Cast(_) | Op::Broadcast { .. } | Op::Reshape(_) | Op::StopGradient, _) => {
+                match x.0.operands.first() {
+                    Some(operand) => x = operand,
+                    None => return Vec::new(),
+                }
+            }
+            _ => return Vec::new(),
+        }
+    }
+}
+
+/// A constant probability that is none.
+fn outside_unit(p: &Tensor) -> Option<f64> {
+    constants(p).into_iter().find(|value| !(0.0..=1.0).contains(value))
+}
+
+#[cfg(test)]
+mod tests;

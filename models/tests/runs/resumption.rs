@@ -1,0 +1,256 @@
+//! Runs that are interrupted, resumed, or cannot be.
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use hypatia::Device;
+use hypatia_models::checkpoint::Checkpoint;
+use hypatia_models::model::{Settings, Source, TrainError, find_model, parse_options};
+use hypatia_models::train::{CHECKPOINT, Console, LOG, Outcome, train};
+use serde_json::Value;
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// The lines but for the first, without their seconds, which differ from run to run.
+    fn events(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(without_seconds);
+        lines.filter(|line| !line.contains("\"start\"")).collect()
+    }
+}
+
+fn without_seconds(line: &str) -> String {
+    let mut value: Value = serde_json::from_str(line).unwrap();
+    value.as_object_mut().unwrap().remove("seconds");
+    value.to_string()
+}
+
+fn settings(model: &str) -> Settings {
+    let defaults = find_model(model).unwrap().defaults();
+    Settings {
+        source: Source::Generated(300),
+        epochs: 6,
+        batch_size: 20,
+        learning_rate: defaults.learning_rate,
+        seed: 5,
+        threads: Some(1),
+        device: Device::Cpu,
+    }
+}
+
+/// Trains in a directory; asked for the `stop_after`-th time, the run is told to stop.
+fn run(
+    model: &str,
+    words: &[&str],
+    settings: &Settings,
+    directory: &Path,
+    resume: bool,
+    stop_after: usize,
+) -> (Result<Outcome, TrainError>, Lines) {
+    let lines = Lines::default();
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > stop_after
+    };
+    let model = find_model(model).unwrap();
+    let options = parse_options(model, words).unwrap();
+    let log_output: Option<Box<dyn Write + Send>> = Some(Box::new(lines.clone()));
+    let outcome = train(model, settings, &options, Console { directory, resume, log_output, stop: &stop });
+    (outcome, lines)
+}
+
+fn finished(result: Result<Outcome, TrainError>) -> bool {
+    matches!(result.unwrap(), Outcome::Finished { .. })
+}
+
+/// The state of a run but for the time it took.
+fn state(directory: &Path) -> Checkpoint {
+    let mut checkpoint = Checkpoint::read(&directory.join(CHECKPOINT)).unwrap();
+    assert!(checkpoint.metadata.remove("seconds").is_some());
+    checkpoint
+}
+
+#[test]
+fn an_interrupted_run_goes_on_with_the_same_numbers() {
+    for (model, words) in [("logreg", &[][..]), ("mlp", &["--hidden", "30"][..])] {
+        let directory = tempfile::tempdir().unwrap();
+        let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
+        let settings = settings(model);
+        let (result, expected) = run(model, words, &settings, &whole, false, usize::MAX);
+        assert!(finished(result));
+        let expected = expected.events();
+        // Six epochs and the end.
+        assert_eq!(expected.len(), 7, "{expected:?}");
+        // Before the first minibatch, within epochs, between two of them, several times in one run. There are 15
+        // minibatches in an epoch.
+        for stops in [&[0][..], &[1], &[14], &[15], &[37], &[4, 0, 11, 30]] {
+            let mut found = Vec::new();
+            for (number, stop_after) in stops.iter().chain(&[usize::MAX]).enumerate() {
+                let (result, lines) = run(model, words, &settings, &cut, number > 0, *stop_after);
+                found.extend(lines.events());
+                assert_eq!(finished(result), number == stops.len());
+            }
+            assert_eq!(found, expected, "{model} {stops:?}");
+            assert_eq!(without_path(state(&cut)), without_path(state(&whole)), "{model} {stops:?}");
+            let log = fs::read_to_string(cut.join(LOG)).unwrap();
+            let logged: Vec<String> =
+                log.lines().map(without_seconds).filter(|line| !line.contains("\"start\"")).collect();
+            assert_eq!(logged, expected, "{model} {stops:?}");
+        }
+    }
+}
+
+/// Where an epoch is longer than half the patience, errors are measured within it and remembered to its end.
+#[test]
+fn an_error_measured_within_an_epoch_survives_an_interruption() {
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
+    let settings =
+        Settings { source: Source::Generated(2600), batch_size: 1, epochs: 1, ..settings("logreg") };
+    let (result, expected) = run("logreg", &[], &settings, &whole, false, usize::MAX);
+    assert!(finished(result));
+    let expected = expected.events();
+    assert!(expected[0].contains("valid_error") && expected[0].contains("test_error"), "{expected:?}");
+    // Validation is due after 2,500 of the 2,600 minibatches.
+    assert!(!finished(run("logreg", &[], &settings, &cut, false, 2_550).0));
+    let (result, found) = run("logreg", &[], &settings, &cut, true, usize::MAX);
+    assert!(finished(result));
+    assert_eq!(found.events(), expected);
+}
+
+/// Checkpoints compare by what they hold, wherever they lie.
+fn without_path(
+    checkpoint: Checkpoint,
+) -> (impl PartialEq + std::fmt::Debug, impl PartialEq + std::fmt::Debug) {
+    (checkpoint.tensors, checkpoint.metadata)
+}
+
+#[test]
+fn a_finished_run_can_be_made_longer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, grown) = (directory.path().join("whole"), directory.path().join("grown"));
+    let long = settings("logreg");
+    let short = Settings { epochs: 2, threads: Some(2), ..long.clone() };
+    let (result, expected) = run("logreg", &[], &long, &whole, false, usize::MAX);
+    assert!(finished(result));
+    assert!(finished(run("logreg", &[], &short, &grown, false, usize::MAX).0));
+    let (result, rest) = run("logreg", &[], &long, &grown, true, usize::MAX);
+    assert!(finished(result));
+    assert_eq!(rest.events(), expected.events()[2..]);
+    // There is nothing left to do.
+    let (result, rest) = run("logreg", &[], &long, &grown, true, usize::MAX);
+    assert!(finished(result));
+    assert_eq!(rest.events(), expected.events()[6..]);
+}
+
+#[test]
+fn two_threads_give_the_numbers_of_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    let settings = settings("mlp");
+    let both = Settings { threads: Some(2), ..settings.clone() };
+    let (result, expected) = run("mlp", &[], &settings, &one, false, usize::MAX);
+    assert!(finished(result));
+    let (result, found) = run("mlp", &[], &both, &two, false, usize::MAX);
+    assert!(finished(result));
+    assert_eq!(found.events(), expected.events());
+    assert_eq!(state(&one).tensors, state(&two).tensors);
+}
+
+#[test]
+fn a_run_of_other_settings_is_not_resumed() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let settings = settings("mlp");
+    let words = ["--hidden", "30"];
+    assert!(!finished(run("mlp", &words, &settings, directory, false, 3).0));
+    let before = fs::read(directory.join(CHECKPOINT)).unwrap();
+    let other = Settings { learning_rate: 0.5, batch_size: 10, ..settings.clone() };
+    let message = |result: (Result<Outcome, TrainError>, Lines)| result.0.unwrap_err().to_string();
+    let error = message(run("mlp", &["--hidden", "31"], &other, directory, true, 0));
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(lines[0].starts_with("cannot resume from ") && lines[0].ends_with("it is of another run"));
+    assert_eq!(
+        lines[1..],
+        [
+            "  batch_size: the checkpoint has 20, this run 10",
+            "  learning_rate: the checkpoint has 0.01, this run 0.5",
+            "  hidden: the checkpoint has 30, this run 31",
+        ]
+    );
+    let error = message(run("mlp", &words, &Settings { seed: 6, ..settings.clone() }, directory, true, 0));
+    assert!(error.contains("  data_crc32: the checkpoint has \"") && error.contains("  seed: "), "{error}");
+    let error = message(run("logreg", &[], &settings, directory, true, 0));
+    assert!(error.ends_with("  model: the checkpoint has mlp, this run logreg"), "{error}");
+    // Nothing of it is lost.
+    assert_eq!(fs::read(directory.join(CHECKPOINT)).unwrap(), before);
+    assert!(finished(run("mlp", &words, &settings, directory, true, usize::MAX).0));
+}
+
+/// Whatever is wrong with a checkpoint, there is a message that names it and the file stays.
+#[test]
+fn a_damaged_checkpoint_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let settings = settings("logreg");
+    let path = directory.join(CHECKPOINT);
+    let error = run("logreg", &[], &settings, directory, true, 0).0.unwrap_err().to_string();
+    assert!(error.starts_with("cannot read checkpoint ") && error.contains(CHECKPOINT), "{error}");
+    assert!(!finished(run("logreg", &[], &settings, directory, false, 20).0));
+    let whole = Checkpoint::read(&path).unwrap();
+    let damage = |name: &str, text: &str| {
+        let mut damaged = whole.clone();
+        damaged.metadata.insert(name.to_owned(), text.to_owned());
+        damaged.write(&path).unwrap();
+        run("logreg", &[], &settings, directory, true, 0).0.unwrap_err().to_string()
+    };
+    for (name, text, expected) in [
+        ("position.batches", "many", "expected position.batches to be a number, found \"many\""),
+        ("position.batches", "15", "expected a position within epochs of 15 minibatches"),
+        ("position.epochs", "18446744073709551615", "expected a position within epochs of 15 minibatches"),
+        ("seconds", "", "expected seconds to be a number"),
+        ("early_stopping.patience", "-1", "expected early_stopping.patience to be a number"),
+    ] {
+        let error = damage(name, text);
+        assert!(error.contains(expected) && error.contains(CHECKPOINT), "{error}");
+    }
+    let mut damaged = whole.clone();
+    damaged.tensors.remove("b");
+    damaged.write(&path).unwrap();
+    let error = run("logreg", &[], &settings, directory, true, 0).0.unwrap_err().to_string();
+    assert!(error.contains("expected tensor b, found none"), "{error}");
+    let mut damaged = whole.clone();
+    let (w, b) = (damaged.tensors["W"].clone(), damaged.tensors["b"].clone());
+    damaged.tensors.insert("b".to_owned(), w);
+    damaged.tensors.insert("c".to_owned(), b);
+    damaged.write(&path).unwrap();
+    let error = run("logreg", &[], &settings, directory, true, 0).0.unwrap_err().to_string();
+    assert!(error.contains("found c"), "{error}");
+    whole.write(&path).unwrap();
+    assert!(finished(run("logreg", &[], &settings, directory, true, usize::MAX).0));
+}
+
+#[test]
+fn a_cost_that_is_no_number_ends_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings { learning_rate: 1e30, ..settings("mlp") };
+    let error = run("mlp", &[], &settings, directory.path(), false, usize::MAX).0.unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+    assert!(directory.path().join(CHECKPOINT).exists());
+}
