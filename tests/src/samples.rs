@@ -35,6 +35,9 @@ const ROWS: &[Row] = &[
     Row("iota{dims=[5]}", "", &[DType::I64], (0, 1)),
     Row("iota{dims=[0]}", "", &[DType::I64], (0, 1)),
     Row("iota{dims=[?]}", "i64[]", &[DType::I64], (7, 8)),
+    Row("random{key=7, dims=[37]}", "i64[]", &[DType::F32], (5, 6)),
+    Row("random{key=18446744073709551615, dims=[3, ?]}", "i64[]; i64[]", &[DType::F32], (130, 131)),
+    Row("random{key=1, dims=[0]}", "i64[]", &[DType::F32], (-1, 0)),
     Row("extent{axis=1}", "T[2, 5]", ANY, (0, 1)),
     Row("argmax{axis=0}", "T[7]", NUMBERS, (0, 1)),
     Row("argmax{axis=0}", "T[5, 4]", NUMBERS, (0, 1)),
@@ -137,7 +140,7 @@ pub fn kinds() -> Vec<&'static str> {
     names.extend(hypatia_graph::Fold::ALL.iter().map(|f| f.name()));
     names.extend(["iota", "extent", "cast", "argmax", "dot", "broadcast", "reshape", "permute", "slice"]);
     names.extend(["set_slice", "inc_slice", "window", "set_window", "inc_window", "concat", "gather"]);
-    names.extend(["scatter", "scatter_add", "stop_gradient"]);
+    names.extend(["scatter", "scatter_add", "stop_gradient", "random"]);
     names
 }
 
@@ -161,9 +164,10 @@ pub fn is_sampled(op: &Op) -> bool {
         | Op::Concat(_)
         | Op::Gather { .. }
         | Op::Scatter { write: Write::Set | Write::Add, .. }
+        | Op::Random { .. }
         | Op::StopGradient => true,
         // Beginnings, which every sample has; gradients and random numbers, which have tests of their own.
-        Op::Random { .. } | Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
+        Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
     }
 }
 
