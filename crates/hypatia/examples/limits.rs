@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begin = Instant::now();
     let x = scalar::<f32>("x");
     let mut y = x.clone();
-    let links: usize = std::env::args().nth(1).map_or(Ok(1_000_000), |n| n.parse())?;
+    let links: usize = std::env::args().nth(1).map_or(Ok(500_000), |n| n.parse())?;
     for _ in 0..links {
         y = (&y * 0.999_999).sin();
     }
