@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hypatia_graph::{Array, DType};
+use smallvec::SmallVec;
 
 use crate::cpu::code::{Code, CodeError};
 use crate::cpu::features::Features;
@@ -345,15 +346,17 @@ fn run_product(
     pool: &Pool,
     scratch: &mut [Array],
 ) -> Result<(), RunError> {
-    let mut starts = [0i64; 8];
-    for (value, start) in starts.iter_mut().zip(&kernel.starts) {
+    // Windows of windows have any number of starts; eight stand without allocating.
+    let mut starts: SmallVec<[i64; 8]> = SmallVec::new();
+    for start in &kernel.starts {
         // SAFETY: the parameter of a start is a buffer with at least one `i64`.
         let given = unsafe { pointers[usize::from(start.param)].cast::<i64>().read() };
-        *value = if given < 0 { given + start.extent as i64 } else { given };
-        if !(0..=start.limit as i64).contains(value) {
+        let value = if given < 0 { given + start.extent as i64 } else { given };
+        if !(0..=start.limit as i64).contains(&value) {
             let extent = start.limit as i64 + 1;
             return Err(RunError::OutOfRange(OutOfRange { step: index, value: given, extent }));
         }
+        starts.push(value);
     }
     let size = kernel.dtype.size() as isize;
     let at = |param: u16, position: &Affine| {
