@@ -110,6 +110,7 @@ fn leaf_value<'a>(graph: &'a Graph, id: LeafId, inputs: &'a [Array]) -> Result<C
     match &leaf.kind {
         LeafKind::Constant(value) => Ok(Cow::Borrowed(value.as_ref())),
         LeafKind::Shared(cell) => shared_value(leaf, cell).map(Cow::Owned),
+        LeafKind::Carry => Err(Diagnostic::new(format!("{} has no value outside of its loop", leaf.label()))),
         LeafKind::Input => graph
             .inputs
             .iter()
@@ -231,6 +232,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
             | Op::Scatter { .. }
             | Op::Random { .. }
             | Op::StopGradient
+            | Op::Scan(_)
             | Op::Grad(_),
             _,
         ) => {
@@ -280,6 +282,7 @@ pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => (op.clone(), operands),
     })
 }
@@ -372,6 +375,7 @@ pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => return Ok(()),
     };
     let known: Vec<usize> = dims
