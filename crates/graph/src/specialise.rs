@@ -294,6 +294,10 @@ impl State {
     ) -> Option<(Scan, Operands)> {
         let body = &*scan.body;
         let (values, counts) = operands.split_at_checked(body.inputs() + body.carries())?;
+        if let Some(n) = counts.first().and_then(|id| self.known.get(id)).filter(|n| **n < 0) {
+            self.faults.push(Diagnostic::new(format!("a loop of {n} steps")).at(site));
+            return None;
+        }
         let steps = self.dims(out, &[scan.steps], counts, site)?[0];
         let types: Vec<TensorType> = values.iter().map(|id| out.ty(*id).clone()).collect();
         if types.iter().any(|ty| !ty.is_known()) {
