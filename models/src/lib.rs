@@ -19,6 +19,7 @@ pub mod log;
 pub mod logistic_regression;
 pub mod mlp;
 pub mod model;
+pub mod music;
 pub mod picture;
 pub mod plot;
 pub mod program;
