@@ -24,3 +24,4 @@ pub mod program;
 pub mod progress;
 pub mod random_state;
 pub mod train;
+pub mod whitening;
