@@ -29,3 +29,4 @@ pub mod resident;
 pub mod sample;
 pub mod state;
 pub mod train;
+pub mod whitening;
