@@ -16,6 +16,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
+use crate::interp::fits_in_memory;
 use crate::leaf::LeafKind;
 use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims};
 use crate::scalar::ScalarFn;
@@ -356,7 +357,7 @@ impl State {
             self.note(out, new, &Arguments::default());
             placed[id.index()] = Some(new);
         }
-        let value = placed[root.index()].unwrap_or(operands[0]);
+        let value = placed[root.index()].unwrap_or(root);
         match scan.result {
             ScanResult::Rows(_) => {
                 let row = out.ty(value).extents().unwrap_or_default();
@@ -422,6 +423,13 @@ impl State {
                     None => complete = false,
                 },
             }
+        }
+        let known: Vec<usize> =
+            resolved.iter().filter_map(|dim| if let Dim::Known(n) = dim { Some(*n) } else { None }).collect();
+        if !fits_in_memory(&known) {
+            let fault = Diagnostic::new("extents of more elements than memory can hold");
+            self.faults.push(fault.at(site).with("extents", format!("{known:?}"), None));
+            return None;
         }
         complete.then(|| resolved.into())
     }

@@ -265,7 +265,7 @@ fn errors_point_at_the_text() {
         ),
         (
             "body b {\n}\n%0 = scan{body=b, result=steps, steps=1, often=true}()",
-            "3:41: expected the attribute",
+            "3:42: expected the attribute",
         ),
         (
             "body b {\n}\n%0 = scan{body=b, result=rows 0, steps=1}()",
