@@ -106,6 +106,9 @@ impl Affine {
     }
 }
 
+/// What a concrete body depends on.
+type BodyKey = (Arc<Body>, Vec<TensorType>, BTreeMap<LeafId, i64>);
+
 /// What is known of the integer scalars of the new graph.
 struct State {
     known: BTreeMap<NodeId, i64>,
@@ -113,7 +116,7 @@ struct State {
     /// The integer inputs a scalar depends on; `None` where it depends on anything else.
     sources: BTreeMap<NodeId, Option<BTreeSet<LeafId>>>,
     /// The bodies made so far: from which, for which operand types, for which captured integers.
-    bodies: BTreeMap<(Arc<Body>, Vec<TensorType>, BTreeMap<LeafId, i64>), Arc<Body>>,
+    bodies: BTreeMap<BodyKey, Arc<Body>>,
     needs: BTreeSet<LeafId>,
     faults: Vec<Diagnostic>,
 }
