@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
 use crate::graph::{Graph, NodeId};
-use crate::leaf::{Leaf, LeafKind};
+use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
 use crate::op::LeafId;
 use crate::shape::TensorType;
 
@@ -56,7 +56,7 @@ impl Body {
     /// The outputs that are stacked.
     pub fn rows(&self) -> &[NodeId] {
         let outputs = &self.graph.outputs;
-        &outputs[..outputs.len() - usize::from(self.until)]
+        &outputs[..outputs.len().saturating_sub(usize::from(self.until))]
     }
 
     /// The condition to end at.
@@ -103,5 +103,5 @@ impl Hash for Body {
 
 /// A leaf of a body: an element or captured value ([`LeafKind::Input`]) or a carry.
 pub fn parameter(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind) -> Arc<Leaf> {
-    Arc::new(Leaf { id: crate::leaf::fresh_leaf_id(), name, ty, site: None, kind })
+    Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site: None, kind })
 }
