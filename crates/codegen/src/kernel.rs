@@ -556,6 +556,16 @@ impl Program {
         self.steps.iter().map(Step::count).sum()
     }
 
+    /// Every step, those in the bodies of loops included, by its number.
+    pub fn all_steps(&self) -> Vec<&Step> {
+        let mut all = Vec::with_capacity(self.count());
+        for step in &self.steps {
+            all.push(step);
+            all.extend(step.kernel.body().into_iter().flat_map(|body| body.all_steps()));
+        }
+        all
+    }
+
     /// The step of that number. Steps are counted in their order; a loop comes before the steps of its body.
     pub fn step(&self, number: usize) -> Option<&Step> {
         let mut rest = number;

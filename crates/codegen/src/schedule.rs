@@ -69,7 +69,7 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
         let expands = expansion(graph, id) > 1;
         for (index, operand) in node.operands.iter().enumerate() {
             kernel_of[operand.index()] = kernel_of[operand.index()].join(reach);
-            let in_memory = match node.op {
+            let in_memory = match &node.op {
                 Op::Reshape(_) => is_contiguous(graph, *operand, &stored),
                 // The kernel reads the counter where its memory begins, so a view of other memory will not do.
                 Op::Random { .. } => false,
