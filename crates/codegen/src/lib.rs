@@ -5,7 +5,7 @@
 pub mod accumulate;
 pub mod cpu;
 pub mod kernel;
-mod loops;
+pub mod loops;
 pub mod lower;
 pub mod merge;
 pub mod opencl;
@@ -30,7 +30,8 @@ pub fn compile(graph: &Graph) -> Result<Program, InvalidProgram> {
 
 /// The program of a graph or of the body of a loop.
 fn unverified(graph: &Graph) -> Program {
-    let graph = loops::with_carries(accumulate::split_reductions(&accumulate::accumulate(graph)));
+    let graph =
+        loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
     let stored = schedule::stored_nodes(&graph);
     let drafts = merge::merge(lower::lower(&graph, &stored));
     plan::plan(&graph, drafts)

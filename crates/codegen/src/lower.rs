@@ -196,7 +196,8 @@ impl<'g> Lowering<'g> {
         let condition = scan.body.until.then_some(program.arena_bytes);
         let bytes = program.arena_bytes + usize::from(scan.body.until);
         let arena = (bytes > 0).then(|| body.scratch(bytes));
-        let until = condition.zip(arena).map(|(offset, param)| Element { param, offset: offset as i64, stride: 0 });
+        let until =
+            condition.zip(arena).map(|(offset, param)| Element { param, offset: offset as i64, stride: 0 });
         let kernel = ScanKernel {
             steps,
             body: Arc::new(program),

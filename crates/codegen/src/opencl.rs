@@ -224,7 +224,8 @@ impl OpenClProgram {
         if self.fallible {
             self.verdict()?;
         }
-        self.launch(&program, commit..self.program.steps.len(), &place, &mut times).map_err(RunError::Device)?;
+        self.launch(&program, commit..self.program.steps.len(), &place, &mut times)
+            .map_err(RunError::Device)?;
         for ((state, copy), updated) in states.iter_mut().zip(&self.shared).zip(&self.updated) {
             if *updated {
                 state.version += 1;
@@ -301,7 +302,8 @@ impl OpenClProgram {
         let mut number = first + program.steps[..steps.start].iter().map(Step::count).sum::<usize>();
         for (index, step) in program.steps.iter().enumerate().take(steps.end).skip(steps.start) {
             let buffers = step.arguments.iter().filter_map(|id| program.buffers.get(id.index()));
-            let arguments: Vec<(&Memory, usize)> = buffers.filter_map(|buffer| place(&buffer.place)).collect();
+            let arguments: Vec<(&Memory, usize)> =
+                buffers.filter_map(|buffer| place(&buffer.place)).collect();
             let mut timers = Vec::new();
             for launch in &self.launches[number] {
                 let error = launch.fallible.then_some((&self.error, number));
@@ -340,7 +342,10 @@ impl OpenClProgram {
     ) -> Result<(), String> {
         let size = |param: u16| kernel.params.get(usize::from(param)).map_or(0, |param| param.dtype.size());
         let param = |param: u16| {
-            params.get(usize::from(param)).copied().ok_or_else(|| format!("a loop without its parameter {param}"))
+            params
+                .get(usize::from(param))
+                .copied()
+                .ok_or_else(|| format!("a loop without its parameter {param}"))
         };
         let mut made = 0;
         for step in 0..kernel.steps {

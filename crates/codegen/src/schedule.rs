@@ -207,11 +207,10 @@ fn is_rows(graph: &Graph, mut id: NodeId, stored: &[bool], apart: bool) -> bool 
             Op::StopGradient => {}
             Op::Window(window) => {
                 let from = shape(graph, node.operands[0]);
-                let known = window.first().is_some_and(|axis| {
-                    matches!(axis.start, Start::Known(_)) && (apart || axis.step == 1)
-                });
-                let whole =
-                    window.iter().zip(&from).skip(1).all(|(axis, n)| *axis == WindowAxis::whole(*n));
+                let known = window
+                    .first()
+                    .is_some_and(|axis| matches!(axis.start, Start::Known(_)) && (apart || axis.step == 1));
+                let whole = window.iter().zip(&from).skip(1).all(|(axis, n)| *axis == WindowAxis::whole(*n));
                 if !known || !whole {
                     return false;
                 }

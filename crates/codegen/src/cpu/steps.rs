@@ -169,12 +169,8 @@ impl<'a> Loader<'a> {
         runs: usize,
         is_fixed: &dyn Fn(usize) -> bool,
     ) -> Routine {
-        let mut steps = Steps {
-            program: program.clone(),
-            steps: Vec::new(),
-            pointers: Vec::new(),
-            numbers: Vec::new(),
-        };
+        let mut steps =
+            Steps { program: program.clone(), steps: Vec::new(), pointers: Vec::new(), numbers: Vec::new() };
         let (mut places, mut wanted) = (Vec::new(), Vec::new());
         for step in &program.steps {
             steps.numbers.push(self.number);
@@ -235,7 +231,12 @@ impl<'a> Loader<'a> {
         // Constants are packed once and for all.
         wanted.retain(|wanted| match wanted.place {
             Place::Constant(index) => {
-                run_packing(&wanted.plan, program.constants[index].bytes().as_ptr().wrapping_offset(wanted.offset), wanted.packed, self.pool);
+                run_packing(
+                    &wanted.plan,
+                    program.constants[index].bytes().as_ptr().wrapping_offset(wanted.offset),
+                    wanted.packed,
+                    self.pool,
+                );
                 false
             }
             Place::Input(_) | Place::Shared(_) | Place::Output(_) | Place::Arena(_) => true,

@@ -201,9 +201,11 @@ impl Run<'_> {
         let mut made = 0;
         for step in 0..kernel.steps {
             let taken = |place: &Place| self.taken(kernel, slots, place, step);
-            let inputs = (0..kernel.inputs.len()).map(|n| taken(&Place::Input(n))).collect::<Result<Vec<_>, _>>()?;
-            let mut shared =
-                (0..kernel.body.shared.len()).map(|n| taken(&Place::Shared(n))).collect::<Result<Vec<_>, _>>()?;
+            let inputs =
+                (0..kernel.inputs.len()).map(|n| taken(&Place::Input(n))).collect::<Result<Vec<_>, _>>()?;
+            let mut shared = (0..kernel.body.shared.len())
+                .map(|n| taken(&Place::Shared(n)))
+                .collect::<Result<Vec<_>, _>>()?;
             let inputs: Vec<&Array> = inputs.iter().collect();
             let outputs = evaluate(&kernel.body, &inputs, &mut shared).map_err(|error| match error {
                 RunError::OutOfRange(found) => {
@@ -234,7 +236,8 @@ impl Run<'_> {
         if let Some(last) = made.checked_sub(1) {
             for (row, param) in kernel.kept_rows() {
                 for element in 0..row.stride {
-                    let value = self.load(slots, row.param, row.offset + row.stride * last as i64 + element)?;
+                    let value =
+                        self.load(slots, row.param, row.offset + row.stride * last as i64 + element)?;
                     self.store(slots, param, element, value)?;
                 }
             }
@@ -262,7 +265,8 @@ impl Run<'_> {
         let mut value = Array::zeros(buffer.dtype, &buffer.shape);
         for element in 0..buffer.len() {
             let literal = self.load(slots, param, begin / buffer.dtype.size() as i64 + element as i64)?;
-            value.bytes_mut()[element * buffer.dtype.size()..][..buffer.dtype.size()].copy_from_slice(&to_bytes(literal));
+            value.bytes_mut()[element * buffer.dtype.size()..][..buffer.dtype.size()]
+                .copy_from_slice(&to_bytes(literal));
         }
         Ok(value)
     }

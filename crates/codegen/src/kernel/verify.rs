@@ -229,7 +229,8 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
                 };
                 let is_arena = kernel.arena == Some(param);
                 let inside = kernel.params.get(usize::from(param)).is_some_and(|param| {
-                    let fits = begin >= 0 && begin + buffer.bytes() as i64 <= (param.len * param.dtype.size()) as i64;
+                    let fits = begin >= 0
+                        && begin + buffer.bytes() as i64 <= (param.len * param.dtype.size()) as i64;
                     let typed = param.dtype == buffer.dtype || is_arena && param.dtype == DType::U8;
                     let writable = param.written || matches!(buffer.place, Place::Input(_));
                     fits && typed && writable
@@ -252,13 +253,17 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
     if kernel.body.outputs.len() != outputs || kernel.body.shared.len() > kernel.carries.len() {
         return Err("outputs or carries that the body does not have".into());
     }
-    if condition == 1 && kernel.body.outputs.last().is_none_or(|(dtype, shape)| *dtype != DType::Bool || !shape.is_empty()) {
+    if condition == 1
+        && kernel.body.outputs.last().is_none_or(|(dtype, shape)| *dtype != DType::Bool || !shape.is_empty())
+    {
         return Err("a condition that is no truth value".into());
     }
     for (row, (dtype, shape)) in kernel.rows.iter().zip(&kernel.body.outputs) {
         let len = shape.iter().product::<usize>();
         let param = kernel.params.get(usize::from(row.param));
-        if param.is_none_or(|param| param.dtype != *dtype || param.len < len * kernel.steps || row.stride != len as i64) {
+        if param.is_none_or(|param| {
+            param.dtype != *dtype || param.len < len * kernel.steps || row.stride != len as i64
+        }) {
             return Err(format!("rows that do not fit p{}", row.param));
         }
     }

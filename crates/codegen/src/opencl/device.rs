@@ -192,8 +192,10 @@ impl Memory {
     pub(super) fn write_at(&self, offset: usize, data: &[u8]) -> Result<(), String> {
         self.check_part(offset, data.len())?;
         // SAFETY: the part lies in the buffer, and the call returns after the copy.
-        unsafe { self.device.queue.enqueue_write_buffer(&mut lock(&self.buffer), CL_TRUE, offset, data, &[]) }
-            .map_err(failed("to copy to the device"))?;
+        unsafe {
+            self.device.queue.enqueue_write_buffer(&mut lock(&self.buffer), CL_TRUE, offset, data, &[])
+        }
+        .map_err(failed("to copy to the device"))?;
         Ok(())
     }
 
