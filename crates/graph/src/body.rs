@@ -7,10 +7,9 @@
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
+use std::sync::{Arc, OnceLock};
 
-use crate::diagnostic::Site;
 use crate::differentiate::Flow;
 use crate::graph::{Graph, NodeId};
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
@@ -64,7 +63,7 @@ impl Body {
     /// The outputs that are stacked.
     pub fn rows(&self) -> &[NodeId] {
         let outputs = &self.graph.outputs;
-        &outputs[..outputs.len() - usize::from(self.until)]
+        &outputs[..outputs.len().saturating_sub(usize::from(self.until))]
     }
 
     /// The condition to end at.
@@ -110,6 +109,6 @@ impl Hash for Body {
 }
 
 /// A leaf of a body: an element or captured value ([`LeafKind::Input`]) or a carry.
-pub fn parameter(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind, site: Option<Site>) -> Arc<Leaf> {
-    Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site, kind })
+pub fn parameter(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind) -> Arc<Leaf> {
+    Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site: None, kind })
 }

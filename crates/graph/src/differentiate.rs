@@ -157,18 +157,25 @@ impl<'a> Roles<'a> {
 
 /// Checks every gradient of a graph that is still symbolic: what [`differentiate`] would refuse for want of a path.
 pub fn check(graph: &Graph) -> Result<(), Diagnostics> {
-    let live = graph.reachable();
-    let faults: Vec<Diagnostic> = graph
-        .nodes()
-        .filter(|(id, _)| live[id.index()])
-        .filter_map(|(_, node)| match &node.op {
-            Op::Grad(grad) if grad.index == 0 => {
-                check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err()
-            }
-            _ => None,
-        })
-        .collect();
+    let mut faults = Vec::new();
+    check_gradients(graph, &mut HashSet::new(), &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
+}
+
+fn check_gradients(graph: &Graph, bodies: &mut HashSet<Arc<Body>>, faults: &mut Vec<Diagnostic>) {
+    let live = graph.reachable();
+    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        match &node.op {
+            Op::Grad(grad) if grad.index == 0 => {
+                faults
+                    .extend(check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err());
+            }
+            Op::Scan(scan) if bodies.insert(scan.body.clone()) => {
+                check_gradients(&scan.body.graph, bodies, faults);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Whether the origins depend on every variable, if that is asked for.
@@ -242,11 +249,7 @@ fn dependents(graph: &Graph, roles: &Roles<'_>, targets: &[NodeId]) -> HashSet<N
 
 /// Stabilises what the origins compute and adds it to `out`; returns where each node of a role now stands. Nodes of a
 /// role are cut out of the formulas that use them, so they are found again afterwards.
-fn stable_forward(
-    out: &mut Graph,
-    roles: &Roles<'_>,
-    loops: &mut Loops<'_>,
-) -> BTreeMap<NodeId, NodeId> {
+fn stable_forward(out: &mut Graph, roles: &Roles<'_>, loops: &mut Loops<'_>) -> BTreeMap<NodeId, NodeId> {
     let mut cuts: Vec<NodeId> =
         roles.variables.iter().chain(roles.constants).copied().chain(roles.origins()).collect();
     cuts.sort_unstable();
@@ -270,7 +273,7 @@ fn stable_forward(
         if cuts.contains(&id) {
             forward.outputs.push(copy);
             let ty = out.ty(id).clone();
-            let leaf = std::sync::Arc::new(Leaf {
+            let leaf = Arc::new(Leaf {
                 id: fresh_leaf_id(),
                 name: None,
                 ty,

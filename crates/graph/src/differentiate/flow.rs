@@ -76,8 +76,7 @@ impl Flow {
             }
             sets.push(set);
         }
-        let next: Vec<Parameters> =
-            graph.updates.iter().map(|(_, id)| sets[id.index()].clone()).collect();
+        let next: Vec<Parameters> = graph.updates.iter().map(|(_, id)| sets[id.index()].clone()).collect();
         let rows: Vec<Parameters> = body.rows().iter().map(|id| sets[id.index()].clone()).collect();
         let mut reach_next = next.clone();
         let through = |set: &mut Parameters, reach_next: &[Parameters]| {

@@ -62,7 +62,11 @@ pub(super) fn least_kept(
     }
     network.saturate(source, sink);
     let near = network.reaching(sink);
-    involved.iter().filter(|(_, place)| !near[enter(**place)] && near[leave(**place)]).map(|(id, _)| *id).collect()
+    involved
+        .iter()
+        .filter(|(_, place)| !near[enter(**place)] && near[leave(**place)])
+        .map(|(id, _)| *id)
+        .collect()
 }
 
 /// Whether computing a value again costs more than keeping and reading it.

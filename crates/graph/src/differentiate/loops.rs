@@ -76,17 +76,22 @@ impl<'a> Loops<'a> {
         if self.stable.contains(&body) {
             return body;
         }
-        let mut graph = body.graph.rebuilt(|out, from, id, operands| self.add_stable(out, from, id, operands));
+        let mut graph =
+            body.graph.rebuilt(|out, from, id, operands| self.add_stable(out, from, id, operands));
         let outputs = graph.outputs.len();
         let updates = std::mem::take(&mut graph.updates);
         graph.outputs.extend(updates.iter().map(|(_, next)| *next));
         let stable = (self.stabilise)(&graph);
         let mut graph = body.graph.emptied();
         let mut placed = vec![None; stable.len()];
-        let roots: Vec<NodeId> =
-            stable.outputs.iter().map(|id| import(&mut graph, &stable, *id, &mut placed, &|_| None)).collect();
+        let roots: Vec<NodeId> = stable
+            .outputs
+            .iter()
+            .map(|id| import(&mut graph, &stable, *id, &mut placed, &|_| None))
+            .collect();
         graph.outputs = roots[..outputs].to_vec();
-        graph.updates = updates.iter().zip(&roots[outputs..]).map(|((leaf, _), next)| (*leaf, *next)).collect();
+        graph.updates =
+            updates.iter().zip(&roots[outputs..]).map(|((leaf, _), next)| (*leaf, *next)).collect();
         let stable = Arc::new(body.with_graph(graph));
         self.succeed(&body, &stable);
         self.stable.insert(stable.clone());
@@ -260,12 +265,8 @@ impl Forward {
 
     /// A result of this loop with that form of its body.
     fn result(&self, g: &mut Rules<'_>, body: &Arc<Body>, result: ScanResult) -> NodeId {
-        let scan = Scan {
-            body: body.clone(),
-            steps: Dim::Known(self.steps),
-            result,
-            backward: self.backward,
-        };
+        let scan =
+            Scan { body: body.clone(), steps: Dim::Known(self.steps), result, backward: self.backward };
         g.op(Op::Scan(Box::new(scan)), &self.operands)
     }
 
@@ -390,9 +391,8 @@ impl Order {
         };
         shape[0] = self.steps;
         let positions = Order::mirrored(g, made, self.steps);
-        let bound = |g: &mut Rules<'_>, n: usize| {
-            g.graph.add_uniform(Literal::I64(n as i64), &[self.steps], g.site)
-        };
+        let bound =
+            |g: &mut Rules<'_>, n: usize| g.graph.add_uniform(Literal::I64(n as i64), &[self.steps], g.site);
         let (first, last) = (bound(g, 0), bound(g, self.count - 1));
         let within = g.map(ScalarFn::Max, &[positions, first]);
         let within = g.map(ScalarFn::Min, &[within, last]);
@@ -446,7 +446,7 @@ impl StepGradient {
         let mut graph = body.graph.clone();
         let mut known = Vec::new();
         let mut stand_in = |graph: &mut Graph, id: NodeId, kind: LeafKind| {
-            let leaf = parameter(None, graph.ty(id).clone(), kind, site);
+            let leaf = parameter(None, graph.ty(id).clone(), kind);
             let cotangent = graph.add_leaf(&leaf);
             known.extend([id, cotangent]);
             leaf
@@ -481,7 +481,8 @@ impl StepGradient {
 
     /// For each node, whether it depends on a cotangent.
     fn behind(&self) -> Vec<bool> {
-        let stand_ins: HashSet<LeafId> = self.carries.iter().chain(&self.rows).map(|(_, leaf)| leaf.id).collect();
+        let stand_ins: HashSet<LeafId> =
+            self.carries.iter().chain(&self.rows).map(|(_, leaf)| leaf.id).collect();
         dependent(&self.graph, |leaf| stand_ins.contains(&leaf))
     }
 }
@@ -614,7 +615,7 @@ impl<'r, 'g> Reverse<'r, 'g> {
     }
 
     fn sequence(&mut self, ty: TensorType, sequence: NodeId) -> NodeId {
-        let leaf = parameter(None, ty, LeafKind::Input, self.g.site);
+        let leaf = parameter(None, ty, LeafKind::Input);
         self.elements.push((leaf.id, sequence));
         self.graph.add_leaf(&leaf)
     }
@@ -652,7 +653,7 @@ impl<'r, 'g> Reverse<'r, 'g> {
             self.placed[inner.index()] = Some(if position < body.sequences {
                 self.element(leaf.ty.clone(), operand)
             } else {
-                let own = parameter(leaf.name.clone(), leaf.ty.clone(), LeafKind::Input, leaf.site);
+                let own = parameter(leaf.name.clone(), leaf.ty.clone(), LeafKind::Input);
                 self.captured.push((own.id, operand));
                 self.graph.add_leaf(&own)
             });
@@ -666,7 +667,7 @@ impl<'r, 'g> Reverse<'r, 'g> {
             .keys()
             .map(|next| {
                 let ty = self.step.graph.ty(*next).clone();
-                let leaf = parameter(None, ty, LeafKind::Carry, self.g.site);
+                let leaf = parameter(None, ty, LeafKind::Carry);
                 self.placed[next.index()] = Some(self.graph.add_leaf(&leaf));
                 leaf.id
             })
@@ -708,7 +709,7 @@ impl<'r, 'g> Reverse<'r, 'g> {
         for position in body.sequences..inputs {
             let Some(part) = self.step.of.get(&position).copied() else { continue };
             let part = self.bring(part);
-            let leaf = parameter(None, self.graph.ty(part).clone(), LeafKind::Carry, self.g.site);
+            let leaf = parameter(None, self.graph.ty(part).clone(), LeafKind::Carry);
             let sum = self.graph.add_leaf(&leaf);
             let next = self.graph.add(Op::Map(ScalarFn::Add), &[sum, part], self.g.site);
             let initial = self.g.like(self.forward.operands[position], 0.0);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use smallvec::{SmallVec, smallvec};
 
 use crate::diagnostic::Site;
-use crate::dtype::{DType, Literal};
+use crate::dtype::Literal;
 use crate::graph::{Graph, NodeId, Operands};
 use crate::op::{Fold, Op, Start, WindowAxis, Write, known_dims};
 use crate::scalar::ScalarFn;
