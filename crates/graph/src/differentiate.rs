@@ -389,3 +389,6 @@ fn results_of_loops(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<Node
 fn zeros_like(graph: &mut Graph, id: NodeId, site: Option<Site>) -> NodeId {
     Rules { graph, site }.like(id, 0.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! The gradient of a step reads values of the step. Some must be kept (carries, and whatever is dear to compute), cheap
 //! ones above can be made from them again; and sometimes the cheap one is smaller than what it is made of. The choice is
 //! a minimum cut between values that cannot be made again and those that are read, each node of the graph split in two
-//! with its size between. Of equal cuts the one nearest to the readers is taken, which leaves least to compute.
+//! with its size between. Of equal cuts the one nearest to the dear values is taken: those are the likelier to be shared.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -60,13 +60,9 @@ pub(super) fn least_kept(
             }
         }
     }
-    network.saturate(source, sink);
-    let near = network.reaching(sink);
-    involved
-        .iter()
-        .filter(|(_, place)| !near[enter(**place)] && near[leave(**place)])
-        .map(|(id, _)| *id)
-        .collect()
+    let near = network.saturate(source, sink);
+    let cut = |place: usize| near[enter(place)] && !near[leave(place)];
+    involved.into_iter().filter(|(_, place)| cut(*place)).map(|(id, _)| id).collect()
 }
 
 /// Whether computing a value again costs more than keeping and reading it.
@@ -183,8 +179,8 @@ impl Network {
         self.edges.push((from, 0));
     }
 
-    /// Sends as much as passes from one place to another, along shortest paths; what remains are the residual capacities.
-    fn saturate(&mut self, source: usize, sink: usize) {
+    /// Sends as much as passes from one place to another, along shortest paths; the places that more could reach.
+    fn saturate(&mut self, source: usize, sink: usize) -> Vec<bool> {
         loop {
             let mut arrived: Vec<Option<usize>> = vec![None; self.from.len()];
             let mut pending = VecDeque::from([source]);
@@ -205,29 +201,17 @@ impl Network {
                 path.push(edge);
                 place = self.edges[edge ^ 1].0;
             }
-            let Some(amount) = path.iter().map(|edge| self.edges[*edge].1).min() else { return };
+            let Some(amount) = path.iter().map(|edge| self.edges[*edge].1).min() else {
+                return arrived
+                    .iter()
+                    .enumerate()
+                    .map(|(place, edge)| place == source || edge.is_some())
+                    .collect();
+            };
             for edge in path {
                 self.edges[edge].1 -= amount;
                 self.edges[edge ^ 1].1 = self.edges[edge ^ 1].1.saturating_add(amount);
             }
         }
-    }
-
-    /// The places from which more could be sent to `sink`.
-    fn reaching(&self, sink: usize) -> Vec<bool> {
-        let mut reaching = vec![false; self.from.len()];
-        reaching[sink] = true;
-        let mut pending = vec![sink];
-        while let Some(place) = pending.pop() {
-            for &edge in &self.from[place] {
-                // The edge back of this one leads here.
-                let (from, capacity) = (self.edges[edge].0, self.edges[edge ^ 1].1);
-                if capacity > 0 && !reaching[from] {
-                    reaching[from] = true;
-                    pending.push(from);
-                }
-            }
-        }
-        reaching
     }
 }

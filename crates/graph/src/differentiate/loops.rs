@@ -526,21 +526,9 @@ impl Choice {
         let varying = dependent(graph, |leaf| elements.contains(&leaf) || carries.contains_key(&leaf));
         let stacked: BTreeSet<NodeId> =
             loops.stacked.get(body).into_iter().flatten().map(|row| body.rows()[*row]).collect();
-        let before: BTreeSet<usize> = read
-            .iter()
-            .filter_map(|id| if let Op::Leaf(leaf) = graph.node(*id).op { carries.get(&leaf) } else { None })
-            .copied()
-            .collect();
-        let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for carry in before {
-            let (leaf, next) = body.graph.updates[carry];
-            if !stacked.contains(&next) && !matches!(graph.node(next).op, Op::Leaf(own) if own == leaf) {
-                held.entry(next).or_insert(carry);
-            }
-        }
         let again = |id: NodeId| {
             let op = &graph.node(id).op;
-            if !varying[id.index()] || stacked.contains(&id) || held.contains_key(&id) {
+            if !varying[id.index()] || stacked.contains(&id) {
                 return Again::AtHand;
             }
             match op {
@@ -550,23 +538,43 @@ impl Choice {
                 _ => Again::Compute,
             }
         };
+        // Of a carry kept as it was before a step, the step behind has read what the step gave.
         let mut kept = least_kept(graph, &read, again);
-        // Of what is at hand in any case, that which is read.
+        let mut givers: BTreeMap<NodeId, (usize, NodeId)> = BTreeMap::new();
+        for id in kept.iter().chain(&stacked) {
+            if let Op::Leaf(leaf) = graph.node(*id).op
+                && let Some(carry) = carries.get(&leaf)
+            {
+                let (_, next) = body.graph.updates[*carry];
+                if next != *id && !stacked.contains(&next) {
+                    givers.entry(next).or_insert((*carry, *id));
+                }
+            }
+        }
+        let before: BTreeSet<NodeId> = givers.values().map(|(_, before)| *before).collect();
+        kept = least_kept(graph, &read, |id| {
+            if givers.contains_key(&id) || before.contains(&id) { Again::AtHand } else { again(id) }
+        });
+        kept.extend(before);
+        // What of all this is read.
+        let mut choice = Choice { kept: BTreeSet::new(), held: BTreeMap::new() };
         let mut pending: Vec<NodeId> = read.into_iter().collect();
         let mut seen: HashSet<NodeId> = HashSet::new();
         while let Some(id) = pending.pop() {
-            if !seen.insert(id) || kept.contains(&id) || held.contains_key(&id) {
+            let element = matches!(graph.node(id).op, Op::Leaf(leaf) if elements.contains(&leaf));
+            if element || !varying[id.index()] || !seen.insert(id) {
                 continue;
             }
-            let element = matches!(graph.node(id).op, Op::Leaf(leaf) if elements.contains(&leaf));
-            if stacked.contains(&id) && varying[id.index()] && !element {
-                kept.insert(id);
+            if let Some((carry, before)) = givers.get(&id) {
+                choice.held.insert(id, *carry);
+                pending.push(*before);
+            } else if kept.contains(&id) || stacked.contains(&id) {
+                choice.kept.insert(id);
             } else {
                 pending.extend(graph.node(id).operands.iter().copied());
             }
         }
-        held.retain(|next, _| seen.contains(next));
-        Choice { kept, held }
+        choice
     }
 }
 
