@@ -111,8 +111,7 @@ fn inputs_are_checked() {
 /// `h = h + x`; the output is the next `h`, and the loop ends where that exceeds 5.
 fn running_sum(until: bool, extent: Extent) -> Arc<Body> {
     let ty = TensorType::new(DType::F32, &[extent]);
-    let (x, h) =
-        (parameter(None, ty.clone(), LeafKind::Input, None), parameter(None, ty, LeafKind::Carry, None));
+    let (x, h) = (parameter(None, ty.clone(), LeafKind::Input), parameter(None, ty, LeafKind::Carry));
     let mut graph = Graph::new();
     graph.inputs.push(x.id);
     let (a, b) = (graph.add_leaf(&x), graph.add_leaf(&h));

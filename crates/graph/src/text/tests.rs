@@ -265,7 +265,7 @@ fn errors_point_at_the_text() {
         ),
         (
             "body b {\n}\n%0 = scan{body=b, result=steps, steps=1, often=true}()",
-            "3:41: expected the attribute",
+            "3:42: expected the attribute",
         ),
         (
             "body b {\n}\n%0 = scan{body=b, result=rows 0, steps=1}()",
@@ -445,13 +445,13 @@ fn add_loop(graph: &mut Graph, body: &Arc<Body>, roots: &[u32; 8]) {
         operands.push(graph.add_leaf(&Arc::new(leaf)));
     }
     let mut steps = Dim::Known(length);
-    if roots[1] % 2 == 0 {
+    if roots[1].is_multiple_of(2) {
         steps = Dim::Operand;
         operands.push(graph.add(Op::Literal(Literal::I64(length as i64)), &[], None));
     }
     let backward = crate::op::Backward {
-        truncate: (roots[2] % 2 == 0).then_some(roots[2] % 5),
-        checkpointed: roots[3] % 2 == 0,
+        truncate: (roots[2].is_multiple_of(2)).then_some(roots[2] % 5),
+        checkpointed: roots[3].is_multiple_of(2),
     };
     let rows = (0..body.rows().len()).map(|row| ScanResult::Rows(row as u16));
     let carries = (0..body.carries()).map(|carry| ScanResult::Last(carry as u16));
@@ -487,7 +487,7 @@ fn body_of(level: Level, inner: Option<&Arc<Body>>) -> Arc<Body> {
     let rows = level.roots[..3].iter().map(|n| NodeId(n % len)).filter(|id| graph.ty(*id).rank() < 6);
     let mut outputs: Vec<NodeId> = rows.collect();
     let condition = graph.nodes().rev().find(|(_, node)| node.ty == TensorType::scalar(DType::Bool));
-    let until = condition.filter(|_| level.roots[3] % 3 > 0).map(|(id, _)| id);
+    let until = condition.filter(|_| !level.roots[3].is_multiple_of(3)).map(|(id, _)| id);
     outputs.extend(until);
     graph.outputs = outputs;
     graph.updates = carries

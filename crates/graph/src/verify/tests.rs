@@ -308,7 +308,7 @@ fn what_belongs_outside_stays_outside() {
         graph.outputs[0] = both;
     });
     assert_eq!(found, ["node 8 (`leaf`) is a shared variable in the body of a loop"]);
-    let carry = parameter(Some("h".into()), TensorType::scalar(DType::F32), LeafKind::Carry, None);
+    let carry = parameter(Some("h".into()), TensorType::scalar(DType::F32), LeafKind::Carry);
     let found = broken(|graph| {
         let outside = graph.add_leaf(&carry);
         graph.outputs.push(outside);
@@ -317,7 +317,7 @@ fn what_belongs_outside_stays_outside() {
     let found = broken(|graph| {
         let w = graph.updates[0].1;
         let ty = graph.ty(w).clone();
-        let carry = parameter(Some("h".into()), ty, LeafKind::Carry, None);
+        let carry = parameter(Some("h".into()), ty, LeafKind::Carry);
         graph.add_leaf(&carry);
         graph.updates.push((carry.id, w));
     });
