@@ -20,7 +20,7 @@ use crate::report::Report;
 use crate::rules::RuleSet;
 use crate::saturate::{Limits, saturate};
 use crate::term::{Egraph, Knowledge, Origin, Term, insert_term};
-use crate::{Numerics, Options, rules_for};
+use crate::{Numerics, Options, loops, rules_for};
 
 /// Graphs with more nodes are cut.
 const LARGEST_WHOLE: usize = 3_000;
@@ -43,7 +43,10 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
         return (graph.clone(), report);
     }
     let rules = rules_for(options);
-    let mut simplified = simplify_parts(graph, &nodes, options, rules, &mut report);
+    let graph = loops::improve(graph, options, &mut report);
+    let live = graph.reachable();
+    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
+    let mut simplified = simplify_parts(&graph, &nodes, options, rules, &mut report);
     if report.partitions > 1 && simplified.len() <= LARGEST_WHOLE {
         // What is left is small enough to be seen at once.
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
@@ -57,7 +60,7 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
         folded = again.0;
         count += again.1;
     }
-    report.folded = count;
+    report.folded += count;
     report.nodes_after = folded.len();
     report.time = start.elapsed();
     (folded, report)
@@ -71,9 +74,22 @@ fn simplify_parts(
     report: &mut Report,
 ) -> Graph {
     let mut pass = Pass::new(graph, options, nodes);
-    let size = if nodes.len() > LARGEST_WHOLE { PART } else { nodes.len().max(1) };
-    for part in nodes.chunks(size) {
+    if nodes.len() <= LARGEST_WHOLE {
+        pass.simplify_part(nodes, rules, report);
+        return pass.finish();
+    }
+    // The results of one loop stay in one part, so that they keep equal operands.
+    let nodes = loops::side_by_side(graph, nodes);
+    let mut rest = &nodes[..];
+    while !rest.is_empty() {
+        let is_loop = |id: &NodeId| matches!(graph.node(*id).op, Op::Scan(_));
+        let mut size = PART.min(rest.len());
+        while size < rest.len() && is_loop(&rest[size]) {
+            size += 1;
+        }
+        let (part, others) = rest.split_at(size);
         pass.simplify_part(part, rules, report);
+        rest = others;
     }
     pass.finish()
 }
