@@ -57,7 +57,7 @@ impl Body {
     /// The outputs that are stacked.
     pub fn rows(&self) -> &[NodeId] {
         let outputs = &self.graph.outputs;
-        &outputs[..outputs.len() - usize::from(self.until)]
+        &outputs[..outputs.len().saturating_sub(usize::from(self.until))]
     }
 
     /// The condition to end at.

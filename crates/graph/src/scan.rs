@@ -727,3 +727,6 @@ pub fn reduce(sequence: &Tensor, f: impl FnOnce(&Tensor, &Tensor) -> Tensor) -> 
     let rest = sequence.index([Index::Range { start: Some(Size::from(1)), stop: None, step: 1 }]);
     foldl(sequence.index([Index::At(Size::from(0))]), &[&rest], |joined, elements| f(joined, &elements[0]))
 }
+
+#[cfg(test)]
+mod tests;
