@@ -9,18 +9,18 @@
 //! that several loops share is simplified once. A graph with gradients not yet taken keeps its loops, because those
 //! gradients refer to expressions by place; its bodies are simplified all the same.
 
+mod consume;
 mod form;
 mod hoist;
 mod last;
 mod tidy;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hypatia_graph::body::Body;
 use hypatia_graph::op::{Scan, ScanResult};
-use hypatia_graph::{Graph, NodeId, Op};
+use hypatia_graph::{Graph, Node, NodeId, Op};
 use smallvec::SmallVec;
 
 use crate::Options;
@@ -44,46 +44,70 @@ impl Group {
 /// nothing to do.
 type Rewriting = fn(&mut Graph, &Group, Options) -> Option<Vec<(NodeId, NodeId)>>;
 
-/// The rewritings by the names under which a report counts them.
-const REWRITINGS: [(&str, Rewriting); 3] =
-    [("loop_tidied", tidy::tidy), ("loop_last_step", last::keep_last), ("loop_invariant", hoist::hoist)];
+/// The rewritings by the names under which a report counts them, and whether one loop is rewritten after another: where
+/// two loops could take in what the other computes, only the first may.
+const REWRITINGS: [(&str, Rewriting, bool); 4] = [
+    ("loop_tidied", tidy::tidy, false),
+    ("loop_consumer", consume::consume, true),
+    ("loop_last_step", last::keep_last, false),
+    ("loop_invariant", hoist::hoist, false),
+];
 
-/// The graph with its loops rewritten and their bodies simplified.
-pub(crate) fn improve<'g>(graph: &'g Graph, options: Options, report: &mut Report) -> Cow<'g, Graph> {
+/// The bodies that are simplified already.
+pub(crate) type Bodies = BTreeSet<Arc<Body>>;
+
+/// The graph with its loops rewritten and their bodies simplified, unless nothing is left to do.
+pub(crate) fn improve(
+    graph: &Graph,
+    options: Options,
+    known: &mut Bodies,
+    report: &mut Report,
+) -> Option<Graph> {
     if !has_loops(graph) {
-        return Cow::Borrowed(graph);
+        return None;
     }
-    let mut improved = rewrite(Cow::Borrowed(graph), options, report);
-    let bodies = simplify_bodies(&improved, options, report);
-    improved = Cow::Owned(rewrite(Cow::Owned(bodies), options, report).into_owned());
-    improved
+    let rewritten = rewrite(graph, options, report);
+    let bodies = simplify_bodies(rewritten.as_ref().unwrap_or(graph), options, known, report);
+    let improved = bodies.or(rewritten)?;
+    Some(rewrite(&improved, options, report).unwrap_or(improved))
 }
 
 fn has_loops(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| matches!(node.op, Op::Scan(_)))
 }
 
-fn rewrite<'g>(graph: Cow<'g, Graph>, options: Options, report: &mut Report) -> Cow<'g, Graph> {
+/// The graph with its loops rewritten; none if that changes nothing.
+fn rewrite(graph: &Graph, options: Options, report: &mut Report) -> Option<Graph> {
     if graph.nodes().any(|(_, node)| matches!(node.op, Op::Grad(_))) {
-        return graph;
+        return None;
     }
-    let mut graph = graph;
-    for (name, rewriting) in REWRITINGS {
-        let mut extended = (*graph).clone();
-        let mut replaced = BTreeMap::new();
-        let mut count = 0;
-        for group in groups(&graph) {
-            if let Some(pairs) = rewriting(&mut extended, &group, options) {
-                count += 1;
-                replaced.extend(pairs.into_iter().filter(|(old, new)| old != new));
+    let mut result: Option<Graph> = None;
+    for (name, rewriting, one_by_one) in REWRITINGS {
+        loop {
+            let graph = result.as_ref().unwrap_or(graph);
+            let mut extended = graph.clone();
+            let mut replaced = BTreeMap::new();
+            let mut count = 0;
+            for group in groups(graph) {
+                if let Some(pairs) = rewriting(&mut extended, &group, options) {
+                    count += 1;
+                    replaced.extend(pairs.into_iter().filter(|(old, new)| old != new));
+                    if one_by_one {
+                        break;
+                    }
+                }
+            }
+            if count == 0 {
+                break;
+            }
+            *report.rules.entry(name).or_default() += count;
+            result = Some(substituted(&extended, &replaced));
+            if !one_by_one {
+                break;
             }
         }
-        if count > 0 {
-            *report.rules.entry(name).or_default() += count;
-            graph = Cow::Owned(substituted(&extended, &replaced));
-        }
     }
-    graph
+    result
 }
 
 /// The loops of a graph by their used results, in the order of their first ones.
@@ -103,10 +127,20 @@ fn groups(graph: &Graph) -> Vec<Group> {
     groups
 }
 
-/// The graph with every body simplified, each once.
-fn simplify_bodies(graph: &Graph, options: Options, report: &mut Report) -> Graph {
-    let mut simplified: BTreeMap<Arc<Body>, Arc<Body>> = BTreeMap::new();
-    graph.rebuilt(|out, from, id, operands| {
+/// The graph with every body simplified, each once; none if all are.
+fn simplify_bodies(
+    graph: &Graph,
+    options: Options,
+    known: &mut Bodies,
+    report: &mut Report,
+) -> Option<Graph> {
+    let is_new = |node: &Node| matches!(&node.op, Op::Scan(scan) if !known.contains(&scan.body));
+    if !graph.nodes().any(|(_, node)| is_new(node)) {
+        return None;
+    }
+    let mut simplified: BTreeMap<Arc<Body>, Arc<Body>> =
+        known.iter().map(|body| (body.clone(), body.clone())).collect();
+    let result = graph.rebuilt(|out, from, id, operands| {
         let Op::Scan(scan) = &from.node(id).op else { return out.add_like(from, id, operands) };
         let body = simplified.entry(scan.body.clone()).or_insert_with(|| {
             let (graph, inner) = simplify_graph(&scan.body.graph, options);
@@ -119,7 +153,9 @@ fn simplify_bodies(graph: &Graph, options: Options, report: &mut Report) -> Grap
             out.set_name(node, name.into());
         }
         node
-    })
+    });
+    known.extend(simplified.into_values());
+    Some(result)
 }
 
 /// Nodes in an order in which the results of one loop stand side by side, operands still before users.
@@ -141,4 +177,3 @@ pub(crate) fn side_by_side(graph: &Graph, nodes: &[NodeId]) -> Vec<NodeId> {
     }
     order
 }
-

@@ -35,35 +35,46 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
     let start = Instant::now();
     let mut report = Report::new();
     let live = graph.reachable();
-    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
-    report.nodes_before = nodes.len();
+    report.nodes_before = live.iter().filter(|live| **live).count();
     if graph.check().is_err() {
         // What is ill-typed is left for the verifier to report.
         report.nodes_after = graph.len();
         return (graph.clone(), report);
     }
     let rules = rules_for(options);
-    let graph = loops::improve(graph, options, &mut report);
+    let mut bodies = loops::Bodies::new();
+    let improved = loops::improve(graph, options, &mut bodies, &mut report);
+    let mut simplified = simplify_formulas(improved.as_ref().unwrap_or(graph), options, rules, &mut report);
+    // Rules may have brought to light what a loop does not need.
+    if let Some(improved) = loops::improve(&simplified, options, &mut bodies, &mut report) {
+        simplified = simplify_formulas(&improved, options, rules, &mut report);
+    }
+    report.nodes_after = simplified.len();
+    report.time = start.elapsed();
+    (simplified, report)
+}
+
+/// The graph with its formulas simplified, loops left as they are.
+fn simplify_formulas(graph: &Graph, options: Options, rules: &RuleSet, report: &mut Report) -> Graph {
     let live = graph.reachable();
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
-    let mut simplified = simplify_parts(&graph, &nodes, options, rules, &mut report);
-    if report.partitions > 1 && simplified.len() <= LARGEST_WHOLE {
+    let partitions = report.partitions;
+    let mut simplified = simplify_parts(graph, &nodes, options, rules, report);
+    if report.partitions - partitions > 1 && simplified.len() <= LARGEST_WHOLE {
         // What is left is small enough to be seen at once.
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
-        simplified = simplify_parts(&simplified, &nodes, options, rules, &mut report);
+        simplified = simplify_parts(&simplified, &nodes, options, rules, report);
     }
     let (mut folded, mut count) = fold_constants(simplified);
     if count > 0 && folded.len() <= LARGEST_WHOLE {
         // New constants may be 0 or 1.
         let nodes: Vec<NodeId> = folded.nodes().map(|(id, _)| id).collect();
-        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, &mut report));
+        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, report));
         folded = again.0;
         count += again.1;
     }
     report.folded += count;
-    report.nodes_after = folded.len();
-    report.time = start.elapsed();
-    (folded, report)
+    folded
 }
 
 fn simplify_parts(
