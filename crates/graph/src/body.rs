@@ -10,7 +10,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
-use crate::diagnostic::Site;
 use crate::graph::{Graph, NodeId};
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
 use crate::op::LeafId;
@@ -103,6 +102,6 @@ impl Hash for Body {
 }
 
 /// A leaf of a body: an element or captured value ([`LeafKind::Input`]) or a carry.
-pub fn parameter(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind, site: Option<Site>) -> Arc<Leaf> {
-    Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site, kind })
+pub fn parameter(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind) -> Arc<Leaf> {
+    Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site: None, kind })
 }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::body::{Body, parameter};
+use crate::body::Body;
 use crate::collect::key_of;
 use crate::compose::Size;
 use crate::diagnostic::{Diagnostic, Site};
@@ -450,7 +450,8 @@ fn describe(tensor: &Tensor) -> String {
 }
 
 fn leaf(name: Option<&str>, ty: TensorType, kind: LeafKind, site: Site) -> Tensor {
-    Tensor::of_leaf(&parameter(name.map(Arc::from), ty, kind, Some(site)))
+    let id = fresh_leaf_id();
+    Tensor::of_leaf(&Arc::new(Leaf { id, name: name.map(Arc::from), ty, site: Some(site), kind }))
 }
 
 /// A value that goes from step to step.

@@ -17,7 +17,7 @@ use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
 use crate::leaf::LeafKind;
-use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -194,6 +194,9 @@ impl State {
             | Op::StopGradient
             | Op::Grad(_) => out.add_like(from, id, operands),
             Op::Scan(scan) => match self.scan(out, scan, operands, node.site) {
+                Some((scan, operands)) if scan.steps == Dim::Known(1) && !scan.body.until => {
+                    self.only_step(out, &scan, &operands, node.site)
+                }
                 Some((scan, operands)) => add(out, Op::Scan(Box::new(scan)), &operands),
                 None => out.add_like(from, id, operands),
             },
@@ -317,6 +320,51 @@ impl State {
             }
         };
         Some((Scan { body: concrete, steps, ..scan.clone() }, values.into()))
+    }
+
+    /// A result of a loop of one step: that of the step itself.
+    fn only_step(&mut self, out: &mut Graph, scan: &Scan, operands: &[NodeId], site: Option<Site>) -> NodeId {
+        let body = &scan.body.graph;
+        let root = match scan.result {
+            ScanResult::Rows(output) => body.outputs[usize::from(output)],
+            ScanResult::Last(carry) => body.updates[usize::from(carry)].1,
+            ScanResult::Steps => return out.add(Op::Literal(Literal::I64(1)), &[], site),
+        };
+        let leaves: BTreeMap<LeafId, NodeId> = scan.body.parameters().zip(operands.iter().copied()).collect();
+        let mut step = body.clone();
+        step.outputs = vec![root];
+        step.updates.clear();
+        let live = step.reachable();
+        let mut placed: Vec<Option<NodeId>> = vec![None; body.len()];
+        for (id, node) in body.nodes().filter(|(id, _)| live[id.index()]) {
+            let new = match &node.op {
+                Op::Leaf(leaf) if leaves.contains_key(leaf) => {
+                    let value = leaves[leaf];
+                    let shape = known_dims(&node.ty.extents().unwrap_or_default());
+                    // An element of a sequence of one.
+                    if *out.ty(value) == node.ty {
+                        value
+                    } else {
+                        out.add(Op::Reshape(shape), &[value], site)
+                    }
+                }
+                _ => {
+                    let operands: Operands = node.operands.iter().filter_map(|o| placed[o.index()]).collect();
+                    out.add_like(body, id, &operands)
+                }
+            };
+            self.note(out, new, &Arguments::default());
+            placed[id.index()] = Some(new);
+        }
+        let value = placed[root.index()].unwrap_or(operands[0]);
+        match scan.result {
+            ScanResult::Rows(_) => {
+                let row = out.ty(value).extents().unwrap_or_default();
+                let dims: Vec<usize> = std::iter::once(1).chain(row).collect();
+                out.add(Op::Reshape(known_dims(&dims)), &[value], site)
+            }
+            ScanResult::Last(_) | ScanResult::Steps => value,
+        }
     }
 
     fn body(

@@ -3,6 +3,7 @@ use crate::array::Array;
 use crate::collect::{Request, collect};
 use crate::gradient::grad;
 use crate::interp::interpret;
+use crate::specialise::{Arguments, Unspecialised, specialise};
 use crate::streams::RandomStreams;
 use crate::tensor::{input, matrix, scalar, shared, vector};
 
@@ -200,4 +201,67 @@ fn mistakes_are_named() {
         e[0].clone()
     });
     assert!(problem(&escaped.unwrap(), &[&x]).contains("among the inputs"));
+}
+
+#[test]
+fn a_loop_of_one_step_is_the_step() {
+    let (x, h0) = (input("x", DType::F32, &[Some(1), Some(2)]), input("h0", DType::F32, &[Some(2)]));
+    let scanned = Scan::new()
+        .sequence(&x)
+        .carry(&h0)
+        .run(|step| Next::new().carry(&step.sequences[0] + &step.carries[0]).output(step.sequences[0].sqr()));
+    let request = Request {
+        inputs: vec![x, h0],
+        outputs: vec![scanned.carries[0].clone(), scanned.last[0].clone(), scanned.outputs[0].clone()],
+        ..Request::default()
+    };
+    let graph = specialise(&collect(&request).unwrap(), &Arguments::default()).unwrap();
+    assert!(graph.nodes().all(|(_, node)| !matches!(node.op, Op::Scan(_))), "{graph}");
+    let inputs = [Array::new(&[1, 2], &[2f32, 3.0]), Array::vector(&[10f32, 20.0])];
+    let outputs = interpret(&graph, &inputs).unwrap().outputs;
+    assert_eq!(outputs[0], Array::new(&[1, 2], &[12f32, 23.0]));
+    assert_eq!(outputs[1], Array::vector(&[12f32, 23.0]));
+    assert_eq!(outputs[2], Array::new(&[1, 2], &[4f32, 9.0]));
+}
+
+#[test]
+fn lengths_that_differ_are_found_when_they_are_known() {
+    let (x, y) = (vector::<f32>("x"), vector::<f32>("y"));
+    let sums = map(&[&x, &y], |e| &e[0] + &e[1]);
+    let request = Request { inputs: vec![x, y], outputs: vec![sums], ..Request::default() };
+    let graph = collect(&request).unwrap();
+    let shapes = |n: usize, m: usize| Arguments {
+        shapes: graph
+            .inputs
+            .iter()
+            .copied()
+            .zip([[n], [m]].map(|shape| shape.into_iter().collect()))
+            .collect(),
+        ..Arguments::default()
+    };
+    assert!(specialise(&graph, &shapes(3, 3)).is_ok());
+    let Err(Unspecialised::Faults(faults)) = specialise(&graph, &shapes(3, 4)) else { panic!("passed") };
+    assert!(faults.to_string().contains("f32[4]"), "{faults}");
+}
+
+#[test]
+fn steps_may_be_asked_for_at_the_call() {
+    let (n, x) = (scalar::<i64>("n"), vector::<f32>("x"));
+    let powers = Scan::new().carry(1.0).steps(&n).run(|step| Next::new().carry(&step.carries[0] * x.sum(0)));
+    let request = Request {
+        inputs: vec![n.clone(), x],
+        outputs: vec![powers.carries[0].clone()],
+        ..Request::default()
+    };
+    let graph = collect(&request).unwrap();
+    let mut arguments = Arguments::default();
+    arguments.shapes.insert(graph.inputs[1], [2].into_iter().collect());
+    let Err(Unspecialised::Needs(needs)) = specialise(&graph, &arguments) else { panic!("nothing needed") };
+    assert_eq!(needs, [graph.inputs[0]]);
+    arguments.values.insert(graph.inputs[0], 3);
+    let known = specialise(&graph, &arguments).unwrap();
+    assert_eq!(known.ty(known.outputs[0]).to_string(), "f32[3]");
+    arguments.values.insert(graph.inputs[0], -2);
+    let Err(Unspecialised::Faults(faults)) = specialise(&graph, &arguments) else { panic!("passed") };
+    assert!(faults.to_string().contains("a loop of -2 steps"), "{faults}");
 }
