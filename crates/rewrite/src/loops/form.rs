@@ -45,8 +45,8 @@ pub(super) struct Loop {
     pub(super) initial: Vec<NodeId>,
     pub(super) until: bool,
     pub(super) steps: usize,
-    backward: Backward,
-    updated: Vec<Arc<Leaf>>,
+    pub(super) backward: Backward,
+    pub(super) updated: Vec<Arc<Leaf>>,
 }
 
 /// Where the results of a loop stand that was put together.
