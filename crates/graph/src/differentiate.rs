@@ -5,6 +5,7 @@
 //! alone does. All results of a loop are pulled back together ([`loops`]). Before a gradient is taken the forward formula
 //! passes through `stabilise`, so rules see the stable form.
 
+mod divided;
 mod flow;
 mod kept;
 mod loops;
@@ -37,7 +38,8 @@ pub fn differentiate(
 }
 
 fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diagnostic> {
-    loops.note(graph);
+    let graph = divided::divided(graph, false, loops);
+    loops.note(&graph);
     let mut taken: HashMap<Operands, Vec<(Grad, Vec<NodeId>)>> = HashMap::new();
     let mut failure = None;
     let result = graph.rebuilt(|out, from, id, operands| {

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::divided::Divisions;
 use super::kept::{Again, is_dear, least_kept};
 use super::rules::Rules;
 use super::{Roles, import, walk};
@@ -33,22 +34,50 @@ pub(super) struct Loops<'a> {
     stable: HashSet<Arc<Body>>,
     /// The rows that something reads, so that they are stacked in any case.
     stacked: HashMap<Arc<Body>, BTreeSet<usize>>,
+    /// Bodies of which only carries are kept for the gradient: the step is made again.
+    pub(super) made_again: HashSet<Arc<Body>>,
+    pub(super) divisions: Divisions,
 }
 
 impl<'a> Loops<'a> {
     pub(super) fn new(stabilise: &'a mut dyn FnMut(&Graph) -> Graph) -> Loops<'a> {
-        Loops { stabilise, later: HashMap::new(), stable: HashSet::new(), stacked: HashMap::new() }
+        Loops {
+            stabilise,
+            later: HashMap::new(),
+            stable: HashSet::new(),
+            stacked: HashMap::new(),
+            made_again: HashSet::new(),
+            divisions: Divisions::default(),
+        }
     }
 
-    /// Records which rows of loops a graph reads.
+    /// Records which rows of loops are read by what a graph is there for.
     pub(super) fn note(&mut self, graph: &Graph) {
-        let live = graph.reachable();
-        for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-            if let Op::Scan(scan) = &node.op
-                && let ScanResult::Rows(row) = scan.result
-            {
-                self.stacked.entry(scan.body.clone()).or_default().insert(usize::from(row));
+        self.note_read(graph, graph.roots().collect());
+    }
+
+    fn note_read(&mut self, graph: &Graph, mut pending: Vec<NodeId>) {
+        let mut live = vec![false; graph.len()];
+        let mut bodies: BTreeMap<Arc<Body>, BTreeSet<usize>> = BTreeMap::new();
+        while let Some(id) = pending.pop() {
+            if std::mem::replace(&mut live[id.index()], true) {
+                continue;
             }
+            let node = graph.node(id);
+            pending.extend(node.operands.iter().copied());
+            if let Op::Scan(scan) = &node.op {
+                let rows = bodies.entry(scan.body.clone()).or_default();
+                if let ScanResult::Rows(row) = scan.result {
+                    rows.insert(usize::from(row));
+                }
+            }
+        }
+        for (body, rows) in bodies {
+            let next = body.graph.updates.iter().map(|(_, next)| *next);
+            let roots =
+                rows.iter().map(|row| body.rows()[*row]).chain(next).chain(body.condition()).collect();
+            self.note_read(&body.graph, roots);
+            self.stacked.entry(body).or_default().extend(rows);
         }
     }
 
@@ -57,6 +86,9 @@ impl<'a> Loops<'a> {
         if body != by {
             let rows = self.stacked.get(body).cloned().unwrap_or_default();
             self.stacked.entry(by.clone()).or_default().extend(rows);
+            if self.made_again.contains(body) {
+                self.made_again.insert(by.clone());
+            }
             self.later.insert(body.clone(), by.clone());
         }
     }
@@ -534,7 +566,7 @@ impl Choice {
             match op {
                 Op::Leaf(leaf) if elements.contains(leaf) => Again::AtHand,
                 Op::Leaf(_) => Again::Keep,
-                op if is_dear(op) => Again::Keep,
+                op if is_dear(op) && !loops.made_again.contains(body) => Again::Keep,
                 _ => Again::Compute,
             }
         };
