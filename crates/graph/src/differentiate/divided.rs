@@ -3,7 +3,8 @@
 //! A checkpointed loop of `n` steps of which a gradient is taken becomes a loop over chunks of about the square root of
 //! `n` steps, whose body is the loop over one chunk, and a loop over the steps that are left. Of a loop over chunks only
 //! the carries are kept for the gradient: its reverse loop makes each chunk again, now with all that the chunk's own
-//! gradient wants ([`super::loops`]). A loop that may end early stays whole, as its chunks would have no fixed number.
+//! gradient wants ([`super::loops`]). A loop that may end early stays whole, as its chunks would have no fixed number; of it
+//! too only the carries are kept.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ const SHORTEST: usize = 4;
 pub(super) struct Divisions {
     /// Those of loops over chunks, by the body of a step and the steps of a chunk.
     of_chunks: HashMap<(Arc<Body>, usize), Arc<Body>>,
+    outer: HashSet<Arc<Body>>,
     /// Those with divided loops in them, by what they were.
     holders: HashMap<Arc<Body>, Arc<Body>>,
 }
@@ -45,7 +47,7 @@ pub(super) fn divided<'g>(graph: &'g Graph, everywhere: bool, loops: &mut Loops<
     Cow::Owned(graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
         let Op::Scan(scan) = &node.op else { return out.add_like(from, id, operands) };
-        if !read[id.index()] {
+        if !read[id.index()] || loops.divisions.outer.contains(&scan.body) {
             return out.add_like(from, id, operands);
         }
         let body = divided_body(&scan.body, loops);
@@ -118,12 +120,12 @@ impl Parts {
         let covered = self.chunks * self.size;
         let outer = of_chunks(&scan.body, self.size, loops);
         let parts = [
-            (self.forgotten, 1, scan.body.clone(), Some(0)),
-            (self.chunks, self.size, outer, None),
-            (self.left, 1, scan.body.clone(), None),
+            (self.forgotten, 1, scan.body.clone(), Backward { truncate: Some(0), checkpointed: false }),
+            (self.chunks, self.size, outer, Backward { truncate: None, checkpointed: true }),
+            (self.left, 1, scan.body.clone(), Backward::default()),
         ];
         let mut first = 0;
-        for (steps, size, body, truncate) in parts {
+        for (steps, size, body, backward) in parts {
             if steps == 0 {
                 continue;
             }
@@ -134,7 +136,6 @@ impl Parts {
                 })
                 .collect();
             given.extend(carries.iter().copied());
-            let backward = Backward { truncate, checkpointed: false };
             let result = |g: &mut Rules<'_>, result: ScanResult| {
                 let part = Scan { body: body.clone(), steps: Dim::Known(steps), result, backward };
                 g.op(Op::Scan(Box::new(part)), &given)
@@ -190,7 +191,7 @@ fn of_chunks(body: &Arc<Body>, size: usize, loops: &mut Loops<'_>) -> Arc<Body> 
     let mut outer = Body::new(graph, body.sequences, false);
     outer.updated = body.updated.clone();
     let outer = Arc::new(outer);
-    loops.made_again.insert(outer.clone());
+    loops.divisions.outer.insert(outer.clone());
     loops.divisions.of_chunks.insert(key, outer.clone());
     outer
 }

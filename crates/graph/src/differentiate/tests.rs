@@ -404,7 +404,11 @@ fn loops_that_end_early() {
         });
         let n = 6;
         let inputs = [(&x, noise(&[n], 1)), (&h0, noise(&[], 2)), (&w, Array::scalar(0.9f64))];
-        assert_eq!(values(&[scanned.steps.clone()], &inputs)[0], [made as f64], "with the bound {bound}");
+        assert_eq!(
+            values(std::slice::from_ref(&scanned.steps), &inputs)[0],
+            [made as f64],
+            "with the bound {bound}"
+        );
         let (mut h, mut hs, mut ys) = (h0.clone(), Vec::new(), Vec::new());
         for t in 0..made {
             let next = step(&row(&x, t), &h);
