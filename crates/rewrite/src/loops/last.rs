@@ -84,9 +84,13 @@ pub(super) fn keep_last(outer: &mut Graph, group: &Group, _: Options) -> Option<
 
 /// The loop without what only last values are made of, which is computed once from the last values of what the steps
 /// need anyway.
-pub(super) fn last_after(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
+pub(super) fn last_after(
+    outer: &mut Graph,
+    group: &Group,
+    options: Options,
+) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 0)?;
+    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 0 && inner.may_give(options))?;
     let unread: Vec<bool> =
         inner.graph.updates.iter().map(|(leaf, _)| !is_read(&inner.graph, *leaf)).collect();
     let needed = needed_in_steps(&inner, &unread);

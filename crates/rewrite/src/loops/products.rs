@@ -52,9 +52,13 @@ pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> O
 
 /// The loop without those products of which only rows are made, which are computed from stacks after it, as is whatever
 /// can be computed from what is stacked anyway.
-pub(super) fn products_after(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
+pub(super) fn products_after(
+    outer: &mut Graph,
+    group: &Group,
+    options: Options,
+) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1)?;
+    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && inner.may_give(options))?;
     let dependence = inner.dependence();
     let carried = needed_by_steps(&inner);
     // Rows that cannot be computed from anything else.

@@ -16,8 +16,7 @@ use crate::Options;
 pub(super) fn tidy(outer: &mut Graph, group: &Group, options: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let mut inner = Loop::of(outer, near)?;
-    // Where gradients flow through the last steps only, a value that is read in every step is not an initial one.
-    let free = options.gradients_taken || !inner.truncated();
+    let free = inner.may_give(options);
     if inner.steps == 0 {
         return Some(
             group
