@@ -134,15 +134,26 @@ fn rewrite(graph: &Graph, options: Options, simplified: bool, report: &mut Repor
                 break;
             }
         }
-        while name == CONSUMER {
-            let groups = groups(&current);
-            let Some(pairs) = fuse::fuse(&mut current, &groups) else { break };
-            *report.rules.entry("loops_fused").or_default() += 1;
-            current = substituted(&current, &pairs.into_iter().collect());
-            changed = true;
+        if name == CONSUMER {
+            changed |= fuse_all(&mut current, report);
         }
     }
     changed.then_some(current)
+}
+
+/// Joins loops with a carry in common; whether there were any.
+fn fuse_all(graph: &mut Graph, report: &mut Report) -> bool {
+    let mut count = 0;
+    loop {
+        let groups = groups(graph);
+        let Some(pairs) = fuse::fuse(graph, &groups) else { break };
+        *graph = substituted(graph, &pairs.into_iter().collect());
+        count += 1;
+    }
+    if count > 0 {
+        *report.rules.entry("loops_fused").or_default() += count;
+    }
+    count > 0
 }
 
 /// The loops of a graph by their used results, in the order of their first ones.

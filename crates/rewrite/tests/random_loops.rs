@@ -78,7 +78,7 @@ impl Case {
             .carry(&h)
             .carry(&zeros)
             .carry(&count);
-        if self.truncate % 4 == 0 {
+        if self.truncate.is_multiple_of(4) {
             scan = scan.truncate_gradient(2);
         }
         let scan = scan.run(|step| {
@@ -90,13 +90,13 @@ impl Case {
             let count = count + 1i64;
             let next = Next::new()
                 .carry(v.tanh())
-                .carry(if self.ends % 3 == 0 { u.sigmoid() } else { v.tanh() })
+                .carry(if self.ends.is_multiple_of(3) { u.sigmoid() } else { v.tanh() })
                 .carry(sum + w.t().dot(u) * 0.5 - v.t().dot(x))
                 .carry(&count)
                 .output(u.sigmoid())
                 .output(w.softmax(1))
                 .output(v * 0.5);
-            if self.ends % 4 == 0 { next.until(count.ge(i64::from(self.ends / 4))) } else { next }
+            if self.ends.is_multiple_of(4) { next.until(count.ge(i64::from(self.ends / 4))) } else { next }
         });
         let mut pool = vec![&h + 0.0];
         let positive = [&scan.outputs[0], &scan.outputs[1]];

@@ -186,16 +186,16 @@ pub(super) fn merge_carries(inner: &mut Loop, members: &mut [(NodeId, ScanResult
     let mut first = first_like(&|a, b| inner.initial[a] == inner.initial[b]);
     loop {
         let mut replaced = BTreeMap::new();
-        for at in 0..count {
+        for (at, &like) in first.iter().enumerate() {
             let (leaf, _) = inner.graph.updates[at];
-            if first[at] != at
+            if like != at
                 && let Some(node) = inner.reading(leaf)
-                && let Some(to) = inner.leaf(inner.graph.updates[first[at]].0)
+                && let Some(to) = inner.leaf(inner.graph.updates[like].0)
             {
                 replaced.insert(node, to);
             }
         }
-        if (0..count).all(|at| first[at] == at) {
+        if first.iter().enumerate().all(|(at, like)| at == *like) {
             return false;
         }
         let mut joined = inner.clone();
