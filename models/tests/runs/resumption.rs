@@ -95,8 +95,9 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
         ("mlp", &["--hidden", "30"], 6),
         ("rbm", &["--hidden", "20", "-k", "2"], 6),
         ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6),
-        ("dbn", &network, 10),
-        ("dbn", &keeping, 10),
+        // Two epochs for each layer, then four, after which the patience is over.
+        ("dbn", &network, 8),
+        ("dbn", &keeping, 8),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
