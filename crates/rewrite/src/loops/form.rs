@@ -13,6 +13,8 @@ use hypatia_graph::op::{Backward, Dim, Scan, ScanResult};
 use hypatia_graph::{Graph, LeafId, NodeId, Op, TensorType};
 use smallvec::SmallVec;
 
+use crate::Options;
+
 /// What an input of a body stands for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Input {
@@ -129,9 +131,10 @@ impl Loop {
         Some(self.inputs[at])
     }
 
-    /// Whether gradients flow through its last steps only.
-    pub(super) fn truncated(&self) -> bool {
-        self.backward.truncate.is_some()
+    /// Whether what a step computes may as well be computed outside, or the other way round: not while gradients are to
+    /// be taken that flow through the last steps only, but from all rows outside.
+    pub(super) fn may_give(&self, options: Options) -> bool {
+        options.gradients_taken || self.backward.truncate.is_none()
     }
 
     /// The number of the row with that value, which is added if there is none.

@@ -16,8 +16,7 @@ use crate::Options;
 pub(super) fn tidy(outer: &mut Graph, group: &Group, options: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let mut inner = Loop::of(outer, near)?;
-    // Where gradients flow through the last steps only, a value that is read in every step is not an initial one.
-    let free = options.gradients_taken || !inner.truncated();
+    let free = inner.may_give(options);
     if inner.steps == 0 {
         return Some(
             group
@@ -187,16 +186,16 @@ pub(super) fn merge_carries(inner: &mut Loop, members: &mut [(NodeId, ScanResult
     let mut first = first_like(&|a, b| inner.initial[a] == inner.initial[b]);
     loop {
         let mut replaced = BTreeMap::new();
-        for at in 0..count {
+        for (at, &like) in first.iter().enumerate() {
             let (leaf, _) = inner.graph.updates[at];
-            if first[at] != at
+            if like != at
                 && let Some(node) = inner.reading(leaf)
-                && let Some(to) = inner.leaf(inner.graph.updates[first[at]].0)
+                && let Some(to) = inner.leaf(inner.graph.updates[like].0)
             {
                 replaced.insert(node, to);
             }
         }
-        if (0..count).all(|at| first[at] == at) {
+        if first.iter().enumerate().all(|(at, like)| at == *like) {
             return false;
         }
         let mut joined = inner.clone();
