@@ -487,3 +487,22 @@ fn explanations_of_loops_end() {
     let text = explain(&graph, Numerics::Real).to_string();
     assert!(text.contains("scan"), "{text}");
 }
+
+/// A Gibbs chain, of which the last step is watched: the watching is done once.
+#[test]
+fn a_watched_last_step_costs_nothing_in_the_loop() {
+    let (v, w, x) = (matrix("v", 4, 6), matrix("w", 6, 3), matrix("x", 4, 6));
+    let wt = w.t();
+    let scan = Scan::new().carry(&v).steps(5).run(|step| {
+        let hidden = step.carries[0].dot(&w).sigmoid();
+        let visible = hidden.dot(&wt).sigmoid();
+        Next::new().carry(&visible).output(visible)
+    });
+    let p = scan.outputs[0].take(-1);
+    let cost = (&x * p.log() + (1.0 - &x) * (1.0 - &p).log()).sum(1).mean(All);
+    let (graph, _) = simplified(&[&v, &w, &x], &[&cost, &scan.last[0]]);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!(count(&scan.body.graph, |op| *op == Op::Map(ScalarFn::Softplus)), 0, "{graph}");
+    // The transposed weights are read in place, not captured as well.
+    assert_eq!(scan.body.inputs(), 1, "{graph}");
+}
