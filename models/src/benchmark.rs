@@ -6,6 +6,7 @@
 //! weights come from [`crate::generator`], so that the first costs can be compared with those of others. A new workload
 //! is a function below this module and a line in [`WORKLOADS`].
 
+mod boltzmann;
 mod classifiers;
 mod machine;
 mod weights;
@@ -26,6 +27,11 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "rbm_cd1", build: boltzmann::rbm_cd1 },
+    Workload { name: "rbm_pcd15", build: boltzmann::rbm_pcd15 },
+    Workload { name: "rbm_sample", build: boltzmann::rbm_sample },
+    Workload { name: "dbn_pretrain", build: boltzmann::dbn_pretrain },
+    Workload { name: "dbn_finetune", build: classifiers::dbn_finetune },
 ];
 
 /// How the function of a workload is compiled.
@@ -55,7 +61,6 @@ impl Step {
     }
 
     /// A step that takes nothing.
-    #[expect(dead_code, reason = "the first workload of that kind is on its way")]
     fn without_input(function: Function) -> Step {
         Step { function, minibatch: None }
     }
