@@ -87,9 +87,8 @@ pub fn grow(recipe: &Recipe, soil: Soil) -> Grown {
     Grown { graph: growth.graph, inputs: growth.inputs }
 }
 
-/// Adds to the outputs the gradients of the sum of all float outputs with respect to some leaves and nodes in between.
-pub fn add_gradients(graph: &mut Graph, seed: u64) {
-    let mut generator = Generator(seed);
+/// Adds to the outputs the gradients of the sum of all float outputs with respect to all leaves.
+pub fn add_gradients(graph: &mut Graph) {
     let is_float = |graph: &Graph, id: NodeId| graph.ty(id).dtype.is_float();
     let mut origins: Vec<NodeId> = graph.outputs.iter().copied().filter(|id| is_float(graph, *id)).collect();
     origins.sort_unstable();
@@ -97,11 +96,8 @@ pub fn add_gradients(graph: &mut Graph, seed: u64) {
     let live = graph.reachable();
     let mut variables: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
     variables.retain(|id| live[id.index()] && is_float(graph, *id));
-    variables.retain(|id| !matches!(graph.node(*id).op, Op::Literal(_)));
-    variables.sort_by_key(|id| !matches!(graph.node(*id).op, Op::Leaf(_)));
-    let between = variables.get(4 + generator.below(20)).copied();
-    variables.truncate(4);
-    variables.extend(between);
+    // Nodes in between may be one with others after simplification, and then move with them.
+    variables.retain(|id| matches!(graph.node(*id).op, Op::Leaf(_)));
     let mut pairs = Vec::new();
     for origin in &origins {
         let Some(shape) = graph.ty(*origin).extents() else { continue };
