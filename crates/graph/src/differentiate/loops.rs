@@ -761,7 +761,8 @@ impl<'r, 'g> Reverse<'r, 'g> {
                 body: body.clone(),
                 steps: Dim::Known(order.count),
                 result: *result,
-                backward: Backward::default(),
+                // Whoever rewrites loops sees by it which are to need little memory.
+                backward: Backward { truncate: None, checkpointed: self.forward.backward.checkpointed },
             };
             let value = self.g.op(Op::Scan(Box::new(scan)), &operands);
             let part = if *position < self.forward.body.sequences {
