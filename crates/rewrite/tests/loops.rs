@@ -10,6 +10,7 @@ use hypatia_graph::interp::interpret;
 use hypatia_graph::op::{self, ScanResult};
 use hypatia_graph::scan::{Next, Scan};
 use hypatia_graph::specialise::{Arguments, specialise};
+use hypatia_graph::streams::RandomStreams;
 use hypatia_graph::tensor::input;
 use hypatia_graph::verify::{Stage, verify};
 use hypatia_graph::{Array, DType, Graph, Op, ScalarFn, Tensor};
@@ -486,4 +487,48 @@ fn explanations_of_loops_end() {
     let graph = graph_of(&[&x], &[&scan.carries[0].log().sum(All)]);
     let text = explain(&graph, Numerics::Real).to_string();
     assert!(text.contains("scan"), "{text}");
+}
+
+/// A Gibbs chain, of which the last step is watched: the watching is done once.
+#[test]
+fn a_watched_last_step_costs_nothing_in_the_loop() {
+    let (v, w, x) = (matrix("v", 4, 6), matrix("w", 6, 3), matrix("x", 4, 6));
+    let wt = w.t();
+    let scan = Scan::new().carry(&v).steps(5).run(|step| {
+        let hidden = step.carries[0].dot(&w).sigmoid();
+        let visible = hidden.dot(&wt).sigmoid();
+        Next::new().carry(&visible).output(visible)
+    });
+    let p = scan.outputs[0].take(-1);
+    let cost = (&x * p.log() + (1.0 - &x) * (1.0 - &p).log()).sum(1).mean(All);
+    let (graph, _) = simplified(&[&v, &w, &x], &[&cost, &scan.last[0]]);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!(count(&scan.body.graph, |op| *op == Op::Map(ScalarFn::Softplus)), 0, "{graph}");
+    // The transposed weights are read in place, not captured as well.
+    assert_eq!(scan.body.inputs(), 1, "{graph}");
+}
+
+/// Draws in a loop are the same ones, and the counters end where they did.
+#[test]
+fn draws_are_the_same() {
+    let (v, w) = (matrix("v", 4, 6), matrix("w", 6, 3));
+    let streams = RandomStreams::new(5);
+    let scan = Scan::new().carry(&v).steps(5).run(|step| {
+        let hidden = streams.binomial([4, 3], 1, step.carries[0].dot(&w).sigmoid());
+        let p = hidden.dot(w.t()).sigmoid();
+        Next::new()
+            .carry(streams.binomial([4, 6], 1, &p))
+            .output(&p)
+            .output(streams.uniform([4, 6], 0.0, 1.0) * p)
+    });
+    let outputs = [scan.outputs[0].take(-1).log(), scan.carries[0].sum(0), scan.outputs[1].take(-1)];
+    let graph = graph_of(&[&v, &w], &outputs.each_ref());
+    let arrays = [some_numbers(v.ty(), 0.0), some_numbers(w.ty(), 1.0)];
+    let expected = interpret(&graph, &arrays).unwrap();
+    assert_eq!(expected.updates.len(), 3);
+    let (simple, _) = simplify(&graph, TAKEN);
+    let found = interpret(&simple, &arrays).unwrap();
+    assert_eq!(found.updates, expected.updates);
+    assert_eq!(found.outputs[1], expected.outputs[1]);
+    assert_eq!(found.outputs[2], expected.outputs[2]);
 }

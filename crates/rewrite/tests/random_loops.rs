@@ -8,7 +8,7 @@ use hypatia_graph::gradient::Gradient;
 use hypatia_graph::index::{Index, step};
 use hypatia_graph::interp::interpret;
 use hypatia_graph::op::Disconnected;
-use hypatia_graph::scan::{Next, Scan};
+use hypatia_graph::scan::{Next, Scan, foldl};
 use hypatia_graph::specialise::{Arguments, specialise};
 use hypatia_graph::tensor::input;
 use hypatia_graph::verify::{Stage, verify};
@@ -26,7 +26,7 @@ fn grow(pool: &mut Vec<Tensor>, square: &Tensor, choices: &Choices) {
         let a = pool[usize::from(left) % pool.len()].clone();
         let b = pool[usize::from(right) % pool.len()].clone();
         let axis = i64::from(right % 2);
-        pool.push(match op % 20 {
+        pool.push(match op % 21 {
             0 => (&a + &b) * 0.5,
             1 => &a - &b,
             2 => &a * &b,
@@ -46,6 +46,15 @@ fn grow(pool: &mut Vec<Tensor>, square: &Tensor, choices: &Choices) {
             16 => (1.0 - a.tanh().sigmoid()).log() * 0.5,
             17 => a.index([Index::from(0..3), step(.., -1)]),
             18 => a.stop_gradient() * &b,
+            // A loop in a loop.
+            19 => foldl(
+                &a,
+                &[&square
+                    .reshape([4, 4, 1, 1])
+                    .broadcast_like(&full(0.0, DType::F64, &[4, 4, 3, 4]))
+                    .take(1)],
+                |h, x| (h * &x[0] + &b).tanh(),
+            ),
             _ => a.sqr() * 0.5,
         });
     }

@@ -14,6 +14,7 @@ use hypatia_graph::{Graph, LeafId, NodeId, Op, TensorType};
 use smallvec::SmallVec;
 
 use crate::Options;
+use crate::cost::function_work;
 
 /// What an input of a body stands for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -422,4 +423,53 @@ pub(super) fn import(
         pending.pop();
     }
     placed.get(&root).copied()
+}
+
+/// The value of which a node has the same elements in the same order.
+pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
+    loop {
+        let node = graph.node(id);
+        let same = match &node.op {
+            Op::Reshape(_) => true,
+            Op::Broadcast { .. } => graph.ty(node.operands[0]).element_count() == node.ty.element_count(),
+            _ => false,
+        };
+        if !same {
+            return id;
+        }
+        id = node.operands[0];
+    }
+}
+
+/// Operations that a node takes, about; a view takes none.
+pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
+    let node = graph.node(id);
+    let count = |id: NodeId| graph.ty(id).element_count().unwrap_or(0);
+    match &node.op {
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Extent(_)
+        | Op::Broadcast { .. }
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Window(_)
+        | Op::Slice(_)
+        | Op::StopGradient => 0,
+        Op::Map(f) => usize::try_from(function_work(*f)).unwrap_or(1).saturating_mul(count(id)),
+        Op::Reduce(..) | Op::ArgMax(_) => count(node.operands[0]),
+        Op::Dot => {
+            let inner = graph.ty(node.operands[0]).shape.last().and_then(|extent| extent.known());
+            count(id).saturating_mul(2 * inner.unwrap_or(1))
+        }
+        Op::Cast(_)
+        | Op::SetWindow(..)
+        | Op::SetSlice(..)
+        | Op::Concat(_)
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Random { .. }
+        | Op::Scan(_)
+        | Op::Grad(_) => count(id),
+    }
 }

@@ -8,7 +8,7 @@ use hypatia_graph::{Graph, LeafId, NodeId, Op};
 use smallvec::SmallVec;
 
 use super::Group;
-use super::form::{Loop, import};
+use super::form::{Loop, import, work_of};
 use crate::Options;
 
 /// The nodes that use each of some nodes; a root counts as a use by nothing.
@@ -94,7 +94,12 @@ pub(super) fn last_after(
     let unread: Vec<bool> =
         inner.graph.updates.iter().map(|(leaf, _)| !is_read(&inner.graph, *leaf)).collect();
     let needed = needed_in_steps(&inner, &unread);
-    let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
+    // What has to be carried that is not the next value of a carry already.
+    let new = |bases: &BTreeSet<NodeId>| -> usize {
+        let carried = |id: &NodeId| inner.graph.updates.iter().any(|(_, next)| next == id);
+        let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
+        bases.iter().filter(|id| !carried(id)).map(size).sum()
+    };
     let mut members: Vec<(NodeId, ScanResult)> = Vec::new();
     let mut moved: Vec<(NodeId, NodeId)> = Vec::new();
     let mut bases: BTreeSet<NodeId> = BTreeSet::new();
@@ -105,8 +110,9 @@ pub(super) fn last_after(
         };
         let found = next.map(|next| (next, bases_of(&inner, &needed, next)));
         match found {
-            Some((next, found))
-                if !found.contains(&next) && found.iter().map(size).sum::<usize>() <= 2 * size(&next) =>
+            // Storing an element is worth a few operations.
+            Some((next, (found, work)))
+                if !found.contains(&next) && work > 0 && work >= new(&found).saturating_mul(4) =>
             {
                 bases.extend(found);
                 moved.push((old, next));
@@ -174,9 +180,10 @@ fn needed_in_steps(inner: &Loop, unread: &[bool]) -> Vec<bool> {
     needed
 }
 
-/// The values of the last step from which another one can be computed after the loop.
-fn bases_of(inner: &Loop, needed: &[bool], value: NodeId) -> BTreeSet<NodeId> {
+/// The values of the last step from which another one can be computed after the loop, and the work that takes.
+fn bases_of(inner: &Loop, needed: &[bool], value: NodeId) -> (BTreeSet<NodeId>, usize) {
     let mut bases = BTreeSet::new();
+    let mut work = 0usize;
     let mut seen = BTreeSet::new();
     let mut pending = vec![value];
     while let Some(id) = pending.pop() {
@@ -191,8 +198,9 @@ fn bases_of(inner: &Loop, needed: &[bool], value: NodeId) -> BTreeSet<NodeId> {
         if carry || element || needed[id.index()] && !node.operands.is_empty() {
             bases.insert(id);
         } else {
+            work = work.saturating_add(work_of(&inner.graph, id));
             pending.extend(node.operands.iter().copied());
         }
     }
-    bases
+    (bases, work)
 }

@@ -7,12 +7,12 @@ use hypatia_graph::op::{ScanResult, known_dims};
 use hypatia_graph::{Graph, NodeId, Op};
 
 use super::Group;
-use super::form::{Dependence, Loop};
+use super::form::{Dependence, Loop, root_of, work_of};
 use super::lift::{Lift, Lifted, is_liftable};
 use crate::Options;
 
 /// The most elements of stacks that are stored so that products can leave a loop.
-pub(super) const MOST_STACKED: usize = 1 << 25;
+pub(super) const MOST_STACKED: usize = 1 << 24;
 
 /// The loop with its products of elements of sequences with captured matrices before it.
 pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
@@ -81,7 +81,7 @@ pub(super) fn products_after(
         let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
         let new: usize = tail.bases.iter().filter(|id| !stacked.contains(id)).map(size).sum();
         // What is made of stacks alone need not be stored as well.
-        let worthwhile = new == 0 || tail.products && new <= 2 * size(&row).max(64);
+        let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1);
         if !worthwhile || new.saturating_mul(inner.steps) > MOST_STACKED {
             members.push((old, result));
             continue;
@@ -134,8 +134,8 @@ fn needed_by_steps(inner: &Loop) -> Vec<bool> {
 struct Tail {
     /// From what.
     bases: BTreeSet<NodeId>,
-    /// Whether a product is on the way.
-    products: bool,
+    /// The operations of the products on the way.
+    products: usize,
 }
 
 /// The part of a row that can be computed after the loop, unless that is nothing.
@@ -143,7 +143,7 @@ fn tail_of(inner: &Loop, dependence: &[Dependence], carried: &[bool], row: NodeI
     let graph = &inner.graph;
     let varies = |id: NodeId| dependence[id.index()] >= Dependence::Sequence;
     let mut bases = BTreeSet::new();
-    let mut products = false;
+    let mut products = 0usize;
     let mut seen = BTreeSet::new();
     let mut pending = vec![row];
     while let Some(id) = pending.pop() {
@@ -154,11 +154,19 @@ fn tail_of(inner: &Loop, dependence: &[Dependence], carried: &[bool], row: NodeI
         if sequence {
             continue;
         }
+        // What only arranges the elements of another value is arranged outside.
+        let root = root_of(graph, id);
+        if root != id {
+            pending.push(root);
+            continue;
+        }
         if carried[id.index()] || !is_liftable(graph, id, &varies) {
             bases.insert(id);
             continue;
         }
-        products |= graph.node(id).op == Op::Dot;
+        if graph.node(id).op == Op::Dot {
+            products = products.saturating_add(work_of(graph, id));
+        }
         pending.extend(graph.node(id).operands.iter().copied());
     }
     (!bases.contains(&row)).then_some(Tail { bases, products })

@@ -108,7 +108,8 @@ fn inlined(outer: &mut Graph, inner: &Loop, group: &Group) -> Option<Vec<(NodeId
     Some(pairs)
 }
 
-/// Inputs that are one number everywhere become that number, those that repeat a smaller value that value.
+/// Inputs that are one number everywhere become that number, those that repeat a smaller value that value, and those
+/// that are transposed what they are transposed from.
 fn smaller_inputs(outer: &mut Graph, inner: &mut Loop) -> BTreeMap<NodeId, NodeId> {
     let mut replaced = BTreeMap::new();
     for at in 0..inner.inputs.len() {
@@ -121,11 +122,22 @@ fn smaller_inputs(outer: &mut Graph, inner: &mut Loop) -> BTreeMap<NodeId, NodeI
             let shape = inner.graph.ty(node).extents().unwrap_or_default();
             Some(inner.graph.add_uniform(literal, &shape, None))
         } else {
-            repeated(outer, inner, at, node)
+            repeated(outer, inner, at, node).or_else(|| turned(outer, inner, at))
         };
         replaced.extend(new.filter(|new| *new != node).map(|new| (node, new)));
     }
     replaced
+}
+
+/// A captured matrix that is another one transposed, as that one transposed in the body: products read it in place.
+fn turned(outer: &Graph, inner: &mut Loop, at: usize) -> Option<NodeId> {
+    let input = inner.inputs[at];
+    let node = outer.node(input.value);
+    if input.sequence || !matches!(node.op, Op::Permute(_)) {
+        return None;
+    }
+    let value = inner.add_input(outer, node.operands[0], false)?;
+    Some(inner.graph.add(node.op.clone(), &[value], node.site))
 }
 
 /// An input that repeats a smaller value, as that value repeated in the body.
