@@ -26,6 +26,7 @@ pub mod program;
 pub mod progress;
 pub mod random_state;
 pub mod resident;
+pub mod rnn_rbm;
 pub mod sample;
 pub mod state;
 pub mod train;

@@ -22,6 +22,7 @@ use crate::plot::PlotError;
 pub const MODELS: &[&dyn Model] = &[
     &crate::logistic_regression::Logreg, //
     &crate::mlp::Perceptron,
+    &crate::rnn_rbm::RecurrentRbm,
 ];
 
 /// The model of that name.
@@ -351,6 +352,14 @@ pub enum TrainError {
     #[error("cannot make the directory {}: {source}", path.display())]
     Directory {
         /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A result cannot be stored.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
