@@ -1,4 +1,5 @@
-//! Labelled images for training: the MNIST files in their two published forms, or generated digits.
+//! Labelled images for training: the MNIST files in their two published forms, or generated digits. Colour images
+//! without labels are in [`patches`].
 //!
 //! Every set holds images of 28 x 28 float32 pixels in `[0, 1)`, row by row, with one label in `0..=9` each; both are
 //! checked while they are read, so what follows need not check again. Files are read as streams, gzipped or not, and
@@ -6,6 +7,7 @@
 
 mod idx;
 mod mnist;
+pub mod patches;
 pub mod pickle;
 mod source;
 

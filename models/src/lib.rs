@@ -30,3 +30,4 @@ pub mod rnn_rbm;
 pub mod sample;
 pub mod state;
 pub mod train;
+pub mod whitening;
