@@ -8,6 +8,7 @@
 
 mod classifiers;
 mod machine;
+mod music;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "rnnrbm_train", build: music::rnnrbm_train },
+    Workload { name: "rnnrbm_gen", build: music::rnnrbm_gen },
 ];
 
 /// How the function of a workload is compiled.
@@ -55,7 +58,6 @@ impl Step {
     }
 
     /// A step that takes nothing.
-    #[expect(dead_code, reason = "the first workload of that kind is on its way")]
     fn without_input(function: Function) -> Step {
         Step { function, minibatch: None }
     }

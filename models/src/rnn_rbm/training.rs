@@ -153,6 +153,9 @@ struct RnnRbmTraining {
 
 impl RnnRbmTraining {
     fn new(settings: &Settings, options: &RnnRbmOptions) -> Result<Self, TrainError> {
+        if settings.batch_size == 0 {
+            return Err(TrainError::Usage("--batch-size: expected 1 frame or more, found 0".to_owned()));
+        }
         let music = read_music(settings, options)?;
         let listed = list_settings(settings, options, &music);
         let pieces = music.train;
@@ -444,8 +447,8 @@ impl Training for RnnRbmTraining {
             None
         };
         let state = |reason: String| TrainError::State { path: checkpoint.path().to_owned(), reason };
-        // Orders are drawn anew up to the present epoch; this many take seconds.
-        const MOST_EPOCHS: u64 = 10_000_000;
+        // Orders are drawn anew up to the present epoch, which takes a while for very many.
+        const MOST_EPOCHS: u64 = 1_000_000;
         if position.epochs > MOST_EPOCHS {
             return Err(state(format!("expected at most {MOST_EPOCHS} epochs, found {}", position.epochs)));
         }
