@@ -9,6 +9,7 @@
 mod boltzmann;
 mod classifiers;
 mod machine;
+mod music;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "rbm_sample", build: boltzmann::rbm_sample },
     Workload { name: "dbn_pretrain", build: boltzmann::dbn_pretrain },
     Workload { name: "dbn_finetune", build: classifiers::dbn_finetune },
+    Workload { name: "rnnrbm_train", build: music::rnnrbm_train },
+    Workload { name: "rnnrbm_gen", build: music::rnnrbm_gen },
 ];
 
 /// How the function of a workload is compiled.

@@ -29,6 +29,7 @@ pub mod progress;
 pub mod random_state;
 pub mod rbm;
 pub mod resident;
+pub mod rnn_rbm;
 pub mod sample;
 pub mod state;
 pub mod train;

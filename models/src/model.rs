@@ -24,6 +24,7 @@ pub const MODELS: &[&dyn Model] = &[
     &crate::mlp::Perceptron,
     &crate::rbm::BoltzmannMachine,
     &crate::dbn::BeliefNetwork,
+    &crate::rnn_rbm::RecurrentRbm,
 ];
 
 /// The model of that name.
@@ -387,6 +388,14 @@ pub enum TrainError {
     #[error("cannot make the directory {}: {source}", path.display())]
     Directory {
         /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A result cannot be stored.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,

@@ -4,3 +4,4 @@
 mod command_line;
 mod published;
 mod resumption;
+mod rnn_rbm;
