@@ -192,8 +192,9 @@ fn loops() {
     book.expression("a carry of another element type", &[&x, &h], &scanned.last[0]);
     let scanned = Scan::new().sequence(&x).carry(&h).run(|step| Next::new().output(&step.carries[0]));
     book.expression("a carry without a next value", &[&x, &h], &scanned.last[0]);
-    let scanned = Scan::new().sequence(&x).run(|step| Next::new().carry(&step.sequences[0]));
-    book.expression("a next value without a carry", &[&x], &scanned.outputs.first().unwrap_or(&x).clone());
+    let scanned =
+        Scan::new().sequence(&x).run(|step| Next::new().carry(&step.sequences[0]).output(&step.sequences[0]));
+    book.expression("a next value without a carry", &[&x], &scanned.outputs[0]);
     let until = |condition: fn(&Tensor) -> Tensor| {
         let step = |step: &ScanStep| halved(step).until(condition(&step.carries[0]));
         Scan::new().carry(&h).steps(4).run(step).last[0].clone()
