@@ -344,8 +344,8 @@ fn with_gradients(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     let inputs = graph.inputs.clone();
     for _ in 0..2 {
-        let leaves =
-            graph.nodes().filter(|(_, node)| matches!(node.op, Op::Leaf(leaf) if inputs.contains(&leaf)));
+        let node_of = |input| graph.nodes().find(|(_, node)| node.op == Op::Leaf(input));
+        let leaves = inputs.iter().filter_map(|input| node_of(*input));
         let variables: Vec<NodeId> =
             leaves.filter(|(_, node)| node.ty.dtype == DType::F64).map(|(id, _)| id).collect();
         let mut pairs = Vec::new();
