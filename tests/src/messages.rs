@@ -180,7 +180,7 @@ fn loops() {
     let halved = |step: &ScanStep| Next::new().carry(&step.carries[0] * 0.5);
     let scanned = Scan::new().carry(&h).steps(-2).run(halved);
     book.expression("a negative number of steps", &[&h], &scanned.last[0]);
-    let scanned = Scan::new().carry(&h).steps(&h.sum(All)).run(halved);
+    let scanned = Scan::new().carry(&h).steps(h.sum(All)).run(halved);
     book.expression("a number of steps that is no integer", &[&h], &scanned.last[0]);
     let scanned =
         Scan::new().sequence(&x).carry(&h).run(|step| Next::new().carry(step.sequences[0].sum(All)));
