@@ -364,3 +364,89 @@ case(
     np.arctan2(y, x),
     y / x,
 )
+
+
+def loop(title, steps, body, operands, wanted, *results):
+    """A loop over the operands; `wanted` are its results, such as `rows 0`."""
+    print(f"== {title}")
+    for position, operand in enumerate(operands):
+        print(f"constant %{position}: {written(operand)}")
+    print("body b0 {\n" + "\n".join(body) + "\n}")
+    names = ", ".join(f"%{position}" for position in range(len(operands)))
+    for position, result in enumerate(wanted):
+        print(f"%r{position} = scan{{body=b0, result={result}, steps={steps}}}({names})")
+    for position in range(len(wanted)):
+        print(f"output %r{position}")
+    for result in results:
+        print(f"= constant %0: {written(result)}")
+
+
+x, h = data(np.float64, 6, 3), data(np.float64, 3)
+loop(
+    "cumulative sum by a loop",
+    6,
+    ["sequence %x: f64[3]", "carry %h: f64[3]", "%0 = add(%x, %h)", "row %0", "next %h = %0"],
+    [x, h],
+    ["rows 0", "last 0", "steps"],
+    np.cumsum(x, 0) + h,
+    x.sum(0) + h,
+    np.asarray(6),
+)
+x = data(np.int32, 4, 5)
+loop(
+    "map by a loop",
+    4,
+    ["sequence %x: i32[5]", "%0 = max{axes=[0]}(%x)", "%1 = argmax{axis=0}(%x)", "row %0", "row %1"],
+    [x],
+    ["rows 0", "rows 1"],
+    x.max(1),
+    x.argmax(1),
+)
+x, w, u, h = data(np.float64, 5, 2, 3), data(np.float64, 3, 4), data(np.float64, 4, 4), data(np.float64, 2, 4)
+states, state = [], h
+for step in x:
+    state = np.abs(step @ w + state @ u)
+    states.append(state)
+loop(
+    "recurrent network by a loop",
+    5,
+    [
+        "sequence %x: f64[2, 3]",
+        "captured %w: f64[3, 4]",
+        "captured %u: f64[4, 4]",
+        "carry %h: f64[2, 4]",
+        "%0 = dot(%x, %w)",
+        "%1 = dot(%h, %u)",
+        "%2 = add(%0, %1)",
+        "%3 = abs(%2)",
+        "row %3",
+        "next %h = %3",
+    ],
+    [x, w, u, h],
+    ["rows 0", "last 0"],
+    np.stack(states),
+    states[-1],
+)
+limits = np.cumsum(np.arange(1, 8))
+made = int(np.argmax(limits > 9)) + 1
+loop(
+    "a loop that ends early",
+    7,
+    [
+        "carry %n: i64[]",
+        "carry %sum: i64[]",
+        "%0 = add(%n, 1i64)",
+        "%1 = add(%sum, %0)",
+        "%2 = gt(%1, 9i64)",
+        "row %1",
+        "until %2",
+        "next %n = %0",
+        "next %sum = %1",
+    ],
+    [np.asarray(0), np.asarray(0)],
+    ["rows 0", "last 0", "last 1", "steps"],
+    np.minimum(limits, limits[made - 1]),
+    np.asarray(made),
+    limits[made - 1],
+    np.asarray(made),
+)
