@@ -1,41 +1,27 @@
 //! Minibatch gradient descent with early stopping, for every classifier of images.
 //!
-//! The data are resident in shared variables, and a minibatch is chosen by its index, so a step moves nothing but that
-//! number. Errors are counted, not averaged, so that they are exact. A set is cut into whole minibatches and the rest of
-//! it is left out, as in the tutorials: 10,000 validation images in minibatches of 600 are 9,600.
+//! The data are resident ([`crate::resident`]). Errors are counted, not averaged, so that they are exact. A model that
+//! was trained in other ways before is fine-tuned by the same steps: it makes its sets and shares them.
 
 use std::path::{Path, PathBuf};
 
-use hypatia::{Array, Builder, DType, Function, Shared, Tensor, grad, ix, matrix, scalar, shared, vector};
+use hypatia::{Array, Function, Shared, Tensor, grad, matrix, scalar, vector};
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, Dtype, SavedTensor};
-use crate::data::{Dataset, IMAGE_PIXELS, IMAGE_SIDE, LabelledImages};
+use crate::checkpoint::Checkpoint;
+use crate::data::Dataset;
 use crate::early_stopping::{EarlyStopping, Patience, Verdict};
+use crate::filters::write_filters;
 use crate::log::{Done, Epoch};
 use crate::model::{Position, Setting, Settings, Step, TrainError, Training, saved_number};
-use crate::picture::{Tiling, tile_raster_images};
+use crate::resident::{Resident, set_index};
+use crate::state::{Parameter, to_saved};
 
-/// The images `f32[n, IMAGE_PIXELS]` and the labels `i32[n]` of a minibatch, to build a classifier on.
+/// The images `f32[n, 784]` and the labels `i32[n]` of a minibatch, to build a classifier on.
 #[must_use]
 #[track_caller]
 pub fn minibatch_inputs() -> (Tensor, Tensor) {
     (matrix::<f32>("x"), vector::<i32>("y"))
-}
-
-/// A parameter of a model and its name in checkpoints.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    name: &'static str,
-    shared: Shared,
-}
-
-impl Parameter {
-    /// A parameter.
-    #[must_use]
-    pub fn new(name: &'static str, shared: &Shared) -> Self {
-        Self { name, shared: shared.clone() }
-    }
 }
 
 /// A classifier as formulas of a minibatch.
@@ -49,7 +35,7 @@ pub struct Classifier {
     pub cost: Tensor,
     /// How many of the minibatch are classified wrongly, an `i64` scalar.
     pub misclassified: Tensor,
-    /// What is learnt; the first one holds the weights of the pixels, `f32[IMAGE_PIXELS, units]`.
+    /// What is learnt; the first one holds the weights of the pixels, `f32[784, units]`.
     pub parameters: Vec<Parameter>,
     /// When to stop.
     pub patience: Patience,
@@ -57,36 +43,42 @@ pub struct Classifier {
     pub options: Vec<(&'static str, Value)>,
 }
 
-/// Images and labels where functions find them.
-struct Resident {
-    images: Shared,
-    labels: Shared,
-    batches: u64,
-    batch_size: usize,
+/// The three sets of a training run, resident.
+#[derive(Clone, Debug)]
+pub struct Sets {
+    /// Images to learn from.
+    pub train: Resident,
+    /// Images that decide when to stop.
+    pub valid: Resident,
+    /// Images that tell how good the result is.
+    pub test: Resident,
+    /// What is known of them, for the log.
+    pub settings: Vec<Setting>,
 }
 
-impl Resident {
-    /// The data are dropped once they are copied.
-    fn new(name: &str, set: LabelledImages, batch_size: usize) -> Result<Self, TrainError> {
-        let (count, (pixels, labels)) = (set.len(), set.into_parts());
-        if batch_size == 0 || batch_size > count {
-            return Err(TrainError::Usage(format!(
-                "--batch-size: expected 1 to {count}, the number of {name} images, found {batch_size}"
-            )));
-        }
+impl Sets {
+    /// The sets of a run, in minibatches of its size.
+    ///
+    /// # Errors
+    ///
+    /// Data that cannot be read, a minibatch larger than a set.
+    pub fn new(settings: &Settings) -> Result<Self, TrainError> {
+        let data = settings.labelled_images()?;
+        let listed = vec![
+            Setting::free("data", data.origin.as_str()),
+            Setting::decisive("train_images", data.train.len()),
+            Setting::decisive("valid_images", data.valid.len()),
+            Setting::decisive("test_images", data.test.len()),
+            Setting::decisive("data_crc32", format!("{:08x}", data.checksum())),
+        ];
+        let Dataset { train, valid, test, .. } = data;
+        let size = settings.batch_size;
         Ok(Self {
-            images: shared(&format!("{name}_x"), Array::new(&[count, IMAGE_PIXELS], &pixels)),
-            labels: shared(&format!("{name}_y"), Array::vector(&labels)),
-            batches: (count / batch_size) as u64,
-            batch_size,
+            train: Resident::new("training", train, size)?,
+            valid: Resident::new("validation", valid, size)?,
+            test: Resident::new("test", test, size)?,
+            settings: listed,
         })
-    }
-
-    /// The rows of minibatch `index` of images and labels.
-    fn minibatch(&self, index: &Tensor) -> (Tensor, Tensor) {
-        let size = self.batch_size as i64;
-        let rows = |set: &Shared| set.index(ix![index * size..(index + 1) * size]);
-        (rows(&self.images), rows(&self.labels))
     }
 }
 
@@ -119,28 +111,28 @@ struct Current {
 }
 
 impl ClassifierTraining {
-    /// Compiles the functions of a classifier.
+    /// Compiles the functions of a classifier on the data of a run.
     ///
     /// # Errors
     ///
     /// Data that cannot be read, a minibatch larger than a set, an expression that makes no function.
     pub fn new(classifier: Classifier, settings: &Settings) -> Result<Self, TrainError> {
-        let data = settings.labelled_images()?;
-        let listed = list_settings(&classifier, settings, &data);
-        let Dataset { train, valid, test, .. } = data;
-        let size = settings.batch_size;
-        let train = Resident::new("training", train, size)?;
-        let valid = Resident::new("validation", valid, size)?;
-        let test = Resident::new("test", test, size)?;
+        let sets = Sets::new(settings)?;
+        Self::on_sets(classifier, settings, &sets)
+    }
+
+    /// Compiles the functions of a classifier on sets that are there already.
+    ///
+    /// # Errors
+    ///
+    /// An expression that makes no function.
+    pub fn on_sets(classifier: Classifier, settings: &Settings, sets: &Sets) -> Result<Self, TrainError> {
+        let listed = list_settings(&classifier, settings, sets);
+        let Sets { train, valid, test, .. } = sets;
         let index = scalar::<i64>("index");
         let builder = |set: &Resident| {
             let (x, y) = set.minibatch(&index);
-            let builder = Builder::new().inputs(&[&index]).given(&classifier.x, x).given(&classifier.y, y);
-            let builder = builder.device(settings.device);
-            match settings.threads {
-                Some(threads) => builder.threads(threads),
-                None => builder,
-            }
+            settings.builder().inputs(&[&index]).given(&classifier.x, x).given(&classifier.y, y)
         };
         let gradients = grad(&classifier.cost, classifier.parameters.iter().map(|p| &p.shared));
         let updates: Vec<(&Shared, Tensor)> = classifier
@@ -151,9 +143,9 @@ impl ClassifierTraining {
             .collect();
         let count_errors = |set: &Resident| builder(set).outputs(&[&classifier.misclassified]).compile();
         Ok(Self {
-            train: builder(&train).outputs(&[&classifier.cost]).updates(&updates).compile()?,
-            valid: count_errors(&valid)?,
-            test: count_errors(&test)?,
+            train: builder(train).outputs(&[&classifier.cost]).updates(&updates).compile()?,
+            valid: count_errors(valid)?,
+            test: count_errors(test)?,
             batches: [train.batches, valid.batches, test.batches],
             index: Array::scalar(0_i64),
             parameters: classifier.parameters,
@@ -163,9 +155,64 @@ impl ClassifierTraining {
             current: Current::default(),
             settings: listed,
             epochs: settings.epochs,
-            batch_size: size,
+            batch_size: settings.batch_size,
             learning_rate: settings.learning_rate,
         })
+    }
+
+    /// As [`Training::restore`], from a checkpoint that has these other tensors as well.
+    pub(crate) fn restore_beside(
+        &mut self,
+        checkpoint: &Checkpoint,
+        others: &[&str],
+    ) -> Result<(), TrainError> {
+        let optional = |name: &str| {
+            checkpoint.metadata.contains_key(name).then(|| saved_number(checkpoint, name)).transpose()
+        };
+        let current = Current {
+            cost_sum: saved_number(checkpoint, COST_SUM)?,
+            valid_error: optional(VALID_ERROR)?,
+            test_error: optional(TEST_ERROR)?,
+        };
+        let position = Position {
+            epochs: saved_number(checkpoint, EPOCHS)?,
+            batches: saved_number(checkpoint, BATCHES)?,
+        };
+        let iterations = position.epochs.checked_mul(self.batches[0]);
+        if position.batches >= self.batches[0] || iterations.is_none_or(|n| n > u64::MAX / 4) {
+            return Err(TrainError::State {
+                path: checkpoint.path().to_owned(),
+                reason: format!(
+                    "expected a position within epochs of {} minibatches, found epoch {}, minibatch {}",
+                    self.batches[0], position.epochs, position.batches
+                ),
+            });
+        }
+        let mut stopping = self.stopping.clone();
+        stopping.restore(&checkpoint.metadata).map_err(|error| TrainError::State {
+            path: checkpoint.path().to_owned(),
+            reason: error.to_string(),
+        })?;
+        // A best model is there from the first validation on.
+        let has_best = stopping.best_valid_error().is_finite();
+        let mut names: Vec<String> = self.parameters.iter().map(|p| p.name.clone()).collect();
+        if has_best {
+            names.extend(self.parameters.iter().map(best_name));
+        }
+        let names = names.iter().map(String::as_str);
+        checkpoint.expect_only(names.chain(others.iter().copied()))?;
+        let present: Vec<Array> =
+            self.parameters.iter().map(|p| p.saved(checkpoint)).collect::<Result<_, _>>()?;
+        let best = self.parameters.iter().map(|p| p.saved_as(&best_name(p), checkpoint));
+        let best: Option<Vec<Array>> = has_best.then(|| best.collect::<Result<_, _>>()).transpose()?;
+        for (parameter, value) in self.parameters.iter().zip(present) {
+            parameter.shared.set_value(value)?;
+        }
+        self.best = best;
+        self.stopping = stopping;
+        self.position = position;
+        self.current = current;
+        Ok(())
     }
 
     /// Minibatches learnt from since the beginning.
@@ -209,25 +256,14 @@ fn error(
     Ok(wrong / (batches as f64 * batch_size as f64))
 }
 
-fn set_index(index: &mut Array, batch: u64) {
-    if let Some([value]) = index.as_mut_slice::<i64>() {
-        *value = batch as i64;
-    }
-}
-
-fn list_settings(classifier: &Classifier, settings: &Settings, data: &Dataset) -> Vec<Setting> {
-    let sizes = data.sizes();
-    let mut listed = vec![
-        Setting::free("data", data.origin.as_str()),
-        Setting::decisive("train_images", sizes.train),
-        Setting::decisive("valid_images", sizes.valid),
-        Setting::decisive("test_images", sizes.test),
-        Setting::decisive("data_crc32", format!("{:08x}", data.checksum())),
+fn list_settings(classifier: &Classifier, settings: &Settings, sets: &Sets) -> Vec<Setting> {
+    let mut listed = sets.settings.clone();
+    listed.extend([
         Setting::free("epochs", settings.epochs),
         Setting::decisive("batch_size", settings.batch_size),
         Setting::decisive("learning_rate", settings.learning_rate),
         Setting::decisive("seed", settings.seed),
-    ];
+    ]);
     listed.extend(classifier.options.iter().map(|(name, value)| Setting::decisive(name, value.clone())));
     listed
 }
@@ -235,6 +271,10 @@ fn list_settings(classifier: &Classifier, settings: &Settings, data: &Dataset) -
 impl Training for ClassifierTraining {
     fn settings(&self) -> Vec<Setting> {
         self.settings.clone()
+    }
+
+    fn epochs(&self) -> u64 {
+        self.epochs
     }
 
     fn batches_per_epoch(&self) -> u64 {
@@ -249,7 +289,7 @@ impl Training for ClassifierTraining {
         if self.is_finished() {
             let best = Some(self.stopping.best_valid_error()).filter(|error| error.is_finite());
             let test_error = self.stopping.test_error();
-            return Ok(Step::Done(Done { best_valid_error: best, test_error, seconds: 0.0 }));
+            return Ok(Step::Done(Done { best_valid_error: best, test_error, ..Done::default() }));
         }
         let iteration = self.iterations();
         set_index(&mut self.index, self.position.batches);
@@ -276,7 +316,7 @@ impl Training for ClassifierTraining {
             train_cost: Some(current.cost_sum / self.batches[0] as f64),
             valid_error: current.valid_error,
             test_error: current.test_error,
-            seconds: 0.0,
+            ..Epoch::default()
         }))
     }
 
@@ -286,8 +326,7 @@ impl Training for ClassifierTraining {
 
     fn save(&self, checkpoint: &mut Checkpoint) -> Result<(), TrainError> {
         for (number, parameter) in self.parameters.iter().enumerate() {
-            let value = parameter.shared.get_value()?;
-            checkpoint.tensors.insert(parameter.name.to_owned(), to_saved(&value));
+            parameter.save(checkpoint)?;
             if let Some(best) = self.best.as_ref().and_then(|best| best.get(number)) {
                 checkpoint.tensors.insert(best_name(parameter), to_saved(best));
             }
@@ -305,56 +344,7 @@ impl Training for ClassifierTraining {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        let optional = |name: &str| {
-            checkpoint.metadata.contains_key(name).then(|| saved_number(checkpoint, name)).transpose()
-        };
-        let current = Current {
-            cost_sum: saved_number(checkpoint, COST_SUM)?,
-            valid_error: optional(VALID_ERROR)?,
-            test_error: optional(TEST_ERROR)?,
-        };
-        let position = Position {
-            epochs: saved_number(checkpoint, EPOCHS)?,
-            batches: saved_number(checkpoint, BATCHES)?,
-        };
-        let iterations = position.epochs.checked_mul(self.batches[0]);
-        if position.batches >= self.batches[0] || iterations.is_none_or(|n| n > u64::MAX / 4) {
-            return Err(TrainError::State {
-                path: checkpoint.path().to_owned(),
-                reason: format!(
-                    "expected a position within epochs of {} minibatches, found epoch {}, minibatch {}",
-                    self.batches[0], position.epochs, position.batches
-                ),
-            });
-        }
-        let mut stopping = self.stopping.clone();
-        stopping.restore(&checkpoint.metadata).map_err(|error| TrainError::State {
-            path: checkpoint.path().to_owned(),
-            reason: error.to_string(),
-        })?;
-        // A best model is there from the first validation on.
-        let has_best = stopping.best_valid_error().is_finite();
-        let mut names: Vec<String> = self.parameters.iter().map(|p| p.name.to_owned()).collect();
-        if has_best {
-            names.extend(self.parameters.iter().map(best_name));
-        }
-        checkpoint.expect_only(names.iter().map(String::as_str))?;
-        let mut values = names.iter().enumerate().map(|(number, name)| {
-            let parameter = &self.parameters[number % self.parameters.len()];
-            let shape: Vec<usize> = parameter.shared.ty().shape.iter().filter_map(|e| e.known()).collect();
-            Ok(from_saved(checkpoint.tensor(name, Dtype::F32, &shape)?))
-        });
-        let present: Vec<Array> =
-            values.by_ref().take(self.parameters.len()).collect::<Result<_, TrainError>>()?;
-        let best: Vec<Array> = values.collect::<Result<_, TrainError>>()?;
-        for (parameter, value) in self.parameters.iter().zip(present) {
-            parameter.shared.set_value(value)?;
-        }
-        self.best = has_best.then_some(best);
-        self.stopping = stopping;
-        self.position = position;
-        self.current = current;
-        Ok(())
+        self.restore_beside(checkpoint, &[])
     }
 
     fn write_pictures(&self, directory: &Path) -> Result<Vec<PathBuf>, TrainError> {
@@ -381,45 +371,4 @@ const TEST_ERROR: &str = "epoch.test_error";
 
 fn best_name(parameter: &Parameter) -> String {
     format!("best.{}", parameter.name)
-}
-
-fn to_saved(value: &Array) -> SavedTensor {
-    SavedTensor::from_f32(value.shape(), value.as_slice::<f32>().unwrap_or(&[]))
-}
-
-fn from_saved(tensor: &SavedTensor) -> Array {
-    Array::new(&tensor.shape, &tensor.to_f32().unwrap_or_default())
-}
-
-/// Writes the weights `f32[IMAGE_PIXELS, units]` of each unit as a tile of one picture.
-fn write_filters(path: &Path, weights: &Array) -> Result<(), TrainError> {
-    let values = weights.cast(DType::F32).to_vec::<f32>().unwrap_or_default();
-    let units = values.len() / IMAGE_PIXELS;
-    let transposed: Vec<f32> =
-        (0..values.len()).map(|i| values[i % IMAGE_PIXELS * units + i / IMAGE_PIXELS]).collect();
-    let tiling = Tiling {
-        image_shape: (IMAGE_SIDE, IMAGE_SIDE),
-        tile_shape: tile_shape(units),
-        tile_spacing: (1, 1),
-        scale_rows_to_unit_interval: true,
-    };
-    Ok(tile_raster_images(&transposed, &tiling)?.write_png(path)?)
-}
-
-/// Rows and columns for so many tiles: a full rectangle where there is one that is not too long.
-fn tile_shape(count: usize) -> (usize, usize) {
-    let side = count.isqrt().max(1);
-    let rows = (side / 2 + 1..=side).rev().find(|rows| count.is_multiple_of(*rows)).unwrap_or(side);
-    (rows, count.div_ceil(rows).max(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_fill_a_rectangle_where_they_can() {
-        let shapes = [1, 2, 7, 10, 100, 500, 1000].map(tile_shape);
-        assert_eq!(shapes, [(1, 1), (1, 2), (2, 4), (2, 5), (10, 10), (20, 25), (25, 40)]);
-    }
 }

@@ -1,9 +1,11 @@
 //! The log of a training run: JSON lines, on standard output for programs and in a file for later.
 //!
 //! One line is one event: `start`, then one `epoch` after each epoch, then `done`. Errors are fractions, epochs count
-//! from 1, and a field that does not apply is left out; a number that is not finite is `null`. The file is at any time a
-//! beginning of the run, and a resumed run continues it from the epoch of its checkpoint.
+//! from 1 over all phases of a run, and a field that does not apply is left out; a number that is not finite is `null`.
+//! What a model measures beside costs and errors stands under its own name. The file is at any time a beginning of the
+//! run, and a resumed run continues it from the epoch of its checkpoint.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -34,17 +36,36 @@ pub struct Start {
     pub settings: Vec<(String, Value)>,
 }
 
+/// What a model measures by itself, by name: `pseudo_likelihood`, `acceptance_rate`. A name has the form of an
+/// identifier and is none of the other fields of an event.
+pub type Measures = BTreeMap<String, f64>;
+
+/// A part of a run with an aim of its own, as the pre-training of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// Its name, for people.
+    pub name: String,
+    /// Number of the epoch within it, from 1.
+    pub epoch: u64,
+    /// The largest number of epochs it has.
+    pub epochs: u64,
+}
+
 /// The results of an epoch.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Epoch {
-    /// Number of the epoch, from 1.
+    /// Number of the epoch, from 1, over all phases.
     pub epoch: u64,
+    /// The phase it belongs to, for models that are trained in several.
+    pub phase: Option<Phase>,
     /// Mean cost over the training minibatches.
     pub train_cost: Option<f64>,
     /// Validation error as a fraction, for models with labels.
     pub valid_error: Option<f64>,
     /// Test error as a fraction, when the validation error is the best so far.
     pub test_error: Option<f64>,
+    /// What the model measures by itself.
+    pub measures: Measures,
     /// Seconds since the beginning of the run.
     pub seconds: f64,
 }
@@ -56,33 +77,63 @@ pub struct Done {
     pub best_valid_error: Option<f64>,
     /// The test error that belongs to it.
     pub test_error: Option<f64>,
+    /// What the model measures by itself, as it was at the end.
+    pub measures: Measures,
     /// Seconds since the beginning of the run.
     pub seconds: f64,
 }
 
+const EVENT: &str = "event";
+const EPOCH: &str = "epoch";
+const PHASE: &str = "phase";
+const PHASE_EPOCH: &str = "phase_epoch";
+const PHASE_EPOCHS: &str = "phase_epochs";
+const TRAIN_COST: &str = "train_cost";
+const VALID_ERROR: &str = "valid_error";
+const TEST_ERROR: &str = "test_error";
+const SECONDS: &str = "seconds";
+
+/// The fields of an epoch that are not its own measures.
+const EPOCH_FIELDS: [&str; 9] =
+    [EVENT, EPOCH, PHASE, PHASE_EPOCH, PHASE_EPOCHS, TRAIN_COST, VALID_ERROR, TEST_ERROR, SECONDS];
+
 impl Event {
     fn fields(&self) -> Vec<(&str, Value)> {
-        let optional = |name, value: Option<f64>| value.map(|value| (name, Value::from(value)));
+        fn optional(name: &str, value: Option<f64>) -> Option<(&str, Value)> {
+            value.map(|value| (name, Value::from(value)))
+        }
+        fn measured(measures: &Measures) -> impl Iterator<Item = (&str, Value)> {
+            measures.iter().map(|(name, value)| (name.as_str(), Value::from(*value)))
+        }
         match self {
             Self::Start(start) => {
                 let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
-                [("event", "start".into()), ("model", start.model.as_str().into())]
+                [(EVENT, "start".into()), ("model", start.model.as_str().into())]
                     .into_iter()
                     .chain(settings)
                     .collect()
             }
-            Self::Epoch(epoch) => [("event", "epoch".into()), ("epoch", epoch.epoch.into())]
+            Self::Epoch(epoch) => [(EVENT, "epoch".into()), (EPOCH, epoch.epoch.into())]
                 .into_iter()
-                .chain(optional("train_cost", epoch.train_cost))
-                .chain(optional("valid_error", epoch.valid_error))
-                .chain(optional("test_error", epoch.test_error))
-                .chain([("seconds", epoch.seconds.into())])
+                .chain(epoch.phase.iter().flat_map(|phase| {
+                    [
+                        (PHASE, phase.name.as_str().into()),
+                        (PHASE_EPOCH, phase.epoch.into()),
+                        (PHASE_EPOCHS, phase.epochs.into()),
+                    ]
+                }))
+                .chain(optional(TRAIN_COST, epoch.train_cost))
+                .chain(optional(VALID_ERROR, epoch.valid_error))
+                .chain(optional(TEST_ERROR, epoch.test_error))
+                .chain(measured(&epoch.measures))
+                .chain([(SECONDS, epoch.seconds.into())])
                 .collect(),
-            Self::Done(done) => [("event", "done".into())]
+            Self::Done(done) => [(EVENT, "done".into())]
                 .into_iter()
                 .chain(optional("best_valid_error", done.best_valid_error))
-                .chain(optional("test_error", done.test_error))
-                .chain([("seconds", done.seconds.into())])
+                .chain(optional(TEST_ERROR, done.test_error))
+                .chain(measured(&done.measures))
+                .chain([(SECONDS, done.seconds.into())])
                 .collect(),
         }
     }
@@ -104,19 +155,26 @@ impl Epoch {
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(line).ok()?;
-        let number = |name: &str| match value.get(name) {
-            // What was not finite was written as null.
-            Some(Value::Null) => Some(f64::NAN),
-            Some(number) => number.as_f64(),
-            None => None,
-        };
-        (value.get("event")?.as_str()? == "epoch").then_some(())?;
+        // What was not finite was written as null.
+        let float = |value: &Value| if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
+        let number = |name: &str| value.get(name).and_then(float);
+        (value.get(EVENT)?.as_str()? == "epoch").then_some(())?;
+        let phase = value.get(PHASE).and_then(|name| {
+            Some(Phase {
+                name: name.as_str()?.to_owned(),
+                epoch: value.get(PHASE_EPOCH)?.as_u64()?,
+                epochs: value.get(PHASE_EPOCHS)?.as_u64()?,
+            })
+        });
+        let others = value.as_object()?.iter().filter(|(name, _)| !EPOCH_FIELDS.contains(&name.as_str()));
         Some(Self {
-            epoch: value.get("epoch")?.as_u64()?,
-            train_cost: number("train_cost"),
-            valid_error: number("valid_error"),
-            test_error: number("test_error"),
-            seconds: number("seconds")?,
+            epoch: value.get(EPOCH)?.as_u64()?,
+            phase,
+            train_cost: number(TRAIN_COST),
+            valid_error: number(VALID_ERROR),
+            test_error: number(TEST_ERROR),
+            measures: others.filter_map(|(name, value)| Some((name.clone(), float(value)?))).collect(),
+            seconds: number(SECONDS)?,
         })
     }
 }
@@ -230,7 +288,7 @@ mod tests {
 
     fn epoch(number: u64) -> Epoch {
         let valid_error = Some(0.12458333333333334);
-        Epoch { epoch: number, train_cost: Some(1.5), valid_error, test_error: None, seconds: 0.25 }
+        Epoch { epoch: number, train_cost: Some(1.5), valid_error, seconds: 0.25, ..Epoch::default() }
     }
 
     #[test]
@@ -250,12 +308,35 @@ mod tests {
             Event::Epoch(without_labels).to_string(),
             r#"{"event":"epoch","epoch":2,"train_cost":null,"seconds":1.0}"#
         );
-        let done =
-            Done { best_valid_error: Some(0.075), test_error: Some(0.07489583333333333), seconds: 9.5 };
+        let done = Done {
+            best_valid_error: Some(0.075),
+            test_error: Some(0.07489583333333333),
+            seconds: 9.5,
+            ..Done::default()
+        };
         assert_eq!(
             Event::Done(done).to_string(),
             r#"{"event":"done","best_valid_error":0.075,"test_error":0.07489583333333333,"seconds":9.5}"#
         );
+    }
+
+    #[test]
+    fn measures_and_phases_have_their_own_fields() {
+        let phase = Some(Phase { name: "layer 2".to_owned(), epoch: 4, epochs: 100 });
+        let measures =
+            Measures::from([("pseudo_likelihood".to_owned(), -90.5), ("chains".to_owned(), f64::NAN)]);
+        let epoch = Epoch { epoch: 104, phase, measures: measures.clone(), ..Epoch::default() };
+        let line = Event::Epoch(epoch.clone()).to_string();
+        assert_eq!(
+            line,
+            r#"{"event":"epoch","epoch":104,"phase":"layer 2","phase_epoch":4,"phase_epochs":100,"chains":null,"pseudo_likelihood":-90.5,"seconds":0.0}"#
+        );
+        let read = Epoch::parse(&line).unwrap();
+        assert!(read.measures["chains"].is_nan());
+        assert_eq!((read.phase, read.measures["pseudo_likelihood"]), (epoch.phase, -90.5));
+        let done = Done { measures, seconds: 2.0, ..Done::default() };
+        let line = Event::Done(done).to_string();
+        assert_eq!(line, r#"{"event":"done","chains":null,"pseudo_likelihood":-90.5,"seconds":2.0}"#);
     }
 
     #[test]

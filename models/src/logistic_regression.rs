@@ -6,10 +6,11 @@
 use clap::ArgMatches;
 use hypatia::{All, Array, DType, Shared, Tensor, shared};
 
-use crate::classifier::{Classifier, ClassifierTraining, Parameter, minibatch_inputs};
+use crate::classifier::{Classifier, ClassifierTraining, minibatch_inputs};
 use crate::data::{CLASSES, IMAGE_PIXELS};
 use crate::early_stopping::Patience;
 use crate::model::{Defaults, Model, Settings, TrainError, Training};
+use crate::state::Parameter;
 
 /// The classifier `argmax softmax(x W + b)`.
 #[derive(Clone, Debug)]

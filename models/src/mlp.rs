@@ -8,12 +8,13 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use hypatia::{All, Array, DType, Shared, Tensor, shared};
 use serde_json::json;
 
-use crate::classifier::{Classifier, ClassifierTraining, Parameter, minibatch_inputs};
+use crate::classifier::{Classifier, ClassifierTraining, minibatch_inputs};
 use crate::data::{CLASSES, IMAGE_PIXELS};
 use crate::early_stopping::Patience;
 use crate::logistic_regression::LogisticRegression;
 use crate::model::{Defaults, Model, Settings, TrainError, Training, parse_penalty};
 use crate::random_state::RandomState;
+use crate::state::Parameter;
 
 /// What a layer does to its linear map, element by element.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

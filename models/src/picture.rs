@@ -194,6 +194,14 @@ fn to_byte(value: f32) -> u8 {
     (value * 255.0) as u8
 }
 
+/// Rows and columns for so many tiles: a full rectangle where there is one that is not too long.
+#[must_use]
+pub fn tile_shape(count: usize) -> (usize, usize) {
+    let side = count.isqrt().max(1);
+    let rows = (side / 2 + 1..=side).rev().find(|rows| count.is_multiple_of(*rows)).unwrap_or(side);
+    (rows, count.div_ceil(rows).max(1))
+}
+
 impl Tiling {
     /// Height and width of the whole: `(image + spacing) * tiles - spacing`.
     fn extents(&self) -> Result<(usize, usize), PictureError> {
@@ -253,6 +261,12 @@ mod tests {
     fn images() -> Vec<f32> {
         let value = |i: usize| ((i / 6 + 1) * 36 + (i % 6) * 6) as f32 / 255.0;
         (0..18).map(|i| value(i) + 0.5 / 255.0).collect()
+    }
+
+    #[test]
+    fn tiles_fill_a_rectangle_where_they_can() {
+        let shapes = [1, 2, 7, 10, 100, 500, 1000].map(tile_shape);
+        assert_eq!(shapes, [(1, 1), (1, 2), (2, 4), (2, 5), (10, 10), (20, 25), (25, 40)]);
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! The learning curve of a run as a picture: errors in percent on the left axis, the cost on the right one.
+//! The learning curve of a run as a picture: errors in percent on the left axis, the cost on the right one, and below
+//! them a panel for each of the model's own measures.
 //!
 //! Curves that a model does not have are left out, together with their axis and their place in the legend. Values that
-//! are not finite, or beyond 10^12, leave a gap. The lettering is the Ubuntu font of `epaint_default_fonts`, which is part of the program.
+//! are not finite, or beyond 10^12, leave a gap. The lettering is the Ubuntu font of `epaint_default_fonts`, which is
+//! part of the program.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Once;
@@ -16,15 +19,21 @@ use crate::log::Epoch;
 use crate::picture::{Colours, Picture, PictureError};
 
 const WIDTH: u32 = 900;
+/// Of the panel of errors and cost.
 const HEIGHT: u32 = 600;
+/// Of the panel of a measure.
+const MEASURE_HEIGHT: u32 = 300;
 const FONT: &str = "sans-serif";
 const LABEL_SIZE: u32 = 19;
+/// Curves of fewer points show them as dots, so that a single one is seen.
+const FEW: usize = 40;
 /// Values beyond this are left out: the plotting library does not end when it looks for ticks on such an axis.
 const LARGEST: f64 = 1e12;
 
 const COST: RGBColor = RGBColor(120, 120, 120);
 const VALID: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 90, 14);
+const MEASURE: RGBColor = RGBColor(44, 130, 70);
 
 /// Why a plot cannot be made or stored.
 #[derive(Debug, Error)]
@@ -37,7 +46,8 @@ pub enum PlotError {
     Picture(#[from] PictureError),
 }
 
-/// Draws the learning curve of a run and writes it as a PNG file of 900 x 600 pixels.
+/// Draws the learning curve of a run and writes it as a PNG file, 900 pixels wide and 600 high, and 300 more for each
+/// measure.
 ///
 /// `best_epoch` is marked by an upright line. Epochs without any finite value give an empty frame.
 ///
@@ -53,34 +63,49 @@ pub fn write_learning_curve(
     static REGISTER: Once = Once::new();
     // It fails on a file that is no font, which this constant one is not.
     REGISTER.call_once(|| drop(register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)));
-    let mut bytes = vec![0; (WIDTH * HEIGHT * 3) as usize];
+    let curves = Curves::new(epochs);
+    let measures = u32::try_from(curves.measures.len()).unwrap_or(MOST_MEASURES).min(MOST_MEASURES);
+    let height = HEIGHT + measures * MEASURE_HEIGHT;
+    let mut bytes = vec![0; (WIDTH * height * 3) as usize];
     {
-        let area = BitMapBackend::with_buffer(&mut bytes, (WIDTH, HEIGHT)).into_drawing_area();
-        draw(&area, title, &Curves::new(epochs), best_epoch)
-            .map_err(|error| PlotError::Draw(error.to_string()))?;
+        let area = BitMapBackend::with_buffer(&mut bytes, (WIDTH, height)).into_drawing_area();
+        draw_all(&area, title, &curves, best_epoch).map_err(|error| PlotError::Draw(error.to_string()))?;
     }
-    let (height, width) = (HEIGHT as usize, WIDTH as usize);
+    let (height, width) = (height as usize, WIDTH as usize);
     Ok(Picture { height, width, colours: Colours::Rgb, bytes }.write_png(path)?)
 }
 
-/// The finite points of each curve: epoch, and cost or error in percent.
+/// Measures that are drawn at most; a log that has more was not written by a model.
+const MOST_MEASURES: u32 = 20;
+
+/// The finite points of each curve: epoch, and cost, error in percent or measure.
 struct Curves {
     cost: Vec<(f64, f64)>,
     valid: Vec<(f64, f64)>,
     test: Vec<(f64, f64)>,
+    measures: Vec<(String, Vec<(f64, f64)>)>,
     last_epoch: f64,
 }
 
 impl Curves {
     fn new(epochs: &[Epoch]) -> Self {
-        let curve = |value: fn(&Epoch) -> Option<f64>, factor: f64| {
-            let points = epochs.iter().filter_map(|epoch| Some((epoch.epoch as f64, factor * value(epoch)?)));
-            points.filter(|(x, value)| *x <= LARGEST && value.abs() <= LARGEST).collect()
+        let points = |value: &dyn Fn(&Epoch) -> Option<f64>| {
+            let points = epochs.iter().filter_map(|epoch| Some((epoch.epoch as f64, value(epoch)?)));
+            points.filter(|(x, value)| *x <= LARGEST && value.abs() <= LARGEST).collect::<Vec<_>>()
         };
+        let curve = |value: fn(&Epoch) -> Option<f64>, factor: f64| {
+            points(&|epoch| value(epoch).map(|value| factor * value))
+        };
+        let names: BTreeSet<&String> = epochs.iter().flat_map(|epoch| epoch.measures.keys()).collect();
+        let measures = names
+            .into_iter()
+            .map(|name| (name.clone(), points(&|epoch| epoch.measures.get(name).copied())))
+            .collect();
         Self {
             cost: curve(|epoch| epoch.train_cost, 1.0),
             valid: curve(|epoch| epoch.valid_error, 100.0),
             test: curve(|epoch| epoch.test_error, 100.0),
+            measures,
             last_epoch: epochs
                 .iter()
                 .map(|epoch| epoch.epoch)
@@ -105,18 +130,70 @@ fn range<'a>(values: impl Iterator<Item = &'a (f64, f64)>) -> Range<f64> {
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type DrawError<'a> = DrawingAreaErrorKind<<BitMapBackend<'a> as DrawingBackend>::ErrorType>;
 
-fn draw<'a>(
+fn draw_all<'a>(
     area: &Area<'a>,
     title: &str,
     curves: &Curves,
     best_epoch: Option<u64>,
 ) -> Result<(), DrawError<'a>> {
     area.fill(&WHITE)?;
+    let (top, mut rest) = area.split_vertically(HEIGHT);
+    draw_curves(&top, title, curves, best_epoch)?;
+    for (name, points) in curves.measures.iter().take(MOST_MEASURES as usize) {
+        let (panel, below) = rest.split_vertically(MEASURE_HEIGHT);
+        draw_measure(&panel, &name.replace('_', " "), points, curves.last_epoch)?;
+        rest = below;
+    }
+    area.present()
+}
+
+/// The epochs that an axis shows.
+fn epoch_range(last_epoch: f64) -> Range<f64> {
+    0.0..(last_epoch * 1.02).max(1.0)
+}
+
+fn draw_measure<'a>(
+    area: &Area<'a>,
+    name: &str,
+    points: &[(f64, f64)],
+    last_epoch: f64,
+) -> Result<(), DrawError<'a>> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(14)
+        .x_label_area_size(52)
+        .y_label_area_size(70)
+        .right_y_label_area_size(20)
+        .build_cartesian_2d(epoch_range(last_epoch), range(points.iter()))?;
+    chart
+        .configure_mesh()
+        .x_desc("epoch")
+        .y_desc(name)
+        .label_style((FONT, LABEL_SIZE))
+        .axis_desc_style((FONT, LABEL_SIZE + 1))
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
+        .x_labels(10)
+        .y_labels(5)
+        .bold_line_style(BLACK.mix(0.14))
+        .light_line_style(TRANSPARENT)
+        .draw()?;
+    let size = if points.len() < FEW { 3 } else { 0 };
+    let style = MEASURE.filled().stroke_width(2);
+    chart.draw_series(LineSeries::new(points.to_vec(), style).point_size(size))?;
+    Ok(())
+}
+
+fn draw_curves<'a>(
+    area: &Area<'a>,
+    title: &str,
+    curves: &Curves,
+    best_epoch: Option<u64>,
+) -> Result<(), DrawError<'a>> {
     let has_errors = !(curves.valid.is_empty() && curves.test.is_empty());
     let cost_range = range(curves.cost.iter());
     // Without errors the cost has the left axis to itself.
     let left = if has_errors { range(curves.valid.iter().chain(&curves.test)) } else { cost_range.clone() };
-    let x = 0.0..(curves.last_epoch * 1.02).max(1.0);
+    let x = epoch_range(curves.last_epoch);
     let right_size = if has_errors && !curves.cost.is_empty() { 70 } else { 20 };
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 24))
@@ -163,7 +240,7 @@ fn draw<'a>(
         |points: &[(f64, f64)], colour: RGBColor| {
             // A single point is no line: it is drawn as a dot by its size.
             LineSeries::new(points.to_vec(), colour.filled().stroke_width(2))
-                .point_size(if points.len() < 40 { 3 } else { 0 })
+                .point_size(if points.len() < FEW { 3 } else { 0 })
         };
     if !curves.cost.is_empty() {
         let series = line(&curves.cost, COST);
@@ -188,8 +265,7 @@ fn draw<'a>(
         .label_font((FONT, LABEL_SIZE))
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.4))
-        .draw()?;
-    area.present()
+        .draw()
 }
 
 /// A tick in as few digits as tell it from its neighbours on any of the axes.
@@ -218,6 +294,7 @@ mod tests {
                 valid_error: Some(0.02 + 0.12 * decay),
                 test_error: (!number.is_multiple_of(3)).then_some(0.022 + 0.12 * decay),
                 seconds: number as f64,
+                ..Epoch::default()
             }
         };
         (1..=100).map(epoch).collect()
@@ -225,7 +302,7 @@ mod tests {
 
     fn pixels(path: &Path) -> Vec<u8> {
         let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
-        assert_eq!((reader.info().width, reader.info().height), (WIDTH, HEIGHT));
+        assert_eq!((reader.info().width, (reader.info().height - HEIGHT) % MEASURE_HEIGHT), (WIDTH, 0));
         let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut bytes).unwrap();
         bytes
@@ -253,6 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn each_measure_has_a_panel() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("learning_curve.png");
+        let measured: Vec<Epoch> = run()
+            .into_iter()
+            .map(|epoch| {
+                let measures = [("acceptance_rate", 0.9), ("pseudo_likelihood", -70.0 - epoch.epoch as f64)];
+                let measures = measures.map(|(name, value)| (name.to_owned(), value)).into();
+                Epoch { measures, ..epoch }
+            })
+            .collect();
+        write_learning_curve(&path, "rbm", &measured, None).unwrap();
+        let all = pixels(&path);
+        assert_eq!(all.len(), (3 * WIDTH * (HEIGHT + 2 * MEASURE_HEIGHT)) as usize);
+        let panels = all.split_at((3 * WIDTH * HEIGHT) as usize);
+        let (first, second) = panels.1.split_at((3 * WIDTH * MEASURE_HEIGHT) as usize);
+        assert!(count(first, MEASURE) > 300 && count(second, MEASURE) > 300);
+        assert_eq!(count(panels.0, MEASURE), 0);
+    }
+
+    #[test]
     fn any_run_can_be_drawn() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("learning_curve.png");
@@ -264,6 +362,10 @@ mod tests {
             vec![one(Some(-1e300), Some(1e300))],
             vec![Epoch { epoch: u64::MAX, ..one(Some(1.0), Some(0.5)) }],
             vec![one(Some(f64::MAX), None), one(Some(f64::MIN), None)],
+            vec![Epoch {
+                measures: (0..30).map(|i| (format!("measure {i}"), f64::from(i) / 0.0)).collect(),
+                ..one(None, None)
+            }],
         ] {
             write_learning_curve(&path, "any", &epochs, Some(1)).unwrap();
         }

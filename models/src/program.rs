@@ -1,4 +1,4 @@
-//! The command line of the `hypatia` program: `train`, `bench`, `show`, `explain`, `doctor`.
+//! The command line of the `hypatia` program: `train`, `sample`, `bench`, `show`, `explain`, `doctor`.
 //!
 //! Exit status: 0 for success, 1 for a failure, 2 for wrong usage, 130 after an interruption that was saved. Results go to
 //! standard output, everything else to standard error. Every model is a command below `train` and `show`, with its own
@@ -7,6 +7,7 @@
 mod bench;
 mod doctor;
 mod explain;
+mod sample;
 mod show;
 mod train;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::model::{MODELS, TrainError, find_model};
+use crate::model::{MODELS, Model, TrainError};
 
 /// What a command fails with.
 #[derive(Debug)]
@@ -82,6 +83,7 @@ fn execute(arguments: Vec<OsString>) -> Result<u8, Failure> {
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("train", matches)) => train::execute(matches),
+        Some(("sample", matches)) => sample::execute(matches),
         Some(("bench", matches)) => bench::execute(matches),
         Some(("show", matches)) => show::execute(matches),
         Some(("explain", matches)) => explain::execute(matches),
@@ -97,18 +99,19 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(train::command())
+        .subcommand(sample::command())
         .subcommand(bench::command())
         .subcommand(show::command())
         .subcommand(explain::command())
         .subcommand(doctor::command())
 }
 
-/// A command with one command below it for every model, made by `of_model`.
-fn with_models(command: Command, of_model: impl Fn(Command) -> Command) -> Command {
-    let models = MODELS.into_iter().map(|model| {
-        let command = of_model(train::with_common_options(Command::new(model.name()), model));
-        model.add_options(command).about(model.about())
-    });
+/// A command with one command below it for each of the models, made by `of_model` from an empty one.
+fn with_models(
+    command: Command,
+    models: impl Iterator<Item = &'static dyn Model>,
+    of_model: impl Fn(&'static dyn Model, Command) -> Command,
+) -> Command {
     command
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -116,17 +119,25 @@ fn with_models(command: Command, of_model: impl Fn(Command) -> Command) -> Comma
         .subcommand_help_heading("Models")
         .disable_help_subcommand(true)
         .allow_external_subcommands(true)
-        .subcommands(models)
+        .subcommands(models.map(|model| of_model(model, Command::new(model.name()))))
 }
 
-/// The model that a command made by [`with_models`] was given, and the options for it.
-fn chosen_model(matches: &ArgMatches) -> Result<(&'static dyn crate::model::Model, &ArgMatches), Failure> {
+/// The model that a command made by [`with_models`] of the same models was given, and the options for it.
+fn chosen_model(
+    matches: &ArgMatches,
+    mut models: impl Iterator<Item = &'static dyn Model> + Clone,
+) -> Result<(&'static dyn Model, &ArgMatches), Failure> {
     let Some((name, options)) = matches.subcommand() else {
         return Err(Failure::usage("expected a model"));
     };
-    let model = find_model(name).ok_or_else(|| {
-        let names: Vec<&str> = MODELS.iter().map(|model| model.name()).collect();
+    let names: Vec<&str> = models.clone().map(|model| model.name()).collect();
+    let model = models.find(|model| model.name() == name).ok_or_else(|| {
         Failure::usage(format!("expected a model, one of {}, found `{name}`", names.join(", ")))
     })?;
     Ok((model, options))
+}
+
+/// Every model.
+fn all_models() -> impl Iterator<Item = &'static dyn Model> + Clone {
+    MODELS.iter().copied()
 }

@@ -67,7 +67,7 @@ impl Progress {
         let results = results(epoch);
         match &mut self.display {
             Display::Bar(bar) => {
-                bar.set_prefix(format!("epoch {}/{}", epoch.epoch, self.epochs));
+                bar.set_prefix(title(epoch, self.epochs));
                 bar.set_message(results);
             }
             Display::Lines(output) => {
@@ -77,7 +77,7 @@ impl Progress {
                     self.epochs - epoch.epoch.min(self.epochs),
                 );
                 // Training goes on without an audience.
-                let _ = writeln!(output, "epoch {}/{}  {results}  {left}", epoch.epoch, self.epochs);
+                let _ = writeln!(output, "{}  {results}  {left}", title(epoch, self.epochs));
             }
             Display::Hidden => {}
         }
@@ -117,7 +117,15 @@ fn bar(epochs: u64, batches_per_epoch: u64, epochs_done: u64) -> ProgressBar {
 
 const TEMPLATE: &str = "{prefix} [{bar:24}] {msg}  {elapsed} elapsed, at most {eta} left";
 
-/// The numbers of an epoch: errors in percent.
+/// Which of how many epochs it is, within its phase where it has one.
+fn title(epoch: &Epoch, epochs: u64) -> String {
+    match &epoch.phase {
+        Some(phase) => format!("{}: epoch {}/{}", phase.name, phase.epoch, phase.epochs),
+        None => format!("epoch {}/{epochs}", epoch.epoch),
+    }
+}
+
+/// The numbers of an epoch: errors in percent, a model's own measures by their names.
 fn results(epoch: &Epoch) -> String {
     let mut text = String::new();
     let mut part = |name: &str, value: Option<String>| {
@@ -131,6 +139,9 @@ fn results(epoch: &Epoch) -> String {
     part("cost", epoch.train_cost.map(|cost| format!("{cost:.5}")));
     part("valid", epoch.valid_error.map(percent));
     part("test", epoch.test_error.map(percent));
+    for (name, value) in &epoch.measures {
+        part(&name.replace('_', " "), Some(format!("{value:.5}")));
+    }
     text
 }
 
@@ -148,6 +159,7 @@ fn time_left(elapsed: Duration, epochs_done: u64, epochs_left: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::{Measures, Phase};
     use indicatif::InMemoryTerm;
     use std::sync::{Arc, Mutex};
 
@@ -166,7 +178,14 @@ mod tests {
 
     fn epoch() -> Epoch {
         let (train_cost, valid_error) = (Some(0.345678), Some(0.12458333));
-        Epoch { epoch: 3, train_cost, valid_error, test_error: Some(0.1209375), seconds: 1.0 }
+        Epoch {
+            epoch: 3,
+            train_cost,
+            valid_error,
+            test_error: Some(0.1209375),
+            seconds: 1.0,
+            ..Epoch::default()
+        }
     }
 
     #[test]
@@ -176,6 +195,9 @@ mod tests {
         progress.advance(7);
         progress.epoch(&epoch());
         progress.epoch(&Epoch { epoch: 4, train_cost: Some(90.0), ..Epoch::default() });
+        let measures = Measures::from([("pseudo_likelihood".to_owned(), -62.5)]);
+        let phase = Some(Phase { name: "layer 1".to_owned(), epoch: 5, epochs: 100 });
+        progress.epoch(&Epoch { epoch: 5, phase, measures, ..Epoch::default() });
         progress.note("saved");
         progress.finish();
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
@@ -185,7 +207,11 @@ mod tests {
             "{text}"
         );
         assert!(lines[1].starts_with("epoch 4/1000  cost 90.00000  at most "), "{text}");
-        assert_eq!(lines[2..], ["saved"]);
+        assert!(
+            lines[2].starts_with("layer 1: epoch 5/100  pseudo likelihood -62.50000  at most "),
+            "{text}"
+        );
+        assert_eq!(lines[3..], ["saved"]);
     }
 
     #[test]

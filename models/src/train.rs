@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::log::{Done, Epoch, Event, RunLog, Start};
-use crate::model::{Model, Position, Setting, Settings, Step, TrainError, Training, saved_number};
+use crate::model::{
+    Model, Position, Setting, Settings, Step, TrainError, Training, saved_number, setting_name,
+};
 use crate::plot::write_learning_curve;
 use crate::progress::Progress;
 
@@ -83,6 +85,7 @@ pub fn train(
         directory: console.directory,
         path,
         epochs: Vec::new(),
+        files: Vec::new(),
     };
     let log_path = run.directory.join(LOG);
     let json = console.log_output.is_some();
@@ -101,7 +104,7 @@ pub fn train(
     let mut progress = if json {
         Progress::hidden()
     } else {
-        Progress::on_stderr(settings.epochs, training.batches_per_epoch(), position.epochs)
+        Progress::on_stderr(training.epochs(), training.batches_per_epoch(), position.epochs)
     };
     progress.advance(position.batches);
     loop {
@@ -120,6 +123,7 @@ pub fn train(
                 log.write(&Event::Epoch(epoch.clone()))?;
                 run.epochs.push(epoch);
                 run.save(&*training)?;
+                run.files.append(&mut training.write_epoch_pictures(run.directory)?);
             }
             Step::Done(mut done) => {
                 done.seconds = run.seconds();
@@ -127,6 +131,7 @@ pub fn train(
                 log.write(&Event::Done(done.clone()))?;
                 run.save(&*training)?;
                 let mut files = vec![run.path.clone(), log_path];
+                files.append(&mut run.files);
                 files.append(&mut run.write_pictures(&*training)?);
                 return Ok(Outcome::Finished { done, epochs: training.position().epochs, files });
             }
@@ -144,14 +149,13 @@ struct Run<'a> {
     directory: &'a Path,
     path: PathBuf,
     epochs: Vec<Epoch>,
+    /// Pictures of epochs that were written since it began or was resumed.
+    files: Vec<PathBuf>,
 }
 
-const MODEL: &str = "model";
+/// The name of the model among the metadata of a checkpoint.
+pub(crate) const MODEL: &str = "model";
 const SECONDS: &str = "seconds";
-
-fn setting_name(setting: &Setting) -> String {
-    format!("setting.{}", setting.name)
-}
 
 impl Run<'_> {
     fn seconds(&self) -> f64 {
@@ -179,7 +183,7 @@ impl Run<'_> {
         let metadata = &mut checkpoint.metadata;
         metadata.insert(MODEL.to_owned(), self.model.to_owned());
         metadata.insert(SECONDS.to_owned(), self.seconds().to_string());
-        metadata.extend(self.settings.iter().map(|s| (setting_name(s), s.value.to_string())));
+        metadata.extend(self.settings.iter().map(|s| (setting_name(s.name), s.value.to_string())));
         Ok(checkpoint.write(&self.path)?)
     }
 
@@ -195,7 +199,7 @@ impl Run<'_> {
         compare(MODEL, self.model, model);
         if model == self.model {
             for setting in self.settings.iter().filter(|setting| setting.decisive) {
-                let theirs = checkpoint.entry(&setting_name(setting))?;
+                let theirs = checkpoint.entry(&setting_name(setting.name))?;
                 compare(setting.name, &setting.value.to_string(), theirs);
             }
         }

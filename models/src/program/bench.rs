@@ -1,4 +1,4 @@
-//! `hypatia bench`: time of one training step of each model.
+//! `hypatia bench`: time of one step of each model.
 //!
 //! Several workloads are measured in a process each, so that the memory of one is not counted for another.
 
@@ -15,10 +15,10 @@ use super::{Failure, print};
 use crate::benchmark::{Method, WORKLOADS, Workload, measure};
 
 pub(super) fn command() -> Command {
-    let names = WORKLOADS.map(|workload| workload.name);
+    let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
     let threads = value_parser!(u32).range(1..=MOST_THREADS).into();
     Command::new("bench")
-        .about("Times one training step of each model, on random data in the extents of MNIST")
+        .about("Times one step of each model, on random data in the extents of the tutorials")
         .arg(
             Arg::new("workload")
                 .long("workload")

@@ -5,17 +5,17 @@ use std::fmt::Write;
 use clap::{Arg, ArgMatches, Command};
 use hypatia::Function;
 
-use super::train::{flag, settings};
-use super::{Failure, chosen_model, print, with_models};
+use super::train::{flag, settings, with_training_options};
+use super::{Failure, all_models, chosen_model, print, with_models};
 use crate::dot::{graph_dot, program_dot};
 use crate::model::Source;
 
 const STAGES: [&str; 4] = ["graph", "simplified", "kernels", "program"];
 
 pub(super) fn command() -> Command {
-    let about = "Prints a function of a model as a graph, as kernels or as a program, for data in the extents of MNIST";
-    with_models(Command::new("show").about(about), |command| {
-        command
+    let about = "Prints a function of a model as a graph, as kernels or as a program, for data in the extents of the tutorial";
+    with_models(Command::new("show").about(about), all_models(), |model, command| {
+        with_training_options(command, model)
             .arg(
                 Arg::new("stage")
                     .long("stage")
@@ -35,7 +35,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
-    let (model, matches) = chosen_model(matches)?;
+    let (model, matches) = chosen_model(matches, all_models())?;
     let training = model.prepare(&settings(model, matches, Source::Blank), matches)?;
     let functions = training.functions();
     let function = match matches.get_one::<String>("function") {

@@ -8,36 +8,28 @@ use clap::builder::{StyledStr, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hypatia::Device;
 
-use super::{Failure, chosen_model, print, with_models};
+use super::{Failure, all_models, chosen_model, print, with_models};
 use crate::interrupt::{INTERRUPTED_STATUS, Interrupt};
-use crate::model::{Defaults, Model, Settings, Source, parse_learning_rate};
+use crate::model::{Defaults, Examples, Model, Settings, Source, parse_learning_rate};
 use crate::train::{Console, Outcome, train};
 
-/// Images generated to learn from when nothing else is asked for.
-const GENERATED_IMAGES: u32 = 10_000;
-/// More generated images than this would fill the memory of a small machine.
-const MOST_GENERATED_IMAGES: i64 = 200_000;
 /// More threads than this help nobody.
 pub(super) const MOST_THREADS: i64 = 256;
 
 pub(super) fn command() -> Command {
-    with_models(
-        Command::new("train").about("Trains a model and keeps checkpoint, log and pictures in a directory"),
-        with_run_options,
-    )
+    let about = "Trains a model and keeps checkpoint, log and pictures in a directory";
+    with_models(Command::new("train").about(about), all_models(), |model, command| {
+        with_run_options(with_data_options(with_training_options(command, model), model.examples()))
+    })
 }
 
 /// The options that decide what is trained, which `show` has as well.
-pub(super) fn with_common_options(command: Command, model: &dyn Model) -> Command {
+pub(super) fn with_training_options(command: Command, model: &dyn Model) -> Command {
     let Defaults { epochs, batch_size, learning_rate, seed } = model.defaults();
-    let help = |what: &str, default: &dyn Display| format!("{what} [default: {default}]");
     let counts = value_parser!(u64).range(1..=1_000_000_000).into();
     let sizes = value_parser!(u32).range(1..).into();
     let rates = ValueParser::new(parse_learning_rate);
-    let threads = value_parser!(u32).range(1..=MOST_THREADS).into();
-    let threads_help = "Threads to compute with; the numbers do not depend on them [default: all cores]";
-    let devices = ValueParser::new(parse_device);
-    command
+    let command = command
         .arg(option("epochs", "N", help("Largest number of epochs", &epochs), counts))
         .arg(option("batch-size", "N", help("Examples in a minibatch", &batch_size), sizes))
         .arg(
@@ -49,23 +41,59 @@ pub(super) fn with_common_options(command: Command, model: &dyn Model) -> Comman
             "N",
             help("Seed of the initial parameters and of generated data", &seed),
             value_parser!(u32).into(),
-        ))
-        .arg(option("threads", "N", threads_help, threads))
-        .arg(option("device", "DEVICE", DEVICE_HELP, devices))
+        ));
+    model.add_options(with_machine_options(command)).about(model.about())
+}
+
+fn help(what: &str, default: &dyn Display) -> String {
+    format!("{what} [default: {default}]")
+}
+
+/// The options for what computes.
+pub(super) fn with_machine_options(command: Command) -> Command {
+    let threads = value_parser!(u32).range(1..=MOST_THREADS).into();
+    let threads_help = "Threads to compute with; the numbers do not depend on them [default: all cores]";
+    command.arg(option("threads", "N", threads_help, threads)).arg(option(
+        "device",
+        "DEVICE",
+        DEVICE_HELP,
+        ValueParser::new(parse_device),
+    ))
+}
+
+/// The options for where the examples come from.
+pub(super) fn with_data_options(command: Command, examples: Examples) -> Command {
+    let (fewest, most) = examples.generated_range;
+    let counts = value_parser!(u32).range(i64::from(fewest)..=i64::from(most)).into();
+    let data_help = help(examples.data, &format!("generated {}", examples.generated));
+    let generated_help = help(examples.generated_help, &examples.generated_default);
+    command
+        .arg(option("data", "PATH", data_help, value_parser!(PathBuf)))
+        .arg(option(examples.generated, "N", generated_help, counts).conflicts_with("data"))
+}
+
+/// What the options of [`with_data_options`] say.
+pub(super) fn source(matches: &ArgMatches, examples: Examples) -> Source {
+    match matches.get_one::<PathBuf>("data") {
+        Some(path) => Source::Path(path.clone()),
+        None => {
+            let count = matches.get_one(examples.generated).copied();
+            Source::Generated(count.unwrap_or(examples.generated_default))
+        }
+    }
+}
+
+/// The directory of a run: the one of `--out`, or that of the model.
+pub(super) fn run_directory(model: &dyn Model, matches: &ArgMatches) -> PathBuf {
+    match matches.get_one::<PathBuf>("out") {
+        Some(directory) => directory.clone(),
+        None => PathBuf::from("runs").join(model.name()),
+    }
 }
 
 fn with_run_options(command: Command) -> Command {
-    let digits = value_parser!(u32).range(5..=MOST_GENERATED_IMAGES).into();
-    let digits_help = format!(
-        "Without --data: digits to generate for training, and a fifth of that for validation and for the test each; \
-         50000 gives the sizes of MNIST [default: {GENERATED_IMAGES}]"
-    );
-    let data_help =
-        "mnist.pkl.gz, or a directory with it or with the four MNIST idx files [default: generated digits]";
     let out_help = "Directory for checkpoint, log and pictures [default: runs/MODEL]";
     command
-        .arg(option("data", "PATH", data_help, value_parser!(PathBuf)))
-        .arg(option("digits", "N", digits_help, digits).conflicts_with("data"))
         .arg(option("out", "DIR", out_help, value_parser!(PathBuf)))
         .arg(flag("resume", "Go on from the checkpoint in the directory"))
         .arg(flag("json", "Print one JSON object a line instead of progress"))
@@ -103,26 +131,24 @@ pub(super) fn settings(model: &dyn Model, matches: &ArgMatches, source: Source) 
     let defaults = model.defaults();
     Settings {
         source,
-        epochs: matches.get_one("epochs").copied().unwrap_or(defaults.epochs),
-        batch_size: matches.get_one("batch-size").copied().unwrap_or(defaults.batch_size) as usize,
-        learning_rate: matches.get_one("learning-rate").copied().unwrap_or(defaults.learning_rate),
-        seed: matches.get_one("seed").copied().unwrap_or(defaults.seed),
-        threads: matches.get_one::<u32>("threads").map(|threads| *threads as usize),
-        device: matches.get_one("device").copied().unwrap_or_default(),
+        epochs: given(matches, "epochs").unwrap_or(defaults.epochs),
+        batch_size: given(matches, "batch-size").unwrap_or(defaults.batch_size) as usize,
+        learning_rate: given(matches, "learning-rate").unwrap_or(defaults.learning_rate),
+        seed: given(matches, "seed").unwrap_or(defaults.seed),
+        threads: given::<u32>(matches, "threads").map(|threads| threads as usize),
+        device: given(matches, "device").unwrap_or_default(),
     }
 }
 
+/// The value of an option that the command may not have.
+fn given<T: Copy + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Option<T> {
+    matches.try_get_one(name).ok().flatten().copied()
+}
+
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
-    let (model, matches) = chosen_model(matches)?;
-    let source = match matches.get_one::<PathBuf>("data") {
-        Some(path) => Source::Path(path.clone()),
-        None => Source::Generated(matches.get_one("digits").copied().unwrap_or(GENERATED_IMAGES)),
-    };
-    let settings = settings(model, matches, source);
-    let directory = match matches.get_one::<PathBuf>("out") {
-        Some(directory) => directory.clone(),
-        None => PathBuf::from("runs").join(model.name()),
-    };
+    let (model, matches) = chosen_model(matches, all_models())?;
+    let settings = settings(model, matches, source(matches, model.examples()));
+    let directory = run_directory(model, matches);
     let json = matches.get_flag("json");
     // Under `nohup`, or in the background of a script, some signals are ignored on purpose; that is no reason to fail.
     let interrupt = Interrupt::install().unwrap_or_else(|error| {
@@ -149,6 +175,9 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
             }
             if let Some(error) = done.test_error {
                 text += &format!(", test error {}", percent(error));
+            }
+            for (name, value) in done.measures {
+                text += &format!("; {} {value:.6}", name.replace('_', " "));
             }
             text.push('\n');
             for file in files {

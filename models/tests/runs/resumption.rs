@@ -185,7 +185,7 @@ fn a_run_of_other_settings_is_not_resumed() {
     let message = |result: (Result<Outcome, TrainError>, Lines)| result.0.unwrap_err().to_string();
     let error = message(run("mlp", &["--hidden", "31"], &other, directory, true, 0));
     let lines: Vec<&str> = error.lines().collect();
-    assert!(lines[0].starts_with("cannot resume from ") && lines[0].ends_with("it is of another run"));
+    assert!(lines[0].starts_with("cannot go on from ") && lines[0].ends_with("it is of another run"));
     assert_eq!(
         lines[1..],
         [
