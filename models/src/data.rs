@@ -19,6 +19,7 @@ use thiserror::Error;
 pub use source::Source;
 
 use crate::digits;
+use crate::music::MidiError;
 
 /// Rows, and columns, of an image.
 pub const IMAGE_SIDE: usize = 28;
@@ -280,5 +281,13 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong with it.
         source: pickle::PickleError,
+    },
+    /// A MIDI file that cannot be read.
+    #[error("{}: MIDI: {source}", path.display())]
+    Midi {
+        /// The file; of an archive, its path with that of the entry.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: MidiError,
     },
 }

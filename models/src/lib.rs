@@ -21,6 +21,7 @@ pub mod logistic_regression;
 pub mod mcrbm;
 pub mod mlp;
 pub mod model;
+pub mod music;
 pub mod picture;
 pub mod plot;
 pub mod program;

@@ -103,6 +103,7 @@ fn rounds(op: &Op) -> bool {
         | Op::Gather { .. }
         | Op::Random { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => false,
     }
 }

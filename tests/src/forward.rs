@@ -117,6 +117,7 @@ fn tangent_of(
         | Op::ArgMax(_)
         | Op::Random { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => None,
     })
 }

@@ -167,7 +167,7 @@ pub fn is_sampled(op: &Op) -> bool {
         | Op::Random { .. }
         | Op::StopGradient => true,
         // Beginnings, which every sample has; gradients and random numbers, which have tests of their own.
-        Op::Leaf(_) | Op::Literal(_) | Op::Grad(_) => false,
+        Op::Leaf(_) | Op::Literal(_) | Op::Scan(_) | Op::Grad(_) => false,
     }
 }
 

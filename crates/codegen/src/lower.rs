@@ -140,6 +140,7 @@ impl Lowering<'_> {
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::StopGradient
+            | Op::Scan(_)
             | Op::Grad(_) => self.copy(id, id),
         }
     }
@@ -617,6 +618,7 @@ impl<'g> Body<'g> {
             | Op::SetWindow(..)
             | Op::Concat(_)
             | Op::Random { .. }
+            | Op::Scan(_)
             | Op::Grad(_) => self.push(Instruction::Literal(Literal::from_i64(0, dtype)), dtype),
         }
     }

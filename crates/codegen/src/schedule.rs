@@ -137,6 +137,7 @@ fn is_stored_op(graph: &Graph, id: NodeId) -> bool {
         | Op::Window(_)
         | Op::Gather { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => false,
     }
 }
@@ -171,6 +172,7 @@ fn needs_memory(graph: &Graph, id: NodeId, operand: usize) -> bool {
         | Op::Concat(_)
         | Op::Scatter { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => false,
     }
 }

@@ -48,6 +48,7 @@ pub fn collect(request: &Request) -> Result<Graph, Diagnostics> {
     collector.add_default_updates(&mut updates);
     collector.graph.outputs = outputs;
     collector.graph.updates = updates;
+    collector.check_loops();
     collector.check_reached(request);
     if collector.problems.is_empty() { Ok(collector.graph) } else { Err(Diagnostics(collector.problems)) }
 }
@@ -208,6 +209,29 @@ impl Collector {
         }
     }
 
+    /// Loops that update a shared variable of which the function has no update.
+    fn check_loops(&mut self) {
+        let live = self.graph.reachable();
+        let mut named = HashSet::new();
+        for (_, node) in self.graph.nodes().filter(|(id, _)| live[id.index()]) {
+            let Op::Scan(scan) = &node.op else { continue };
+            for leaf in &scan.body.updated {
+                let made = self.graph.updates.iter().any(|(id, _)| *id == leaf.id);
+                if !made && named.insert(leaf.id) {
+                    self.problems.push(
+                        Diagnostic::new(format!(
+                            "a loop updates {} at every step, and the function does not",
+                            leaf.label()
+                        ))
+                        .at(node.site)
+                        .with("variable", leaf.ty.to_string(), leaf.site)
+                        .hint("give the loop's `updates` to the function"),
+                    );
+                }
+            }
+        }
+    }
+
     /// Inputs reached but not listed, and listed but not reached.
     fn check_reached(&mut self, request: &Request) {
         let live = self.graph.reachable();
@@ -218,6 +242,14 @@ impl Collector {
             .filter_map(|(_, node)| if let Op::Leaf(leaf) = node.op { Some(leaf) } else { None })
             .collect();
         for leaf in self.graph.leaves() {
+            if let LeafKind::Carry = leaf.kind {
+                self.problems.push(
+                    Diagnostic::new("a value of a loop's step is used outside of the loop")
+                        .at(leaf.site)
+                        .with("value", leaf.ty.to_string(), leaf.site)
+                        .hint("give it out of the step with `Next::output`"),
+                );
+            }
             let listed = self.graph.inputs.contains(&leaf.id);
             if !matches!(leaf.kind, LeafKind::Input) || listed == reached.contains(&leaf.id) {
                 continue;
@@ -242,7 +274,7 @@ impl Collector {
 }
 
 /// Leaves are found again by their identity, other expressions by their address.
-fn key_of(tensor: &Tensor) -> usize {
+pub(crate) fn key_of(tensor: &Tensor) -> usize {
     match tensor.leaf() {
         Some(leaf) => std::sync::Arc::as_ptr(leaf) as usize,
         None => tensor.key(),

@@ -79,6 +79,7 @@ pub fn connects(op: &Op, operand: usize) -> bool {
         | Op::Extent(_)
         | Op::ArgMax(_)
         | Op::Random { .. }
+        | Op::Scan(_)
         | Op::StopGradient => false,
     }
 }
@@ -500,6 +501,7 @@ fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<No
         | Op::SetSlice(..)
         | Op::Random { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => None,
     }
 }

@@ -147,6 +147,14 @@ impl Graph {
         self.insert(Op::Leaf(leaf.id), Operands::new(), ty, leaf.site)
     }
 
+    /// Declares a leaf anew, with a more exact type.
+    pub fn retype_leaf(&mut self, id: LeafId, ty: TensorType) {
+        if let Some(leaf) = self.leaves.get_mut(&id) {
+            let Leaf { name, site, kind, .. } = &**leaf;
+            *leaf = Arc::new(Leaf { id, name: name.clone(), ty, site: *site, kind: kind.clone() });
+        }
+    }
+
     /// Adds a node, or finds the equal one.
     pub fn add(&mut self, op: Op, operands: &[NodeId], site: Option<Site>) -> NodeId {
         let inferred = {
@@ -232,6 +240,7 @@ impl Graph {
                 | Op::Gather { .. }
                 | Op::Scatter { .. }
                 | Op::Random { .. }
+                | Op::Scan(_)
                 | Op::Grad(_) => return None,
             }
         }
@@ -293,7 +302,7 @@ impl Graph {
         graph
     }
 
-    /// The shared variables that reachable nodes read or updates write, by identity.
+    /// The shared variables (in a loop's body the carries) that reachable nodes read or updates write, by identity.
     pub fn shared(&self) -> Vec<LeafId> {
         let live = self.reachable();
         let mut ids: Vec<LeafId> = self
@@ -301,7 +310,9 @@ impl Graph {
             .filter(|(id, _)| live[id.index()])
             .filter_map(|(_, node)| if let Op::Leaf(leaf) = node.op { Some(leaf) } else { None })
             .chain(self.updates.iter().map(|(leaf, _)| *leaf))
-            .filter(|id| matches!(self.leaf(*id).map(|leaf| &leaf.kind), Some(LeafKind::Shared(_))))
+            .filter(|id| {
+                matches!(self.leaf(*id).map(|leaf| &leaf.kind), Some(LeafKind::Shared(_) | LeafKind::Carry))
+            })
             .collect();
         ids.sort_unstable();
         ids.dedup();

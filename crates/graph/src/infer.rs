@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
-use crate::op::{Bound, Dim, Op, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, MAX_RANK, TensorType};
 
@@ -137,6 +137,7 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
             TensorType { dtype: DType::F32, shape: extents_of_dims(op, dims, &operands[1..])? }
         }
         Op::StopGradient => take::<1>(op, operands)?[0].clone(),
+        Op::Scan(scan) => infer_scan(op, scan, operands)?,
         Op::Grad(grad) => {
             let wanted = usize::from(grad.has_cost)
                 + usize::from(grad.variables)
@@ -448,6 +449,63 @@ fn gather_type(op: &Op, batch: usize, x: &TensorType, indices: &TensorType) -> I
     shape.push(indices.shape[batch]);
     shape.extend(x.shape[batch + 1..].iter().copied());
     Ok(TensorType { dtype: x.dtype, shape })
+}
+
+fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
+    let body = &*scan.body;
+    let (inputs, carries) = (body.inputs(), body.carries());
+    let counted = usize::from(scan.steps == Dim::Operand);
+    if operands.len() != inputs + carries + counted {
+        return Err(arity(op, inputs + carries + counted, operands.len()));
+    }
+    let (values, counts) = operands.split_at(inputs + carries);
+    let steps = extents_of_dims(op, &[scan.steps], counts)?[0];
+    let parameters = body.parameters().filter_map(|leaf| body.leaf_type(leaf));
+    for (position, (&value, expected)) in values.iter().zip(parameters).enumerate() {
+        let role = match position {
+            p if p < body.sequences => "sequence",
+            p if p < inputs => "captured value",
+            _ => "carry",
+        };
+        let mut given = value.clone();
+        if position < body.sequences {
+            if given.rank() == 0 {
+                return Err(Diagnostic::new("a sequence of a loop wants a leading axis to run along").with(
+                    "sequence",
+                    value.to_string(),
+                    None,
+                ));
+            }
+            let length = given.shape.remove(0);
+            if length.unify(steps).is_none() {
+                let sequence = value.to_string();
+                return Err(Diagnostic::new("a sequence of a loop has another length than the loop has steps")
+                    .with("sequence", sequence, None)
+                    .with("steps", steps.to_string(), None)
+                    .hint("sequences read together have one length: slice the longer ones, or give the number of steps"));
+            }
+        }
+        if !expected.accepts(&given) {
+            return Err(Diagnostic::new(format!(
+                "a {role} of a loop has another type than its body expects"
+            ))
+            .with("expected", expected.to_string(), None)
+            .with("found", given.to_string(), None));
+        }
+    }
+    let unknown = || Diagnostic::new("`scan` names a result that its body does not give");
+    Ok(match scan.result {
+        ScanResult::Steps => TensorType::scalar(DType::I64),
+        ScanResult::Rows(output) => {
+            let row = body.graph.ty(*body.rows().get(usize::from(output)).ok_or_else(unknown)?);
+            let shape = std::iter::once(steps).chain(row.shape.iter().copied()).collect();
+            TensorType { dtype: row.dtype, shape }
+        }
+        ScanResult::Last(carry) => {
+            let carry = usize::from(carry);
+            (*values.get(inputs + carry).filter(|_| carry < carries).ok_or_else(unknown)?).clone()
+        }
+    })
 }
 
 #[cfg(test)]

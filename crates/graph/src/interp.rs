@@ -4,24 +4,29 @@
 //! of `f32` are accumulated in `f64` and rounded once, so that engines with any order of summation approximate it;
 //! those of integers wrap. It takes graphs at every stage but with [`Op::Grad`]: unknown extents are found when run.
 //! Each node is computed in two steps: [`resolve`] replaces extents and bounds given as operands by their values, then
-//! [`infer`] checks the very operator that is computed. Values are dropped after their last use.
+//! [`infer`] checks the very operator that is computed. Values are dropped after their last use. A loop is the graph of
+//! its body run step by step, once for all of its results that are used.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::array::{Array, element_count, row_major_strides};
+use crate::body::Body;
 use crate::diagnostic::Diagnostic;
 use crate::dtype::{DType, Literal};
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, Node, NodeId};
 use crate::infer::{infer, resolve_slice};
 use crate::leaf::{Leaf, LeafKind, SharedCell};
-use crate::op::{Bound, Dim, Dims, Fold, LeafId, Op, SliceAxis, Start, WindowAxis, Write};
+use crate::op::{Bound, Dim, Dims, Fold, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write};
 use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, TensorType};
+
+mod loops;
 
 /// What a run of a graph gives.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,41 +42,145 @@ pub struct Evaluation {
 /// An error says which input has another type than declared, or which node met extents that do not fit or an index
 /// out of range, with the line that built it.
 pub fn interpret(graph: &Graph, inputs: &[Array]) -> Result<Evaluation, Diagnostic> {
+    interpret_with(graph, inputs, &mut evaluate_node)
+}
+
+/// What computes a node that is neither a leaf nor a loop, from its operator and the values of its operands.
+pub type Evaluate<'e> = &'e mut dyn FnMut(&Op, &[&Array]) -> Result<Array, Diagnostic>;
+
+/// Runs a graph as [`interpret`] does, with every node, also those of loops' bodies, computed by `evaluate`: for tests
+/// that disturb or watch values.
+pub fn interpret_with(
+    graph: &Graph,
+    inputs: &[Array],
+    evaluate: Evaluate<'_>,
+) -> Result<Evaluation, Diagnostic> {
     check_inputs(graph, inputs)?;
-    let mut uses = graph.use_counts();
-    let mut values: Vec<Option<Cow<'_, Array>>> = vec![None; graph.len()];
-    for (id, node) in graph.nodes() {
-        if uses[id.index()] == 0 {
-            continue;
-        }
-        let value = if let Op::Leaf(leaf) = node.op {
-            leaf_value(graph, leaf, inputs)
-        } else {
-            let operands: SmallVec<[&Array; 4]> =
-                node.operands.iter().filter_map(|o| values.get(o.index())?.as_deref()).collect();
-            if operands.len() == node.operands.len() {
-                evaluate_node(&node.op, &operands).map(Cow::Owned)
-            } else {
-                Err(Diagnostic::new(format!("an operand of `{}` stands after it", node.op.name())))
-            }
-        };
-        let value = value.and_then(|value| check_value(value, &node.ty)).map_err(|d| d.at(node.site))?;
-        values[id.index()] = Some(value);
-        for operand in &node.operands {
-            uses[operand.index()] -= 1;
-            if uses[operand.index()] == 0 {
-                values[operand.index()] = None;
-            }
-        }
-    }
-    let value = |id: NodeId| match values.get(id.index()) {
-        Some(Some(value)) => Ok(value.clone().into_owned()),
-        Some(None) | None => Err(Diagnostic::new("an output or update names a node that the graph lacks")),
-    };
+    let inputs: Vec<&Array> = inputs.iter().collect();
+    let run = Run::new(graph, graph.roots());
+    let values = run.values(&inputs, &[], evaluate)?;
+    let value = |id: NodeId| values.of(id).cloned();
     Ok(Evaluation {
         outputs: graph.outputs.iter().map(|&id| value(id)).collect::<Result<_, _>>()?,
         updates: graph.updates.iter().map(|&(leaf, id)| Ok((leaf, value(id)?))).collect::<Result<_, _>>()?,
     })
+}
+
+/// A graph about to be run, once or step by step.
+struct Run<'a> {
+    graph: &'a Graph,
+    /// For every node, how many nodes and roots wait for it.
+    uses: Vec<u32>,
+    /// The results of each loop that are used, by the first of them: they are made together.
+    loops: BTreeMap<NodeId, Vec<NodeId>>,
+}
+
+/// The values of the roots of a run.
+struct Values<'a>(Vec<Option<Cow<'a, Array>>>);
+
+impl Values<'_> {
+    fn of(&self, id: NodeId) -> Result<&Array, Diagnostic> {
+        match self.0.get(id.index()) {
+            Some(Some(value)) => Ok(value),
+            Some(None) | None => {
+                Err(Diagnostic::new("an output or update names a node that the graph lacks"))
+            }
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run that computes what these nodes depend on.
+    fn new(graph: &'a Graph, roots: impl Iterator<Item = NodeId>) -> Run<'a> {
+        let mut uses = vec![0; graph.len()];
+        for root in roots.filter(|root| root.index() < graph.len()) {
+            uses[root.index()] += 1;
+        }
+        for (id, node) in graph.nodes().rev() {
+            if uses[id.index()] > 0 {
+                for operand in node.operands.iter().filter(|operand| operand.index() < graph.len()) {
+                    uses[operand.index()] += 1;
+                }
+            }
+        }
+        let mut first: BTreeMap<(&Arc<Body>, Dim, &[NodeId]), NodeId> = BTreeMap::new();
+        let mut loops: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for (id, node) in graph.nodes().filter(|(id, _)| uses[id.index()] > 0) {
+            if let Op::Scan(scan) = &node.op {
+                let first = *first.entry((&scan.body, scan.steps, &node.operands)).or_insert(id);
+                loops.entry(first).or_default().push(id);
+            }
+        }
+        Run { graph, uses, loops }
+    }
+
+    /// The values of the roots, for values of the inputs and, in a loop's body, of the carries.
+    fn values<'b>(
+        &'b self,
+        inputs: &[&'b Array],
+        carries: &[&'b Array],
+        evaluate: Evaluate<'_>,
+    ) -> Result<Values<'b>, Diagnostic> {
+        let mut uses = self.uses.clone();
+        let mut values: Vec<Option<Cow<'b, Array>>> = vec![None; self.graph.len()];
+        for (id, node) in self.graph.nodes() {
+            if uses[id.index()] == 0 {
+                continue;
+            }
+            if values[id.index()].is_none() {
+                let made = self
+                    .compute(id, node, inputs, carries, &values, evaluate)
+                    .map_err(|fault| if fault.at.is_some() { fault } else { fault.at(node.site) })?;
+                for (id, value) in made {
+                    values[id.index()] = Some(value);
+                }
+            }
+            for operand in &node.operands {
+                uses[operand.index()] -= 1;
+                if uses[operand.index()] == 0 {
+                    values[operand.index()] = None;
+                }
+            }
+        }
+        Ok(Values(values))
+    }
+
+    /// The value of a node; where it is a result of a loop, those of the others too.
+    fn compute<'b>(
+        &'b self,
+        id: NodeId,
+        node: &Node,
+        inputs: &[&'b Array],
+        carries: &[&'b Array],
+        values: &[Option<Cow<'b, Array>>],
+        evaluate: Evaluate<'_>,
+    ) -> Result<SmallVec<[(NodeId, Cow<'b, Array>); 1]>, Diagnostic> {
+        if let Op::Leaf(leaf) = node.op {
+            let value = leaf_value(self.graph, leaf, inputs, carries)?;
+            return Ok(smallvec![(id, check_value(value, &node.ty)?)]);
+        }
+        let operands: SmallVec<[&Array; 4]> =
+            node.operands.iter().filter_map(|o| values.get(o.index())?.as_deref()).collect();
+        if operands.len() != node.operands.len() {
+            return Err(Diagnostic::new(format!("an operand of `{}` stands after it", node.op.name())));
+        }
+        let Op::Scan(scan) = &node.op else {
+            let value = evaluate(&node.op, &operands)?;
+            return Ok(smallvec![(id, check_value(Cow::Owned(value), &node.ty)?)]);
+        };
+        let results = self.loops.get(&id).map_or(std::slice::from_ref(&id), Vec::as_slice);
+        let wanted: Vec<ScanResult> = (results.iter())
+            .filter_map(
+                |id| if let Op::Scan(scan) = &self.graph.node(*id).op { Some(scan.result) } else { None },
+            )
+            .collect();
+        let made = loops::run(scan, &operands, &wanted, evaluate)?.into_iter();
+        results
+            .iter()
+            .zip(made)
+            .map(|(id, value)| Ok((*id, check_value(Cow::Owned(value), self.graph.ty(*id))?)))
+            .collect()
+    }
 }
 
 /// The type of an array.
@@ -104,18 +213,30 @@ fn check_inputs(graph: &Graph, inputs: &[Array]) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn leaf_value<'a>(graph: &'a Graph, id: LeafId, inputs: &'a [Array]) -> Result<Cow<'a, Array>, Diagnostic> {
+fn leaf_value<'a>(
+    graph: &'a Graph,
+    id: LeafId,
+    inputs: &[&'a Array],
+    carries: &[&'a Array],
+) -> Result<Cow<'a, Array>, Diagnostic> {
     let leaf: &Arc<Leaf> =
         graph.leaf(id).ok_or_else(|| Diagnostic::new(format!("leaf {} is not listed in the graph", id.0)))?;
     match &leaf.kind {
         LeafKind::Constant(value) => Ok(Cow::Borrowed(value.as_ref())),
         LeafKind::Shared(cell) => shared_value(leaf, cell).map(Cow::Owned),
+        LeafKind::Carry => graph
+            .updates
+            .iter()
+            .position(|(carry, _)| *carry == id)
+            .and_then(|position| carries.get(position))
+            .map(|value| Cow::Borrowed(*value))
+            .ok_or_else(|| Diagnostic::new(format!("{} has no value outside of its loop", leaf.label()))),
         LeafKind::Input => graph
             .inputs
             .iter()
             .position(|&input| input == id)
             .and_then(|position| inputs.get(position))
-            .map(Cow::Borrowed)
+            .map(|value| Cow::Borrowed(*value))
             .ok_or_else(|| Diagnostic::new(format!("{} is used and not listed as an input", leaf.label()))),
     }
 }
@@ -149,6 +270,10 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
     if let Op::Grad(_) = op {
         return Err(Diagnostic::new("a gradient has no value before it is taken")
             .hint("differentiate the graph before it is interpreted"));
+    }
+    if let Op::Scan(scan) = op {
+        let mut results = loops::run(scan, operands, &[scan.result], &mut evaluate_node)?;
+        return results.pop().ok_or_else(|| Diagnostic::new("a loop gave no result"));
     }
     let type_on = |op: &Op, count: usize| {
         let types: SmallVec<[&TensorType; 4]> = types[..count].iter().collect();
@@ -231,6 +356,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
             | Op::Scatter { .. }
             | Op::Random { .. }
             | Op::StopGradient
+            | Op::Scan(_)
             | Op::Grad(_),
             _,
         ) => {
@@ -267,6 +393,16 @@ pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&
         Op::SetWindow(axes, write) => {
             (Op::SetWindow(resolve_windows(op, axes, operands, 2)?, *write), &operands[..2])
         }
+        Op::Scan(scan) if scan.steps == Dim::Operand => {
+            let (counts, values) = (operands.last().copied(), &operands[..operands.len().saturating_sub(1)]);
+            let steps = next_scalar(op, &mut counts.iter())?;
+            let steps = usize::try_from(steps).map_err(|_| {
+                Diagnostic::new("the number of steps of a loop is negative")
+                    .with("expected", "0 or more", None)
+                    .with("found", steps.to_string(), None)
+            })?;
+            (Op::Scan(Box::new(Scan { steps: Dim::Known(steps), ..(**scan).clone() })), values)
+        }
         Op::Leaf(_)
         | Op::Literal(_)
         | Op::Extent(_)
@@ -280,6 +416,7 @@ pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => (op.clone(), operands),
     })
 }
@@ -372,6 +509,7 @@ pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::StopGradient
+        | Op::Scan(_)
         | Op::Grad(_) => return Ok(()),
     };
     let known: Vec<usize> = dims

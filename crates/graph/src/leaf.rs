@@ -34,6 +34,8 @@ pub enum LeafKind {
     Shared(Arc<SharedCell>),
     /// Fixed.
     Constant(Arc<Array>),
+    /// Kept from step to step of a loop; stands only in the loop's body.
+    Carry,
 }
 
 impl Leaf {
@@ -44,6 +46,7 @@ impl Leaf {
             (None, LeafKind::Input) => "an unnamed input".to_string(),
             (None, LeafKind::Shared(_)) => "an unnamed shared variable".to_string(),
             (None, LeafKind::Constant(_)) => "a constant".to_string(),
+            (None, LeafKind::Carry) => "a carry".to_string(),
         }
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod array;
+pub mod body;
 pub mod collect;
 pub mod compose;
 pub mod diagnostic;
@@ -22,6 +23,7 @@ pub mod math;
 pub mod op;
 pub mod random;
 pub mod scalar;
+pub mod scan;
 pub mod shape;
 pub mod specialise;
 pub mod streams;

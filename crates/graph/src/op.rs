@@ -7,8 +7,11 @@
 //!
 //! Operands of `Map` have equal shapes; [`Op::Broadcast`] is the only operator that repeats elements.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use crate::body::Body;
 use crate::dtype::{DType, Literal};
 use crate::scalar::ScalarFn;
 use crate::shape::Axes;
@@ -180,6 +183,47 @@ pub struct Grad {
     pub disconnected: Disconnected,
 }
 
+/// One result of a loop.
+///
+/// The operands are those of the body: a value for each of its inputs (for a sequence, one with a leading axis over the
+/// steps), then the initial value of each carry, then the steps where they are [`Dim::Operand`]. The results of one
+/// loop are the nodes with equal operands and equal attributes but for `result`; whoever executes them makes the loop
+/// once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Scan {
+    /// What a step computes.
+    pub body: Arc<Body>,
+    /// How many steps are made, at most if the body has a condition to end at.
+    pub steps: Dim,
+    /// Which of the loop's results this node is.
+    pub result: ScanResult,
+    /// How its gradient is taken.
+    pub backward: Backward,
+}
+
+/// What a loop gives.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ScanResult {
+    /// The values of an output of the body, stacked along a new leading axis of extent `steps`. Where the loop ended early
+    /// the last row made is repeated; rows of a loop that made no step do not exist.
+    Rows(u16),
+    /// The value of a carry after the last step; the initial one where no step was made.
+    Last(u16),
+    /// `i64[]`: the number of steps made.
+    Steps,
+}
+
+/// How the gradient of a loop is taken.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Backward {
+    /// The number of last steps through which cotangents flow; `None` for all. Through earlier ones nothing flows, so
+    /// the initial values get none unless there are fewer steps.
+    pub truncate: Option<u32>,
+    /// Whether only every so many steps are kept for it and those between are made again: memory by the square root of
+    /// the steps.
+    pub checkpointed: bool,
+}
+
 /// An operator with its attributes. Each variant's comment gives its operands and the type of its result.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Op {
@@ -248,6 +292,8 @@ pub enum Op {
     },
     /// The operand; no gradient flows through it.
     StopGradient,
+    /// One result of a loop; see [`Scan`] for the operands.
+    Scan(Box<Scan>),
     /// A gradient not yet taken; the result has the type of the variable.
     Grad(Box<Grad>),
 }
@@ -289,6 +335,7 @@ impl Op {
             Op::Scatter { write: Write::Add, .. } => "scatter_add",
             Op::Random { .. } => "random",
             Op::StopGradient => "stop_gradient",
+            Op::Scan(_) => "scan",
             Op::Grad(_) => "grad",
         }
     }

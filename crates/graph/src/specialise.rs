@@ -6,16 +6,18 @@
 //! an integer input makes the graph one for that value; [`Unspecialised::Needs`] asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::array::Extents;
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::body::Body;
+use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
 use crate::leaf::LeafKind;
-use crate::op::{Bound, Dim, Dims, LeafId, Op, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -43,6 +45,7 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
         known: BTreeMap::new(),
         affine: BTreeMap::new(),
         sources: BTreeMap::new(),
+        bodies: BTreeMap::new(),
         needs: BTreeSet::new(),
         faults: Vec::new(),
     };
@@ -59,8 +62,12 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
     for (leaf, id) in &concrete.updates {
         let Some(leaf) = concrete.leaf(*leaf) else { continue };
         if leaf.ty != *concrete.ty(*id) {
+            let title = match leaf.kind {
+                LeafKind::Carry => format!("the next value of the carry {} has another type", leaf.label()),
+                _ => format!("the update of {} has another type than the variable", leaf.label()),
+            };
             state.faults.push(
-                Diagnostic::new(format!("the update of {} has another type than the variable", leaf.label()))
+                Diagnostic::new(title)
                     .at(concrete.node(*id).site)
                     .with("expected", leaf.ty.to_string(), leaf.site)
                     .with("found", concrete.ty(*id).to_string(), concrete.node(*id).site),
@@ -104,6 +111,8 @@ struct State {
     affine: BTreeMap<NodeId, Affine>,
     /// The integer inputs a scalar depends on; `None` where it depends on anything else.
     sources: BTreeMap<NodeId, Option<BTreeSet<LeafId>>>,
+    /// The bodies made so far: from which, for which operand types, for which captured integers.
+    bodies: BTreeMap<(Arc<Body>, Vec<TensorType>, BTreeMap<LeafId, i64>), Arc<Body>>,
     needs: BTreeSet<LeafId>,
     faults: Vec<Diagnostic>,
 }
@@ -184,6 +193,13 @@ impl State {
             | Op::Scatter { .. }
             | Op::StopGradient
             | Op::Grad(_) => out.add_like(from, id, operands),
+            Op::Scan(scan) => match self.scan(out, scan, operands, node.site) {
+                Some((scan, operands)) if scan.steps == Dim::Known(1) && !scan.body.until => {
+                    self.only_step(out, &scan, &operands, node.site)
+                }
+                Some((scan, operands)) => add(out, Op::Scan(Box::new(scan)), &operands),
+                None => out.add_like(from, id, operands),
+            },
         }
     }
 
@@ -251,7 +267,7 @@ impl State {
     }
 
     /// The value of a scalar that an extent depends on; where it is not known, says what is missing.
-    fn value(&mut self, out: &Graph, id: NodeId, site: Option<crate::diagnostic::Site>) -> Option<i64> {
+    fn value(&mut self, out: &Graph, id: NodeId, site: Option<Site>) -> Option<i64> {
         if let Some(value) = self.known.get(&id) {
             return Some(*value);
         }
@@ -271,13 +287,126 @@ impl State {
         None
     }
 
-    fn dims(
+    /// A loop with known steps and a body for operands of these types.
+    fn scan(
         &mut self,
         out: &Graph,
-        dims: &[Dim],
-        scalars: &[NodeId],
-        site: Option<crate::diagnostic::Site>,
-    ) -> Option<Dims> {
+        scan: &Scan,
+        operands: &[NodeId],
+        site: Option<Site>,
+    ) -> Option<(Scan, Operands)> {
+        let body = &*scan.body;
+        let (values, counts) = operands.split_at_checked(body.inputs() + body.carries())?;
+        if let Some(n) = counts.first().and_then(|id| self.known.get(id)).filter(|n| **n < 0) {
+            self.faults.push(Diagnostic::new(format!("a loop of {n} steps")).at(site));
+            return None;
+        }
+        let steps = self.dims(out, &[scan.steps], counts, site)?[0];
+        let types: Vec<TensorType> = values.iter().map(|id| out.ty(*id).clone()).collect();
+        if types.iter().any(|ty| !ty.is_known()) {
+            return None;
+        }
+        // Carries change from step to step, elements are not looked into; a captured integer is what it is outside.
+        let known: BTreeMap<LeafId, i64> = (body.graph.inputs.iter().zip(values).skip(body.sequences))
+            .filter_map(|(leaf, id)| Some((*leaf, *self.known.get(id)?)))
+            .collect();
+        let key = (scan.body.clone(), types, known);
+        let concrete = match self.bodies.get(&key) {
+            Some(concrete) => concrete.clone(),
+            None => {
+                let (_, types, known) = &key;
+                let concrete = self.body(out, body, values, types, known, site)?;
+                self.bodies.entry(key).or_insert(concrete).clone()
+            }
+        };
+        Some((Scan { body: concrete, steps, ..scan.clone() }, values.into()))
+    }
+
+    /// A result of a loop of one step: that of the step itself.
+    fn only_step(&mut self, out: &mut Graph, scan: &Scan, operands: &[NodeId], site: Option<Site>) -> NodeId {
+        let body = &scan.body.graph;
+        let root = match scan.result {
+            ScanResult::Rows(output) => body.outputs[usize::from(output)],
+            ScanResult::Last(carry) => body.updates[usize::from(carry)].1,
+            ScanResult::Steps => return out.add(Op::Literal(Literal::I64(1)), &[], site),
+        };
+        let leaves: BTreeMap<LeafId, NodeId> = scan.body.parameters().zip(operands.iter().copied()).collect();
+        let mut step = body.clone();
+        step.outputs = vec![root];
+        step.updates.clear();
+        let live = step.reachable();
+        let mut placed: Vec<Option<NodeId>> = vec![None; body.len()];
+        for (id, node) in body.nodes().filter(|(id, _)| live[id.index()]) {
+            let new = match &node.op {
+                Op::Leaf(leaf) if leaves.contains_key(leaf) => {
+                    let value = leaves[leaf];
+                    let shape = known_dims(&node.ty.extents().unwrap_or_default());
+                    // An element of a sequence of one.
+                    if *out.ty(value) == node.ty {
+                        value
+                    } else {
+                        out.add(Op::Reshape(shape), &[value], site)
+                    }
+                }
+                _ => {
+                    let operands: Operands = node.operands.iter().filter_map(|o| placed[o.index()]).collect();
+                    out.add_like(body, id, &operands)
+                }
+            };
+            self.note(out, new, &Arguments::default());
+            placed[id.index()] = Some(new);
+        }
+        let value = placed[root.index()].unwrap_or(operands[0]);
+        match scan.result {
+            ScanResult::Rows(_) => {
+                let row = out.ty(value).extents().unwrap_or_default();
+                let dims: Vec<usize> = std::iter::once(1).chain(row).collect();
+                out.add(Op::Reshape(known_dims(&dims)), &[value], site)
+            }
+            ScanResult::Last(_) | ScanResult::Steps => value,
+        }
+    }
+
+    fn body(
+        &mut self,
+        out: &Graph,
+        body: &Body,
+        values: &[NodeId],
+        types: &[TensorType],
+        known: &BTreeMap<LeafId, i64>,
+        site: Option<Site>,
+    ) -> Option<Arc<Body>> {
+        let mut graph = body.graph.clone();
+        for (position, (leaf, ty)) in body.parameters().zip(types).enumerate() {
+            let mut ty = ty.clone();
+            if position < body.sequences && ty.rank() > 0 {
+                ty.shape.remove(0);
+            }
+            // A value of another type is the fault of the loop's node, which says so.
+            if !body.leaf_type(leaf)?.accepts(&ty) {
+                return None;
+            }
+            graph.retype_leaf(leaf, ty);
+        }
+        let arguments = Arguments { shapes: BTreeMap::new(), values: known.clone() };
+        match specialise(&graph, &arguments) {
+            Ok(graph) => Some(Arc::new(body.with_graph(graph))),
+            Err(Unspecialised::Faults(faults)) => {
+                self.faults.extend(faults.0);
+                None
+            }
+            Err(Unspecialised::Needs(leaves)) => {
+                for (leaf, value) in body.graph.inputs.iter().zip(values) {
+                    if leaves.contains(leaf) {
+                        self.value(out, *value, site);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn dims(&mut self, out: &Graph, dims: &[Dim], scalars: &[NodeId], site: Option<Site>) -> Option<Dims> {
         let mut scalars = scalars.iter();
         let mut resolved = Vec::new();
         let mut complete = true;
@@ -304,7 +433,7 @@ impl State {
         axes: &[SliceAxis],
         x: NodeId,
         scalars: &[NodeId],
-        site: Option<crate::diagnostic::Site>,
+        site: Option<Site>,
     ) -> Option<(Box<[WindowAxis]>, Operands)> {
         let mut scalars = scalars.iter().copied();
         let mut windows = Vec::new();

@@ -133,20 +133,8 @@ pub fn constant(value: impl Into<Array>) -> Tensor {
 }
 
 fn leaf_tensor(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind, site: Site) -> (Tensor, Arc<Leaf>) {
-    let leaf =
-        Arc::new(Leaf { id: fresh_leaf_id(), name: name.clone(), ty: ty.clone(), site: Some(site), kind });
-    let expression = Expression {
-        op: Op::Leaf(leaf.id),
-        operands: smallvec![],
-        ty,
-        site,
-        leaf: Some(leaf.clone()),
-        name: name.map_or_else(OnceLock::new, OnceLock::from),
-        weak: false,
-        fault: None,
-        poisoned: false,
-    };
-    (Tensor(Arc::new(expression)), leaf)
+    let leaf = Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site: Some(site), kind });
+    (Tensor::of_leaf(&leaf), leaf)
 }
 
 impl Shared {
@@ -163,18 +151,7 @@ impl Shared {
     /// The shared variable of a leaf, if it is one.
     pub fn of_leaf(leaf: &Arc<Leaf>) -> Option<Shared> {
         let LeafKind::Shared(cell) = &leaf.kind else { return None };
-        let expression = Expression {
-            op: Op::Leaf(leaf.id),
-            operands: smallvec![],
-            ty: leaf.ty.clone(),
-            site: leaf.site.unwrap_or(Location::caller()),
-            leaf: Some(leaf.clone()),
-            name: leaf.name.clone().map_or_else(OnceLock::new, OnceLock::from),
-            weak: false,
-            fault: None,
-            poisoned: false,
-        };
-        Some(Shared { tensor: Tensor(Arc::new(expression)), leaf: leaf.clone(), cell: cell.clone() })
+        Some(Shared { tensor: Tensor::of_leaf(leaf), leaf: leaf.clone(), cell: cell.clone() })
     }
 
     /// The name it was given.
@@ -458,6 +435,36 @@ impl Tensor {
     #[track_caller]
     pub fn cast(&self, dtype: DType) -> Tensor {
         cast_at(self, dtype, Location::caller())
+    }
+
+    /// The handle of a leaf.
+    pub(crate) fn of_leaf(leaf: &Arc<Leaf>) -> Tensor {
+        Tensor(Arc::new(Expression {
+            op: Op::Leaf(leaf.id),
+            operands: smallvec![],
+            ty: leaf.ty.clone(),
+            site: leaf.site.unwrap_or(Location::caller()),
+            leaf: Some(leaf.clone()),
+            name: leaf.name.clone().map_or_else(OnceLock::new, OnceLock::from),
+            weak: false,
+            fault: None,
+            poisoned: false,
+        }))
+    }
+
+    /// Whether it is a plain number, which takes the element type of what it meets.
+    pub(crate) fn is_weak(&self) -> bool {
+        self.0.weak
+    }
+
+    /// A plain number as what it is where it meets nothing: `f32`, `i64` or `bool`; anything else as it is.
+    #[track_caller]
+    pub(crate) fn settled(&self) -> Tensor {
+        match self.dtype() {
+            _ if !self.0.weak => self.clone(),
+            DType::F64 => self.cast(DType::F32),
+            dtype => self.cast(dtype),
+        }
     }
 
     pub(crate) fn key(&self) -> usize {

@@ -21,7 +21,7 @@ use crate::array::Array;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
 use crate::leaf::LeafKind;
-use crate::op::{Bound, Dim, Disconnected, LeafId, Op, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Disconnected, LeafId, Op, ScanResult, SliceAxis, Start, WindowAxis};
 
 mod formula;
 mod infix;
@@ -161,6 +161,7 @@ impl fmt::Display for Graph {
                 _ if position < self.inputs.len() => "input",
                 Some(LeafKind::Shared(_)) => "shared",
                 Some(LeafKind::Constant(_)) => "constant",
+                Some(LeafKind::Carry) => "carry",
                 Some(LeafKind::Input) | None => "unlisted",
             };
             write!(f, "{keyword} {name}: {ty}")?;
@@ -342,6 +343,14 @@ impl fmt::Display for Op {
                 };
                 let (constants, cost) = (grad.constants, grad.has_cost);
                 write!(f, ", constants={constants}, cost={cost}, disconnected={disconnected}}}")
+            }
+            Op::Scan(scan) => {
+                let result = match scan.result {
+                    ScanResult::Rows(output) => format!("rows {output}"),
+                    ScanResult::Last(carry) => format!("last {carry}"),
+                    ScanResult::Steps => "steps".to_string(),
+                };
+                write!(f, "{{result={result}, steps={}}}", List(&[scan.steps]))
             }
             Op::Literal(_) | Op::Map(_) | Op::Dot | Op::StopGradient => Ok(()),
         }

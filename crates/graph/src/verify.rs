@@ -163,7 +163,7 @@ fn check_roots(graph: &Graph, problems: &mut Vec<Diagnostic>) {
     }
     for leaf in graph.leaves() {
         let value = match &leaf.kind {
-            LeafKind::Input => continue,
+            LeafKind::Input | LeafKind::Carry => continue,
             LeafKind::Shared(cell) => {
                 let state = cell.lock();
                 TensorType::known(state.host.dtype(), state.host.shape())
@@ -188,7 +188,7 @@ fn check_update(graph: &Graph, leaf: LeafId, id: NodeId, problems: &mut Vec<Diag
     };
     let fault =
         |title: &str| Diagnostic::new(format!("the update of {} {title}", leaf.label())).at(leaf.site);
-    if !matches!(leaf.kind, LeafKind::Shared(_)) {
+    if !matches!(leaf.kind, LeafKind::Shared(_) | LeafKind::Carry) {
         problems.push(fault("writes what is not a shared variable"));
     }
     if id.index() >= graph.len() {
@@ -213,6 +213,11 @@ fn check_stage(graph: &Graph, stage: Stage, problems: &mut Vec<Diagnostic>) {
             if is_unspecialised(&node.op) {
                 problems.push(at_node(id, node, "is of a kind that specialisation replaces"));
             }
+        }
+        if let Op::Scan(scan) = &node.op
+            && let Err(faults) = verify(&scan.body.graph, stage)
+        {
+            problems.extend(faults.0);
         }
         if stage >= Stage::Differentiated && matches!(node.op, Op::Grad(_)) {
             problems.push(at_node(id, node, "is a gradient not taken after differentiation"));
@@ -242,6 +247,7 @@ fn is_unspecialised(op: &Op) -> bool {
         | Op::Scatter { .. }
         | Op::StopGradient
         | Op::Grad(_) => false,
+        Op::Scan(scan) => scan.steps == Dim::Operand,
     }
 }
 

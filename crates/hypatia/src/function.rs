@@ -420,7 +420,7 @@ impl Function {
         let times = [simplification, kernels, begin.elapsed()];
         let shared = program.shared.iter().filter_map(|id| match &simplified.leaf(*id)?.kind {
             LeafKind::Shared(cell) => Some(cell.clone()),
-            LeafKind::Input | LeafKind::Constant(_) => None,
+            LeafKind::Input | LeafKind::Constant(_) | LeafKind::Carry => None,
         });
         Ok(Executable {
             shared: shared.collect(),

@@ -12,6 +12,7 @@ pub use hypatia_graph::collect::Unused;
 pub use hypatia_graph::compose::{All, AxisSet, Size, arange, concatenate, full, stack, switch};
 pub use hypatia_graph::gradient::{Gradient, grad};
 pub use hypatia_graph::op::Disconnected;
+pub use hypatia_graph::scan::{self, Next, Scan, ScanStep, Scanned};
 pub use hypatia_graph::streams::RandomStreams;
 pub use hypatia_graph::tensor::{
     col, constant, input, input_of_type, matrix, row, scalar, shared, tensor3, tensor4, vector,

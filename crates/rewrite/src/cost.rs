@@ -112,7 +112,7 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
             n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
         }
         Op::Random { .. } => n.saturating_mul(32),
-        Op::Grad(_) => 0,
+        Op::Scan(_) | Op::Grad(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
     eighths.saturating_add(8)

@@ -162,7 +162,7 @@ impl Facts {
                 let high = 1.0 - 1.0 / f64::from(1 << 24);
                 Facts { finite: true, number: true, ..Facts::within(0.0, high) }
             }
-            Op::Leaf(_) | Op::Grad(_) => unknown,
+            Op::Leaf(_) | Op::Scan(_) | Op::Grad(_) => unknown,
         };
         facts.fitted(ty.dtype, strict)
     }

@@ -57,13 +57,13 @@ fn value_of(graph: &Graph, node: &Node, values: &[Option<Arc<Array>>]) -> Option
     let value = match &node.op {
         Op::Leaf(leaf) => match &graph.leaf(*leaf)?.kind {
             LeafKind::Constant(value) => (**value).clone(),
-            LeafKind::Input | LeafKind::Shared(_) => return None,
+            LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => return None,
         },
         Op::Literal(value) => Array::full(&[], *value),
         // Rounding that the user asked for.
         Op::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(*dtype),
         // Not worth the time at compile time.
-        Op::Dot | Op::Random { .. } | Op::Grad(_) => return None,
+        Op::Dot | Op::Random { .. } | Op::Scan(_) | Op::Grad(_) => return None,
         // An index out of range is an error of the call.
         Op::Gather { .. } | Op::Scatter { .. } => return None,
         Op::Iota(_)

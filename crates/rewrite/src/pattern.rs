@@ -178,6 +178,7 @@ pub(crate) fn key(op: &Op) -> usize {
         | Op::Slice(_)
         | Op::SetSlice(..)
         | Op::Random { .. }
+        | Op::Scan(_)
         | Op::Grad(_) => KEYS - 1,
     }
 }

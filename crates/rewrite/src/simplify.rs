@@ -215,6 +215,7 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::StopGradient
+            | Op::Scan(_)
             | Op::Grad(_) => false,
         };
         let op = if known && !opaque { node.op.clone() } else { leaf_of(id) };

@@ -158,6 +158,7 @@ impl<'g> Analysis<Term> for Knowledge<'g> {
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::Random { .. }
+            | Op::Scan(_)
             | Op::Grad(_) => None,
         };
         let facts = match constant {

@@ -1,8 +1,9 @@
 use smallvec::smallvec;
 
 use super::*;
+use crate::body::parameter;
 use crate::leaf::fresh_leaf_id;
-use crate::op::known_dims;
+use crate::op::{Backward, known_dims};
 use crate::shape::Extent;
 use crate::tensor;
 use crate::text::parse;
@@ -105,6 +106,92 @@ fn inputs_are_checked() {
         message(&[f32s(&[2, 3], &[0.0; 6])]),
         "error: input 0 (`x`) was given a value of another type\n  expected  f32[?, 2]\n  found     f32[2, 3]"
     );
+}
+
+/// `h = h + x`; the output is the next `h`, and the loop ends where that exceeds 5.
+fn running_sum(until: bool, extent: Extent) -> Arc<Body> {
+    let ty = TensorType::new(DType::F32, &[extent]);
+    let (x, h) = (parameter(None, ty.clone(), LeafKind::Input), parameter(None, ty, LeafKind::Carry));
+    let mut graph = Graph::new();
+    graph.inputs.push(x.id);
+    let (a, b) = (graph.add_leaf(&x), graph.add_leaf(&h));
+    let next = graph.add(Op::Map(ScalarFn::Add), &[a, b], None);
+    graph.outputs.push(next);
+    graph.updates.push((h.id, next));
+    if until {
+        let five = graph.add(Op::Literal(Literal::from_f64(5.0, DType::F32)), &[], None);
+        let largest = graph.add(Op::Reduce(Fold::Max, Axes::one(0)), &[next], None);
+        let met = graph.add(Op::Map(ScalarFn::Gt), &[largest, five], None);
+        graph.outputs.push(met);
+    }
+    Arc::new(Body::new(graph, 1, until))
+}
+
+const RESULTS: [ScanResult; 3] = [ScanResult::Rows(0), ScanResult::Last(0), ScanResult::Steps];
+
+fn run_loop(body: &Arc<Body>, steps: Dim, operands: &[&Array]) -> Result<Vec<Array>, Diagnostic> {
+    let all = RESULTS.map(|result| {
+        let scan = Scan { body: body.clone(), steps, result, backward: Backward::default() };
+        evaluate_node(&Op::Scan(Box::new(scan)), operands)
+    });
+    all.into_iter().collect()
+}
+
+#[test]
+fn loops_run_step_by_step() {
+    let xs = f32s(&[4, 2], &[1.0, 2.0, 3.0, 1.0, 2.0, 2.0, 9.0, 9.0]);
+    let h = f32s(&[2], &[0.5, 0.0]);
+    for extent in [Extent::Known(2), Extent::Unknown] {
+        let found = run_loop(&running_sum(false, extent), Dim::Known(4), &[&xs, &h]).unwrap();
+        assert_eq!(found[0], f32s(&[4, 2], &[1.5, 2.0, 4.5, 3.0, 6.5, 5.0, 15.5, 14.0]));
+        assert_eq!(found[1..], [f32s(&[2], &[15.5, 14.0]), Array::scalar(4i64)]);
+        // The third step meets the condition and is the last; its row is repeated.
+        let found =
+            run_loop(&running_sum(true, extent), Dim::Operand, &[&xs, &h, &Array::scalar(4i64)]).unwrap();
+        assert_eq!(found[0], f32s(&[4, 2], &[1.5, 2.0, 4.5, 3.0, 6.5, 5.0, 6.5, 5.0]));
+        assert_eq!(found[1..], [f32s(&[2], &[6.5, 5.0]), Array::scalar(3i64)]);
+        let none = f32s(&[0, 2], &[]);
+        let found = run_loop(&running_sum(true, extent), Dim::Known(0), &[&none, &h]).unwrap();
+        assert_eq!(found, [none, h.clone(), Array::scalar(0i64)]);
+    }
+}
+
+#[test]
+fn loops_that_cannot_run_say_why() {
+    let (xs, h) = (f32s(&[4, 2], &[0.0; 8]), f32s(&[2], &[0.0; 2]));
+    let body = running_sum(true, Extent::Unknown);
+    let message = |operands: &[&Array]| run_loop(&body, Dim::Operand, operands).unwrap_err().to_string();
+    assert_eq!(
+        message(&[&xs, &h, &Array::scalar(-1i64)]),
+        "error: the number of steps of a loop is negative\n  expected  0 or more\n  found     -1"
+    );
+    assert!(message(&[&xs, &h, &Array::scalar(3i64)]).contains("another length than the loop has steps"));
+    assert!(message(&[&h, &h, &Array::scalar(2i64)]).contains("another type than its body expects"));
+    // The sum of `f32[2]` and `f32[3]` is ill typed when it is met.
+    let wide = f32s(&[3], &[0.0; 3]);
+    assert!(message(&[&xs, &wide, &Array::scalar(4i64)]).contains("operands of `add` differ in shape"));
+}
+
+#[test]
+fn results_of_one_loop_are_made_together() {
+    let mut graph = Graph::new();
+    let xs = input(&mut graph, TensorType::known(DType::F32, &[3, 1]));
+    let h = input(&mut graph, TensorType::known(DType::F32, &[1]));
+    let body = running_sum(false, Extent::Known(1));
+    for result in RESULTS {
+        let scan = Scan { body: body.clone(), steps: Dim::Known(3), result, backward: Backward::default() };
+        let id = graph.add(Op::Scan(Box::new(scan)), &[xs, h], None);
+        graph.outputs.push(id);
+    }
+    let mut additions = 0;
+    let mut count = |op: &Op, operands: &[&Array]| {
+        additions += usize::from(*op == Op::Map(ScalarFn::Add));
+        evaluate_node(op, operands)
+    };
+    let inputs = [f32s(&[3, 1], &[1.0, 2.0, 3.0]), f32s(&[1], &[0.0])];
+    let found = interpret_with(&graph, &inputs, &mut count).unwrap().outputs;
+    assert_eq!(found, [f32s(&[3, 1], &[1.0, 3.0, 6.0]), f32s(&[1], &[6.0]), Array::scalar(3i64)]);
+    assert_eq!(additions, 3);
 }
 
 fn message(op: &Op, operands: &[&Array]) -> String {

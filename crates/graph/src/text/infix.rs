@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::dtype::Literal;
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Bound, Dim, Op, Start, Write};
+use crate::op::{Bound, Dim, Op, ScanResult, Start, Write};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -137,6 +137,7 @@ fn is_transparent(graph: &Graph, node: &Node) -> bool {
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::Random { .. }
+        | Op::Scan(_)
         | Op::Grad(_) => false,
     }
 }
@@ -204,6 +205,14 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
         }
         Op::Gather { batch } | Op::Scatter { batch, .. } => call(node.op.name(), &format!(", batch={batch}")),
         Op::Random { key, .. } => Printed::operand(format!("random({}, key={key})", first()), depth),
+        Op::Scan(scan) => {
+            let result = match scan.result {
+                ScanResult::Rows(output) => format!("rows {output}"),
+                ScanResult::Last(carry) => format!("last {carry}"),
+                ScanResult::Steps => "steps".to_string(),
+            };
+            call("scan", &format!(", {result}"))
+        }
         Op::Grad(grad) => {
             let variable = usize::from(grad.has_cost) + usize::from(grad.index);
             let variable = operands.get(variable).map_or("", |x| x.text.as_str());

@@ -214,6 +214,7 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
                 | Op::Gather { .. }
                 | Op::Scatter { .. }
                 | Op::Random { .. }
+                | Op::Scan(_)
                 | Op::Grad(_) => {}
             }
         }
