@@ -8,6 +8,7 @@
 
 mod classifiers;
 mod machine;
+mod samplers;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "hmc_3x10", build: samplers::hmc_3x10 },
+    Workload { name: "hmc_128x105", build: samplers::hmc_128x105 },
+    Workload { name: "mcrbm", build: samplers::mcrbm },
 ];
 
 /// How the function of a workload is compiled.
@@ -55,7 +59,6 @@ impl Step {
     }
 
     /// A step that takes nothing.
-    #[expect(dead_code, reason = "the first workload of that kind is on its way")]
     fn without_input(function: Function) -> Step {
         Step { function, minibatch: None }
     }

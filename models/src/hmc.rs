@@ -368,7 +368,9 @@ pub enum HmcError {
         found: String,
     },
     /// An energy that is not a number.
-    #[error("draw {draw}: {energy}: expected a number\nhint: positions may have left the domain of the energy function; a smaller largest step (now {stepsize_max}) keeps them nearer")]
+    #[error(
+        "draw {draw}: {energy}: expected a number\nhint: positions may have left the domain of the energy function; a smaller largest step (now {stepsize_max}) keeps them nearer"
+    )]
     Nan {
         /// The number of the draw, from 1.
         draw: u64,
@@ -405,12 +407,7 @@ impl HmcSettings {
                 self.stepsize_max,
                 self.stepsize_max.is_finite() && self.stepsize_max >= self.stepsize_min,
             ),
-            (
-                "initial_stepsize",
-                "a number above 0",
-                self.initial_stepsize,
-                positive(self.initial_stepsize),
-            ),
+            ("initial_stepsize", "a number above 0", self.initial_stepsize, positive(self.initial_stepsize)),
             (
                 "stepsize_dec",
                 "a factor above 0, at most 1",
@@ -489,8 +486,7 @@ impl HmcSampler {
         let random = RandomStreams::new(seed);
         let adaptation = Adaptation::new(settings);
         let stepsize = Tensor::from(&adaptation.stepsize);
-        let proposal =
-            hmc_move(&random, &tensor, &energy, &stepsize.cast(tensor.dtype()), settings.n_steps);
+        let proposal = hmc_move(&random, &tensor, &energy, &stepsize.cast(tensor.dtype()), settings.n_steps);
         let updates = hmc_updates(&positions, &adaptation, &proposal);
         let updates: Vec<(&Shared, &Tensor)> = updates.iter().map(|(shared, next)| (shared, next)).collect();
         let simulate = Builder::new()
@@ -513,7 +509,9 @@ impl HmcSampler {
             let energies = array.cast(DType::F64).to_vec::<f64>().unwrap_or_default();
             energies.iter().any(|energy| energy.is_nan())
         };
-        let [start, end, velocities, stepsize] = outputs.arrays() else { return Ok(self.positions.get_value()?) };
+        let [start, end, velocities, stepsize] = outputs.arrays() else {
+            return Ok(self.positions.get_value()?);
+        };
         let positions = self.positions.get_value()?;
         if (is_nan(start) || is_nan(end))
             && let Some(energy) = self.diagnosis.find(&positions, velocities, stepsize)?

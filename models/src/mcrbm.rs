@@ -14,9 +14,7 @@
 
 mod training;
 
-use hypatia::{
-    All, Array, DType, Gradient, RandomStreams, Shared, Tensor, TensorType, shared, switch,
-};
+use hypatia::{All, Array, DType, Gradient, RandomStreams, Shared, Tensor, TensorType, shared, switch};
 
 use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
 use crate::random_state::RandomState;

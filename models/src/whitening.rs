@@ -249,9 +249,8 @@ mod tests {
         let patches = ColourImages::read(&path).unwrap();
         let rows: Vec<f32> = patches.bytes().iter().map(|byte| f32::from(*byte)).collect();
         let whitening = Whitening::fit(&rows, 768, 134).unwrap();
-        let share = |count: usize| {
-            whitening.variances()[..count].iter().sum::<f64>() / whitening.total_variance
-        };
+        let share =
+            |count: usize| whitening.variances()[..count].iter().sum::<f64>() / whitening.total_variance;
         assert!(share(133) < 0.99 && share(134) >= 0.99);
         assert!((share(105) - 0.985).abs() < 5e-4, "{}", share(105));
     }

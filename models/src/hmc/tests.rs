@@ -5,7 +5,7 @@ use super::*;
 use crate::random_state::RandomState;
 
 /// The quadratic form `(x - mu)' precision (x - mu) / 2` of each row.
-fn gaussian(mu: &Array, precision: &Array) -> impl Fn(&Tensor) -> Tensor {
+fn gaussian(mu: &Array, precision: &Array) -> impl Fn(&Tensor) -> Tensor + use<> {
     let (mu, precision) = (constant(mu.clone()), constant(precision.clone()));
     move |x| {
         let centred = x - &mu;
@@ -40,10 +40,8 @@ fn the_tutorials_gaussian_is_sampled() {
     covariance.fill_diagonal(1.0);
     let precision = covariance.clone().try_inverse().unwrap();
     let positions = Array::new(&[3, DIM], &floats(&rng.standard_normal(3 * DIM)));
-    let energy = gaussian(
-        &Array::vector(&floats(&mu)),
-        &Array::new(&[DIM, DIM], &floats(precision.as_slice())),
-    );
+    let energy =
+        gaussian(&Array::vector(&floats(&mu)), &Array::new(&[DIM, DIM], &floats(precision.as_slice())));
     let settings = HmcSettings { initial_stepsize: 1e-3, stepsize_max: 0.5, ..HmcSettings::default() };
     let mut sampler = HmcSampler::new(positions, energy, settings, 12345).unwrap();
     let mut draws: Vec<Vec<f64>> = Vec::new();
@@ -58,8 +56,7 @@ fn the_tutorials_gaussian_is_sampled() {
     assert!((rate - 0.9).abs() < 0.1, "{rate}");
     assert!((settings.stepsize_min..=settings.stepsize_max).contains(&step), "{step}");
     let mean_of = |f: &dyn Fn(&[f64]) -> f64| {
-        let values: Vec<f64> =
-            draws.iter().map(|row| row.chunks(DIM).map(f).sum::<f64>() / 3.0).collect();
+        let values: Vec<f64> = draws.iter().map(|row| row.chunks(DIM).map(f).sum::<f64>() / 3.0).collect();
         batch_mean(&values)
     };
     // Twenty quantities are compared, so that one of five standard errors is one in 90,000.
@@ -69,7 +66,10 @@ fn the_tutorials_gaussian_is_sampled() {
         for j in 0..=i {
             let (found, error) = mean_of(&|x| (x[i] - mu[i]) * (x[j] - mu[j]));
             let expected = covariance[(i, j)];
-            assert!((found - expected).abs() < 5.0 * error, "covariance {i} {j}: {found} for {expected} +- {error}");
+            assert!(
+                (found - expected).abs() < 5.0 * error,
+                "covariance {i} {j}: {found} for {expected} +- {error}"
+            );
             assert!(error < 0.1, "{error}");
         }
     }
@@ -87,13 +87,10 @@ fn a_density_with_two_peaks_is_sampled() {
         (0..=PIECES).map(|i| weight(i) * f(at(i)) * (-energy(at(i))).exp()).sum::<f64>() * width / 3.0
     };
     let total = integral(&|_| 1.0);
-    let functions: [&dyn Fn(f64) -> f64; 5] = [
-        &|x| x,
-        &|x| x * x,
-        &|x| x.powi(4),
-        &|x| f64::from(u8::from(x.abs() < 0.5)),
-        &|x| f64::from(u8::from(x > 1.5)),
-    ];
+    let functions: [&dyn Fn(f64) -> f64; 5] =
+        [&|x| x, &|x| x * x, &|x| x.powi(4), &|x| f64::from(u8::from(x.abs() < 0.5)), &|x| {
+            f64::from(u8::from(x > 1.5))
+        }];
     const CHAINS: usize = 64;
     let start = Array::new(&[CHAINS, 1], &floats(&RandomState::new(5).standard_normal(CHAINS)));
     let settings = HmcSettings { stepsize_max: 1.0, ..HmcSettings::default() };
@@ -134,7 +131,8 @@ fn follow(pos: &Array, vel: &Array, stepsize: f64, n_steps: usize) -> (Array, Ar
     let step = Tensor::from(stepsize).cast(DType::F64);
     let (end_q, end_v) = simulate_dynamics(&q, &v, &step, n_steps, energy);
     let change = hamiltonian(&end_q, &end_v, energy) - hamiltonian(&q, &v, energy);
-    let mut function = hypatia::function(&[&q, &v], &[&end_q, &end_v, &change], &[] as &[(&Shared, Tensor)]).unwrap();
+    let mut function =
+        hypatia::function(&[&q, &v], &[&end_q, &end_v, &change], &[] as &[(&Shared, Tensor)]).unwrap();
     let outputs = function.call(&[pos, vel]).unwrap();
     (outputs.array(0).clone(), outputs.array(1).clone(), outputs.array(2).to_vec().unwrap())
 }
@@ -211,7 +209,10 @@ fn an_energy_that_turns_nan_is_named_with_its_step() {
     let outside = Array::new(&[2, 2], &[0.0f32, 0.0, 2.0, 0.0]);
     let mut sampler = HmcSampler::new(outside, energy, settings, 3).unwrap();
     let text = sampler.draw().unwrap_err().to_string();
-    assert!(text.starts_with("draw 1: the energy of chain 1 became NaN before the first leapfrog step"), "{text}");
+    assert!(
+        text.starts_with("draw 1: the energy of chain 1 became NaN before the first leapfrog step"),
+        "{text}"
+    );
 }
 
 #[test]

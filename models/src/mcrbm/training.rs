@@ -17,8 +17,8 @@ use crate::data::patches::{CHANNELS, ColourImages};
 use crate::hmc::Diagnosis;
 use crate::log::{Done, Epoch, Measures};
 use crate::model::{
-    Defaults, Examples, Model, Position, Setting, Settings, Source, Step, TrainError, Training, parse_penalty,
-    saved_number,
+    Defaults, Examples, Model, Position, Setting, Settings, Source, Step, TrainError, Training,
+    parse_penalty, saved_number,
 };
 use crate::picture::{Tiling, tile_colour_images, tile_shape};
 use crate::random_state::RandomState;
@@ -216,7 +216,8 @@ impl McRbmTraining {
         let energies = &proposal.energy_start + &proposal.energy_end;
         let is_nan = energies.isnan().any(0);
         let accepted = proposal.accept.cast(DType::F32).mean(0);
-        let start = if trainer_settings.persistent { Tensor::from(&trainer.particles) } else { batch.clone() };
+        let start =
+            if trainer_settings.persistent { Tensor::from(&trainer.particles) } else { batch.clone() };
         let stepsize = Tensor::from(&trainer.adaptation.stepsize);
         let sample = settings
             .builder()
@@ -284,10 +285,7 @@ impl McRbmTraining {
         let adaptation = &self.trainer.adaptation;
         let stepsize: Result<f64, TrainError> = value(&adaptation.stepsize);
         let average: Result<f64, TrainError> = value(&adaptation.avg_acceptance_rate);
-        Ok(Measures::from([
-            ("stepsize".to_owned(), stepsize?),
-            ("acceptance_rate".to_owned(), average?),
-        ]))
+        Ok(Measures::from([("stepsize".to_owned(), stepsize?), ("acceptance_rate".to_owned(), average?)]))
     }
 }
 
@@ -429,7 +427,8 @@ impl Training for McRbmTraining {
         let Some(whitening) = &self.whitening else { return Ok(Vec::new()) };
         let side = self.patch_side;
         let mut files = Vec::new();
-        for (name, filters) in [("covariance_filters.png", &self.trainer.model.u), ("mean_filters.png", &self.trainer.model.w)]
+        for (name, filters) in
+            [("covariance_filters.png", &self.trainer.model.u), ("mean_filters.png", &self.trainer.model.w)]
         {
             let mut pixels = whitening.unwhiten_directions(&transposed(&filters.get_value()?));
             for filter in pixels.chunks_mut(side * side * CHANNELS) {
@@ -469,7 +468,8 @@ fn centre_on_grey(filter: &mut [f32]) {
 
 /// Writes rows of `side * side` pixels of three values from 0 to 1 as tiles of one picture.
 fn write_tiles(path: &Path, rows: &[f32], side: usize) -> Result<(), TrainError> {
-    let channel = |channel: usize| -> Vec<f32> { rows.iter().skip(channel).step_by(CHANNELS).copied().collect() };
+    let channel =
+        |channel: usize| -> Vec<f32> { rows.iter().skip(channel).step_by(CHANNELS).copied().collect() };
     let [red, green, blue] = [channel(0), channel(1), channel(2)];
     let tiling = Tiling {
         image_shape: (side, side),
