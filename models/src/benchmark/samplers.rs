@@ -30,7 +30,8 @@ fn normal(rng: &mut RandomState, shape: &[usize], deviation: f64) -> Array {
 /// A draw of every chain in a normal density with a full precision matrix; the cost is the acceptance rate.
 fn normal_density(compilation: Compilation, chains: usize, dimensions: usize) -> Result<Step, Diagnostics> {
     let mut rng = RandomState::new(1234);
-    let factor = DMatrix::from_row_slice(dimensions, dimensions, &rng.standard_normal(dimensions * dimensions));
+    let factor =
+        DMatrix::from_row_slice(dimensions, dimensions, &rng.standard_normal(dimensions * dimensions));
     let mut covariance = &factor * factor.transpose() / dimensions as f64;
     covariance += DMatrix::identity(dimensions, dimensions);
     // A sum with the identity is never singular.
@@ -107,7 +108,6 @@ pub(super) fn mcrbm(compilation: Compilation) -> Result<Step, Diagnostics> {
     updates.extend([(particles.clone(), negative), (norm_vf.clone(), next_norm)]);
     updates.extend(adaptation.updates(&proposal.accept));
     let updates: Vec<(&Shared, &Tensor)> = updates.iter().map(|(shared, next)| (shared, next)).collect();
-    let function =
-        compilation.builder().inputs(&[&index]).outputs(&[&cost]).updates(&updates).compile()?;
+    let function = compilation.builder().inputs(&[&index]).outputs(&[&cost]).updates(&updates).compile()?;
     Ok(Step::of_minibatches(function, ROWS / BATCH))
 }

@@ -166,6 +166,8 @@ struct McRbmTraining {
     learning_rate: f64,
     patch_side: usize,
     whitening: Option<Whitening>,
+    /// The first patches as they are learnt from, whitened.
+    shown: Vec<f32>,
 }
 
 /// Sums over the minibatches of the present epoch.
@@ -261,6 +263,7 @@ impl McRbmTraining {
             learning_rate: settings.learning_rate,
             patch_side: patches.side,
             whitening: patches.whitening,
+            shown: patches.whitened[..batch_size * components].to_vec(),
         })
     }
 
@@ -439,11 +442,13 @@ impl Training for McRbmTraining {
             files.push(path);
         }
         let particles = self.trainer.particles.get_value()?.to_vec::<f32>().unwrap_or_default();
-        let mut pixels = whitening.unwhiten(&particles);
-        pixels.iter_mut().for_each(|level| *level = (*level / 255.0).clamp(0.0, 1.0));
-        let path = directory.join("particles.png");
-        write_tiles(&path, &pixels, side)?;
-        files.push(path);
+        for (name, rows) in [("particles.png", &particles), ("patches.png", &self.shown)] {
+            let mut pixels = whitening.unwhiten(rows);
+            pixels.iter_mut().for_each(|level| *level = (*level / 255.0).clamp(0.0, 1.0));
+            let path = directory.join(name);
+            write_tiles(&path, &pixels, side)?;
+            files.push(path);
+        }
         Ok(files)
     }
 

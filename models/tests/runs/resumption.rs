@@ -88,7 +88,8 @@ fn state(directory: &Path) -> Checkpoint {
 
 #[test]
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
-    for (model, words) in [("logreg", &[][..]), ("mlp", &["--hidden", "30"][..])] {
+    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
+    for (model, words) in [("logreg", &[][..]), ("mlp", &["--hidden", "30"]), ("mcrbm", &mcrbm)] {
         let directory = tempfile::tempdir().unwrap();
         let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
         let settings = settings(model);
