@@ -13,5 +13,6 @@ mod lanes;
 pub mod pool;
 pub mod product;
 pub mod random;
+mod steps;
 
 pub use code::CodeError;

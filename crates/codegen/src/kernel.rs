@@ -2,7 +2,8 @@
 //!
 //! A [`LoopKernel`] is a nest of loops with fixed extents around a straight-line body on single elements; each store
 //! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product, a [`RandomKernel`] a
-//! buffer of random numbers. A [`Program`] is an ordered list of steps, each a kernel with buffers for its parameters.
+//! buffer of random numbers, a [`ScanKernel`] a program that is run again and again. A [`Program`] is an ordered list of
+//! steps, each a kernel with buffers for its parameters.
 //!
 //! Always true (see [`mod@verify`]): a body uses values computed before; every address lies inside its buffer for every
 //! iteration, given the checks on its run-time starts; a fold's address does not depend on reduced axes. Loop order and
@@ -14,6 +15,7 @@ pub mod reference;
 pub mod verify;
 
 use std::fmt;
+use std::sync::Arc;
 
 use hypatia_graph::array::Extents;
 use hypatia_graph::op::Write;
@@ -240,6 +242,111 @@ impl RandomKernel {
     }
 }
 
+/// A value that the steps of a loop find in a parameter, each its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Element {
+    /// Which parameter.
+    pub param: u16,
+    /// Where the first step's begins, in elements.
+    pub offset: i64,
+    /// Elements from one step's to the next; 0 where all see the same.
+    pub stride: i64,
+}
+
+/// Where a carry lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CarryPlace {
+    /// The parameter that holds the initial value when the loop begins, and the last one when it ends.
+    pub param: u16,
+    /// The stacked output whose rows are the values after each step. Then a step reads the row before its own (the first
+    /// one `param`), and the last row is copied to `param` at the end if that is asked for.
+    pub row: Option<RowCarry>,
+}
+
+/// A carry that lives in the rows of an output.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowCarry {
+    /// Which output of the body.
+    pub output: u16,
+    /// Whether the last row is copied to the carry's own parameter.
+    pub kept: bool,
+}
+
+/// Runs a program, the body, for a number of steps.
+///
+/// Inputs of the body are [`Element`]s, its shared variables the carries, which it updates in place, its outputs rows of
+/// parameters. The body's arena is a parameter too, so that all memory of nested loops is that of the program.
+#[derive(Clone, Debug)]
+pub struct ScanKernel {
+    /// Steps to make, at most if there is a condition.
+    pub steps: usize,
+    /// What a step runs.
+    pub body: Arc<Program>,
+    /// Where each input of the body lies.
+    pub inputs: Vec<Element>,
+    /// Where each shared variable of the body lies.
+    pub carries: Vec<CarryPlace>,
+    /// Where each output of the body goes, but for the condition.
+    pub rows: Vec<Element>,
+    /// Where the condition goes, the body's last output: the step that makes it true is the last. Rows not made are then
+    /// copies of the last one made.
+    pub until: Option<Element>,
+    /// The parameter (`i64`) that gets the number of steps made.
+    pub made: Option<u16>,
+    /// The parameter (`u8`) that is the body's arena.
+    pub arena: Option<u16>,
+    /// Buffers.
+    pub params: Vec<Param>,
+}
+
+impl PartialEq for ScanKernel {
+    fn eq(&self, other: &ScanKernel) -> bool {
+        Arc::ptr_eq(&self.body, &other.body)
+            && self.steps == other.steps
+            && self.inputs == other.inputs
+            && self.carries == other.carries
+            && self.rows == other.rows
+            && self.until == other.until
+            && self.made == other.made
+            && self.arena == other.arena
+            && self.params == other.params
+    }
+}
+
+impl ScanKernel {
+    /// Where a place of the body lies in a step: the parameter and bytes from its beginning. `None` for constants, and
+    /// for what the loop does not have.
+    pub fn locate(&self, place: &Place, step: usize) -> Option<(u16, i64)> {
+        let size = |param: u16| self.params.get(usize::from(param)).map(|p| p.dtype.size() as i64);
+        let at = |element: &Element, step: i64| {
+            Some((element.param, (element.offset + element.stride * step) * size(element.param)?))
+        };
+        let step = step as i64;
+        match place {
+            Place::Input(index) => at(self.inputs.get(*index)?, step),
+            Place::Shared(index) => {
+                let carry = self.carries.get(*index)?;
+                match &carry.row {
+                    Some(row) if step > 0 => at(self.rows.get(usize::from(row.output))?, step - 1),
+                    Some(_) | None => Some((carry.param, 0)),
+                }
+            }
+            Place::Output(index) if *index == self.rows.len() => at(self.until.as_ref()?, step),
+            Place::Output(index) => at(self.rows.get(*index)?, step),
+            Place::Arena(offset) => Some((self.arena?, *offset as i64)),
+            Place::Constant(_) => None,
+        }
+    }
+
+    /// The carries whose last value is copied from the last row: the output and the parameter.
+    pub fn kept_rows(&self) -> impl Iterator<Item = (&Element, u16)> {
+        self.carries.iter().filter_map(|carry| {
+            let row = carry.row.as_ref().filter(|row| row.kept)?;
+            Some((self.rows.get(usize::from(row.output))?, carry.param))
+        })
+    }
+}
+
 /// A unit of work.
 #[allow(clippy::large_enum_variant, reason = "a program has tens of kernels; boxes would only be in the way")]
 #[derive(Clone, PartialEq, Debug)]
@@ -250,6 +357,8 @@ pub enum Kernel {
     Product(ProductKernel),
     /// Random numbers.
     Random(RandomKernel),
+    /// A loop over steps.
+    Scan(ScanKernel),
 }
 
 impl Kernel {
@@ -259,6 +368,28 @@ impl Kernel {
             Kernel::Loop(kernel) => &kernel.params,
             Kernel::Product(kernel) => &kernel.params,
             Kernel::Random(kernel) => &kernel.params,
+            Kernel::Scan(kernel) => &kernel.params,
+        }
+    }
+
+    /// The program that the kernel runs for each of its steps, if it is a loop over steps.
+    pub fn body(&self) -> Option<&Arc<Program>> {
+        match self {
+            Kernel::Scan(kernel) => Some(&kernel.body),
+            Kernel::Loop(_) | Kernel::Product(_) | Kernel::Random(_) => None,
+        }
+    }
+
+    /// Whether the kernel checks indices, or in the body of a loop starts, which can only be seen while it runs.
+    pub fn checks_indices(&self) -> bool {
+        match self {
+            Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
+            Kernel::Product(_) | Kernel::Random(_) => false,
+            Kernel::Scan(kernel) => kernel
+                .body
+                .steps
+                .iter()
+                .any(|step| !step.kernel.starts().is_empty() || step.kernel.checks_indices()),
         }
     }
 
@@ -267,7 +398,7 @@ impl Kernel {
         match self {
             Kernel::Loop(kernel) => &kernel.starts,
             Kernel::Product(kernel) => &kernel.starts,
-            Kernel::Random(_) => &[],
+            Kernel::Random(_) | Kernel::Scan(_) => &[],
         }
     }
 
@@ -284,10 +415,14 @@ impl Kernel {
             Kernel::Product(kernel) => 2 * (kernel.batch * kernel.m * kernel.n * kernel.k) as u64,
             // Ten rounds of two products, four exclusive ors and two sums give four words.
             Kernel::Random(kernel) => 20 * kernel.len() as u64,
+            Kernel::Scan(kernel) => {
+                let step: u64 = kernel.body.steps.iter().map(|step| step.kernel.operations()).sum();
+                step * kernel.steps as u64
+            }
         }
     }
 
-    /// Bytes of the elements that one run touches, each buffer element counted once.
+    /// Bytes of the elements that one run touches, each buffer element counted once (in a loop over steps, once a step).
     pub fn bytes(&self) -> u64 {
         match self {
             Kernel::Loop(kernel) => {
@@ -313,6 +448,10 @@ impl Kernel {
                 (p.batch * (p.m * p.k + p.k * p.n + c) * p.dtype.size()) as u64
             }
             Kernel::Random(kernel) => (DType::I64.size() + kernel.len() * DType::F32.size()) as u64,
+            Kernel::Scan(kernel) => {
+                let step: u64 = kernel.body.steps.iter().map(|step| step.kernel.bytes()).sum();
+                step * kernel.steps as u64
+            }
         }
     }
 }
@@ -404,10 +543,52 @@ pub struct Program {
     pub commit: usize,
 }
 
+impl Step {
+    /// The number of steps that this one stands for: itself and those in the body of a loop.
+    pub fn count(&self) -> usize {
+        1 + self.kernel.body().map_or(0, |body| body.count())
+    }
+}
+
+impl Program {
+    /// The number of steps, those in the bodies of loops included.
+    pub fn count(&self) -> usize {
+        self.steps.iter().map(Step::count).sum()
+    }
+
+    /// Every step, those in the bodies of loops included, by its number.
+    pub fn all_steps(&self) -> Vec<&Step> {
+        let mut all = Vec::with_capacity(self.count());
+        for step in &self.steps {
+            all.push(step);
+            all.extend(step.kernel.body().into_iter().flat_map(|body| body.all_steps()));
+        }
+        all
+    }
+
+    /// The step of that number. Steps are counted in their order; a loop comes before the steps of its body.
+    pub fn step(&self, number: usize) -> Option<&Step> {
+        let mut rest = number;
+        let mut steps = self.steps.iter();
+        loop {
+            let step = steps.next()?;
+            if rest == 0 {
+                return Some(step);
+            }
+            if rest < step.count() {
+                rest -= 1;
+                steps = step.kernel.body()?.steps.iter();
+            } else {
+                rest -= step.count();
+            }
+        }
+    }
+}
+
 /// An index or start found out of range while a program ran.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct OutOfRange {
-    /// The step that found it.
+    /// The number of the step that found it; see [`Program::step`].
     pub step: usize,
     /// The index.
     pub value: i64,
@@ -556,12 +737,57 @@ impl fmt::Display for RandomKernel {
     }
 }
 
+impl fmt::Display for ScanKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "scan of {} steps", self.steps)?;
+        let element = |e: &Element| match (e.offset, e.stride) {
+            (offset, 0) => format!("p{}[{offset}..]", e.param),
+            (0, stride) => format!("p{}[{stride}t..]", e.param),
+            (offset, stride) => format!("p{}[{offset} + {stride}t..]", e.param),
+        };
+        for (index, input) in self.inputs.iter().enumerate() {
+            writeln!(f, "  input {index} = {}", element(input))?;
+        }
+        for (index, carry) in self.carries.iter().enumerate() {
+            write!(f, "  shared {index} = p{}", carry.param)?;
+            match &carry.row {
+                None => writeln!(f)?,
+                Some(row) => {
+                    let kept = if row.kept { ", the last kept" } else { "" };
+                    writeln!(f, ", then output {} of the step before{kept}", row.output)?;
+                }
+            }
+        }
+        for (index, row) in self.rows.iter().enumerate() {
+            writeln!(f, "  output {index} = {}", element(row))?;
+        }
+        if let Some(until) = &self.until {
+            writeln!(f, "  until output {} = {}", self.rows.len(), element(until))?;
+        }
+        if let Some(made) = self.made {
+            writeln!(f, "  p{made}[0] = steps made")?;
+        }
+        if let Some(arena) = self.arena {
+            writeln!(f, "  arena = p{arena}")?;
+        }
+        for line in self.body.to_string().lines() {
+            if line.is_empty() {
+                writeln!(f)?;
+            } else {
+                writeln!(f, "    {line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kernel::Loop(kernel) => kernel.fmt(f),
             Kernel::Product(kernel) => kernel.fmt(f),
             Kernel::Random(kernel) => kernel.fmt(f),
+            Kernel::Scan(kernel) => kernel.fmt(f),
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod accumulate;
 pub mod cpu;
 pub mod kernel;
+pub mod loops;
 pub mod lower;
 pub mod merge;
 pub mod opencl;
@@ -22,10 +23,16 @@ pub struct InvalidProgram(String);
 
 /// The program of a specialised graph without gradients to be taken. It is verified: generated code relies on it.
 pub fn compile(graph: &Graph) -> Result<Program, InvalidProgram> {
-    let graph = accumulate::split_reductions(&accumulate::accumulate(graph));
-    let stored = schedule::stored_nodes(&graph);
-    let drafts = merge::merge(lower::lower(&graph, &stored));
-    let program = plan::plan(&graph, drafts);
+    let program = unverified(graph);
     kernel::verify::verify(&program).map_err(InvalidProgram)?;
     Ok(program)
+}
+
+/// The program of a graph or of the body of a loop.
+fn unverified(graph: &Graph) -> Program {
+    let graph =
+        loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
+    let stored = schedule::stored_nodes(&graph);
+    let drafts = merge::merge(lower::lower(&graph, &stored));
+    plan::plan(&graph, drafts)
 }

@@ -4,26 +4,30 @@
 //! instructions, movements (permute, window, broadcast, reshape) by changing the positions, memory with a load. So
 //! fusion is nothing but not stopping to ask.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use hypatia_graph::array::{element_count, row_major_strides};
-use hypatia_graph::op::{Start, WindowAxis, Write};
+use hypatia_graph::op::{Dim, Scan, Start, WindowAxis, Write};
 use hypatia_graph::{Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::{SmallVec, smallvec};
 
 use crate::kernel::{
-    Address, Affine, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RandomKernel,
-    RuntimeStart, Scale, Store, StoreKind, Value,
+    Address, Affine, CarryPlace, Element, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel,
+    RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
 };
+use crate::loops::{self, Key, Results, StepGraph};
 use crate::schedule::{axis_groups, is_contiguous, is_movement, is_one_hot, shape};
 
-/// Memory before it has a place: that of a leaf, or that of a stored node.
+/// Memory before it has a place: that of a leaf, of a stored node, or what a kernel needs besides.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Memory {
     /// An input, shared variable or constant.
     Leaf(LeafId),
     /// The value of a stored node.
     Node(NodeId),
+    /// Bytes that the kernel of that node needs while it runs.
+    Scratch(NodeId),
 }
 
 impl Memory {
@@ -53,7 +57,7 @@ pub fn lower(graph: &Graph, stored: &[bool]) -> Vec<Draft> {
         .nodes()
         .filter_map(|(id, node)| if let Op::Leaf(leaf) = node.op { Some((leaf, id)) } else { None });
     let values = &Values { graph, stored, leaves: leaves.collect() };
-    let mut lowering = Lowering { graph, values, drafts: Vec::new() };
+    let mut lowering = Lowering { graph, values, loops: loops::results(graph, &live), drafts: Vec::new() };
     for (id, _) in graph.nodes() {
         if live[id.index()] && stored[id.index()] {
             lowering.node(id);
@@ -73,7 +77,7 @@ impl Values<'_> {
     /// The node whose value a memory holds.
     fn node(&self, memory: Memory) -> NodeId {
         match memory {
-            Memory::Node(id) => id,
+            Memory::Node(id) | Memory::Scratch(id) => id,
             Memory::Leaf(leaf) => self.leaves.get(&leaf).copied().unwrap_or(NodeId(0)),
         }
     }
@@ -82,10 +86,11 @@ impl Values<'_> {
 struct Lowering<'g> {
     graph: &'g Graph,
     values: &'g Values<'g>,
+    loops: BTreeMap<Key<'g>, Results>,
     drafts: Vec<Draft>,
 }
 
-impl Lowering<'_> {
+impl<'g> Lowering<'g> {
     fn push(&mut self, id: NodeId, kernel: Kernel, arguments: Vec<Memory>) {
         let node = self.graph.node(id);
         let label = self.graph.name(id).unwrap_or(node.op.name()).to_string();
@@ -125,6 +130,7 @@ impl Lowering<'_> {
                 self.scatter(id, usize::from(*batch), *write);
             }
             Op::Random { key, .. } => self.random(id, *key),
+            Op::Scan(scan) => self.scan(id, scan),
             Op::Leaf(_)
             | Op::Literal(_)
             | Op::Iota(_)
@@ -140,9 +146,71 @@ impl Lowering<'_> {
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::StopGradient
-            | Op::Scan(_)
             | Op::Grad(_) => self.copy(id, id),
         }
+    }
+
+    /// The kernel of a loop, which comes where the first of its results is due.
+    fn scan(&mut self, id: NodeId, scan: &'g Scan) {
+        let node = self.graph.node(id);
+        let results = self.loops.get(&Key::new(scan, &node.operands)).cloned().unwrap_or_default();
+        let Dim::Known(steps) = scan.steps else { return };
+        if results.live.first() != Some(&id) {
+            return;
+        }
+        let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results);
+        let program = crate::unverified(&step);
+        let (inputs, initial) = node.operands.split_at(scan.body.inputs());
+        let mut body = Body::new(self.values, id, &[]);
+        let inputs = inputs.iter().enumerate();
+        let inputs = inputs.map(|(index, input)| body.element(*input, index < scan.body.sequences)).collect();
+        let rows: Vec<Element> = results
+            .rows
+            .values()
+            .map(|row| {
+                let stride = shape(self.graph, *row)[1..].iter().product::<usize>() as i64;
+                Element { param: body.param(Memory::Node(*row), true), offset: 0, stride }
+            })
+            .collect();
+        // The shared variables of the body in their order, then the carries that no step reads.
+        let leaves = scan.body.graph.updates.iter().map(|(leaf, _)| leaf);
+        let mut order: Vec<(usize, usize)> = leaves
+            .enumerate()
+            .map(|(carry, leaf)| (program.shared.binary_search(leaf).unwrap_or(usize::MAX), carry))
+            .collect();
+        order.sort_unstable();
+        let mut carries = Vec::new();
+        for (place, carry) in order {
+            let Some(&last) = results.last.get(&(carry as u16)) else { continue };
+            let kept = results.live.contains(&last);
+            if place == usize::MAX && !kept {
+                continue;
+            }
+            if let Some(&initial) = initial.get(carry) {
+                self.copy(last, initial);
+            }
+            let row = row_of.get(carry).copied().flatten().map(|output| RowCarry { output, kept });
+            carries.push(CarryPlace { param: body.param(Memory::Node(last), true), row });
+        }
+        let made = results.made.map(|made| body.param(Memory::Node(made), true));
+        let condition = scan.body.until.then_some(program.arena_bytes);
+        let bytes = program.arena_bytes + usize::from(scan.body.until);
+        let arena = (bytes > 0).then(|| body.scratch(bytes));
+        let until =
+            condition.zip(arena).map(|(offset, param)| Element { param, offset: offset as i64, stride: 0 });
+        let kernel = ScanKernel {
+            steps,
+            body: Arc::new(program),
+            inputs,
+            carries,
+            rows,
+            until,
+            made,
+            arena,
+            params: body.kernel.params,
+        };
+        let arguments = body.arguments;
+        self.push(id, Kernel::Scan(kernel), arguments);
     }
 
     fn random(&mut self, id: NodeId, key: u64) {
@@ -415,6 +483,13 @@ impl<'g> Body<'g> {
         (self.arguments.len() - 1) as u16
     }
 
+    /// A parameter of that many bytes for the kernel's own use.
+    fn scratch(&mut self, bytes: usize) -> u16 {
+        self.kernel.params.push(Param { dtype: DType::U8, len: bytes, written: true });
+        self.arguments.push(Memory::Scratch(self.root));
+        (self.arguments.len() - 1) as u16
+    }
+
     /// The memory of a node, unless it is to be computed here.
     fn memory(&self, id: NodeId) -> Option<Memory> {
         let memory = Memory::of(self.graph, id);
@@ -544,8 +619,8 @@ impl<'g> Body<'g> {
         Some(Address { param: self.param(memory, false), position: linear })
     }
 
-    /// A node of rank 2 or 3 as matrices in memory.
-    fn matrix(&mut self, id: NodeId) -> Matrix {
+    /// The address of the elements of a node that is memory under movements, with a stride for each of its axes.
+    fn strided(&mut self, id: NodeId) -> Address {
         let extents = shape(self.graph, id);
         // Axes of the node stand in for loop axes, so that the address has a stride for each.
         let mut probe = Body::new(self.values, self.root, &extents);
@@ -557,8 +632,20 @@ impl<'g> Body<'g> {
         std::mem::swap(&mut probe.kernel.params, &mut self.kernel.params);
         std::mem::swap(&mut probe.kernel.starts, &mut self.kernel.starts);
         std::mem::swap(&mut probe.arguments, &mut self.arguments);
-        let address = address.unwrap_or(Address { param: 0, position: probe.origin() });
-        let rank = extents.len();
+        address.unwrap_or(Address { param: 0, position: probe.origin() })
+    }
+
+    /// An operand of a loop as its steps see it: rows along the leading axis, or the whole.
+    fn element(&mut self, id: NodeId, is_sequence: bool) -> Element {
+        let Address { param, position } = self.strided(id);
+        let stride = if is_sequence { position.strides.first().copied().unwrap_or(0) } else { 0 };
+        Element { param, offset: position.offset, stride }
+    }
+
+    /// A node of rank 2 or 3 as matrices in memory.
+    fn matrix(&mut self, id: NodeId) -> Matrix {
+        let address = self.strided(id);
+        let rank = shape(self.graph, id).len();
         let strides = &address.position.strides;
         Matrix {
             param: address.param,

@@ -16,6 +16,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use hypatia_graph::leaf::{SharedCell, SharedState};
 use hypatia_graph::{Array, DType};
 
 use crate::kernel::verify::verify;
-use crate::kernel::{BufferId, OutOfRange, Place, Program, RunError};
+use crate::kernel::{Kernel, OutOfRange, Place, Program, RunError, ScanKernel, Step};
 use device::{Compiled, Device, Memory, Remote, Resident};
 use emit::{Launch, Module};
 use product::Form;
@@ -65,7 +66,7 @@ pub struct OpenClProgram {
     fallible: bool,
     inputs: Vec<Memory>,
     shared: Vec<Arc<Resident>>,
-    constants: Vec<Memory>,
+    constants: Constants,
     outputs: Vec<Memory>,
     arena: Memory,
     error: Memory,
@@ -74,6 +75,41 @@ pub struct OpenClProgram {
     /// Type and number of elements of each input, where the program uses it.
     input_types: Vec<Option<(DType, usize)>>,
 }
+
+/// The constants of a program, and of the bodies of its loops by the steps that run them.
+struct Constants {
+    arrays: Vec<Memory>,
+    bodies: BTreeMap<usize, Constants>,
+}
+
+impl Constants {
+    fn new(device: &Arc<Device>, program: &Program) -> Result<Constants, String> {
+        let upload = |array: &Array| -> Result<Memory, String> {
+            let memory = Memory::allocate(device, array.bytes().len())?;
+            memory.write(array.bytes())?;
+            Ok(memory)
+        };
+        let bodies = program.steps.iter().enumerate();
+        let bodies = bodies.filter_map(|(index, step)| Some((index, step.kernel.body()?)));
+        Ok(Constants {
+            arrays: program.constants.iter().map(upload).collect::<Result<_, _>>()?,
+            bodies: bodies
+                .map(|(index, body)| Ok((index, Constants::new(device, body)?)))
+                .collect::<Result<_, String>>()?,
+        })
+    }
+}
+
+/// A program or the body of a loop while it runs.
+struct Running<'p> {
+    program: &'p Program,
+    constants: &'p Constants,
+    /// The number of the program's first step.
+    first: usize,
+}
+
+/// Memory and byte offset of a place.
+type Located<'p> = Option<(&'p Memory, usize)>;
 
 /// The three words of the error buffer: step plus one, value, extent.
 const ERROR_WORDS: usize = 3;
@@ -119,10 +155,7 @@ impl OpenClProgram {
                 device.resident(*leaf, *bytes)
             })
             .collect::<Result<_, _>>()?;
-        let constants = allocate(program.constants.iter().map(|array| array.bytes().len()).collect())?;
-        for (memory, array) in constants.iter().zip(&program.constants) {
-            memory.write(array.bytes())?;
-        }
+        let constants = Constants::new(&device, &program)?;
         let bytes = |(dtype, shape): &(DType, hypatia_graph::array::Extents)| {
             shape.iter().product::<usize>() * dtype.size()
         };
@@ -142,7 +175,7 @@ impl OpenClProgram {
             input_types,
         };
         for (number, buffer) in prepared.program.buffers.iter().enumerate() {
-            match prepared.memory(BufferId(number as u32)) {
+            match prepared.memory(&buffer.place) {
                 Some((memory, offset)) if memory.len() >= offset + buffer.bytes() => {}
                 _ => return Err(format!("buffer {number} does not fit into {:?}", buffer.place)),
             }
@@ -162,14 +195,14 @@ impl OpenClProgram {
         self.execute(inputs, shared, outputs, None)
     }
 
-    /// As [`OpenClProgram::run`], and says how long the device took for each step.
+    /// As [`OpenClProgram::run`], and says how long the device took for each step, by its number (see [`Program::step`]).
     pub fn profile(
         &mut self,
         inputs: &[&Array],
         shared: &[&SharedCell],
         outputs: &mut [Array],
     ) -> Result<Vec<Duration>, RunError> {
-        let mut times = vec![Duration::ZERO; self.program.steps.len()];
+        let mut times = vec![Duration::ZERO; self.program.count()];
         self.execute(inputs, shared, outputs, Some(&mut times))?;
         Ok(times)
     }
@@ -185,11 +218,14 @@ impl OpenClProgram {
         let mut states: Vec<MutexGuard<'_, SharedState>> = shared.iter().map(|cell| cell.lock()).collect();
         self.upload(inputs, &mut states).map_err(RunError::Device)?;
         let commit = self.program.commit.min(self.program.steps.len());
-        self.launch(0..commit, &mut times).map_err(RunError::Device)?;
+        let program = Running { program: &self.program, constants: &self.constants, first: 0 };
+        let place = |place: &Place| self.memory(place);
+        self.launch(&program, 0..commit, &place, &mut times).map_err(RunError::Device)?;
         if self.fallible {
             self.verdict()?;
         }
-        self.launch(commit..self.program.steps.len(), &mut times).map_err(RunError::Device)?;
+        self.launch(&program, commit..self.program.steps.len(), &place, &mut times)
+            .map_err(RunError::Device)?;
         for ((state, copy), updated) in states.iter_mut().zip(&self.shared).zip(&self.updated) {
             if *updated {
                 state.version += 1;
@@ -254,37 +290,113 @@ impl OpenClProgram {
         if self.fallible { self.error.write(&[0; ERROR_WORDS * 8]) } else { Ok(()) }
     }
 
-    fn launch(
-        &self,
+    /// Launches some steps of a program; `place` gives the memory of its places.
+    fn launch<'m>(
+        &'m self,
+        running: &Running<'m>,
         steps: std::ops::Range<usize>,
+        place: &dyn Fn(&Place) -> Located<'m>,
         times: &mut Option<&mut Vec<Duration>>,
     ) -> Result<(), String> {
-        for number in steps {
-            let step = &self.program.steps[number];
+        let Running { program, constants, first } = *running;
+        let mut number = first + program.steps[..steps.start].iter().map(Step::count).sum::<usize>();
+        for (index, step) in program.steps.iter().enumerate().take(steps.end).skip(steps.start) {
+            let buffers = step.arguments.iter().filter_map(|id| program.buffers.get(id.index()));
             let arguments: Vec<(&Memory, usize)> =
-                step.arguments.iter().filter_map(|id| self.memory(*id)).collect();
+                buffers.filter_map(|buffer| place(&buffer.place)).collect();
             let mut timers = Vec::new();
             for launch in &self.launches[number] {
                 let error = launch.fallible.then_some((&self.error, number));
                 timers.push(self.compiled.launch(launch, &arguments, error)?);
             }
+            if let (Kernel::Scan(kernel), Some(constants)) = (&step.kernel, constants.bodies.get(&index)) {
+                let body = Running { program: &kernel.body, constants, first: number + 1 };
+                self.scan(kernel, &body, &arguments, times)?;
+            }
             if let Some(times) = times {
                 for timer in timers {
                     times[number] += Duration::from_nanos(timer.nanoseconds()?);
                 }
+                if let Kernel::Scan(kernel) = &step.kernel {
+                    times[number] = Duration::ZERO;
+                    let mut inner = number + 1;
+                    for step in &kernel.body.steps {
+                        let time = times[inner];
+                        times[number] += time;
+                        inner += step.count();
+                    }
+                }
             }
+            number += step.count();
         }
         Ok(())
     }
 
-    /// Memory and byte offset of a buffer; `None` where the program has no such place.
-    fn memory(&self, id: BufferId) -> Option<(&Memory, usize)> {
-        Some(match self.program.buffers.get(id.index())?.place {
-            Place::Input(n) => (self.inputs.get(n)?, 0),
-            Place::Shared(n) => (&self.shared.get(n)?.memory, 0),
-            Place::Constant(n) => (self.constants.get(n)?, 0),
-            Place::Output(n) => (self.outputs.get(n)?, 0),
-            Place::Arena(offset) => (&self.arena, offset),
+    /// Makes the steps of a loop, one after another; only a condition to end at comes back in between.
+    fn scan<'m>(
+        &'m self,
+        kernel: &ScanKernel,
+        body: &Running<'m>,
+        params: &[(&'m Memory, usize)],
+        times: &mut Option<&mut Vec<Duration>>,
+    ) -> Result<(), String> {
+        let size = |param: u16| kernel.params.get(usize::from(param)).map_or(0, |param| param.dtype.size());
+        let param = |param: u16| {
+            params
+                .get(usize::from(param))
+                .copied()
+                .ok_or_else(|| format!("a loop without its parameter {param}"))
+        };
+        let mut made = 0;
+        for step in 0..kernel.steps {
+            let place = |place: &Place| -> Located<'m> {
+                if let Place::Constant(index) = place {
+                    return Some((body.constants.arrays.get(*index)?, 0));
+                }
+                let (param, bytes) = kernel.locate(place, step)?;
+                let (memory, offset) = *params.get(usize::from(param))?;
+                Some((memory, offset.checked_add_signed(bytes as isize)?))
+            };
+            self.launch(body, 0..body.program.steps.len(), &place, times)?;
+            made = step + 1;
+            if let Some(until) = &kernel.until {
+                let (memory, offset) = param(until.param)?;
+                let mut condition = [0];
+                memory.read_at(offset + until.offset as usize, &mut condition)?;
+                if condition != [0] {
+                    break;
+                }
+            }
+        }
+        if let Some(last) = made.checked_sub(1) {
+            for row in &kernel.rows {
+                let (memory, offset) = param(row.param)?;
+                let bytes = row.stride as usize * size(row.param);
+                for step in made..kernel.steps {
+                    memory.copy_to(offset + last * bytes, memory, offset + step * bytes, bytes)?;
+                }
+            }
+            for (row, to) in kernel.kept_rows() {
+                let ((memory, offset), (target, to)) = (param(row.param)?, param(to)?);
+                let bytes = row.stride as usize * size(row.param);
+                memory.copy_to(offset + last * bytes, target, to, bytes)?;
+            }
+        }
+        if let Some(to) = kernel.made {
+            let (memory, offset) = param(to)?;
+            memory.write_at(offset, &(made as i64).to_ne_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Memory and byte offset of a place; `None` where the program has no such place.
+    fn memory(&self, place: &Place) -> Located<'_> {
+        Some(match place {
+            Place::Input(n) => (self.inputs.get(*n)?, 0),
+            Place::Shared(n) => (&self.shared.get(*n)?.memory, 0),
+            Place::Constant(n) => (self.constants.arrays.get(*n)?, 0),
+            Place::Output(n) => (self.outputs.get(*n)?, 0),
+            Place::Arena(offset) => (&self.arena, *offset),
         })
     }
 

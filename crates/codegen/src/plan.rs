@@ -71,7 +71,9 @@ impl<'g> Planner<'g> {
                     self.places.insert(id, Place::Output(index));
                 }
                 Memory::Leaf(leaf) => self.early.push((leaf, Place::Output(index))),
-                Memory::Node(id) => self.late.push((Memory::Node(id), Place::Output(index))),
+                memory @ (Memory::Node(_) | Memory::Scratch(_)) => {
+                    self.late.push((memory, Place::Output(index)));
+                }
             }
         }
     }
@@ -88,7 +90,7 @@ impl<'g> Planner<'g> {
                     self.in_place.insert(id, *leaf);
                 }
                 Memory::Leaf(other) => self.early.push((other, place)),
-                memory @ Memory::Node(_) => self.late.push((memory, place)),
+                memory @ (Memory::Node(_) | Memory::Scratch(_)) => self.late.push((memory, place)),
             }
         }
     }
@@ -103,7 +105,7 @@ impl<'g> Planner<'g> {
         }
         writers.all(|draft| match &draft.kernel {
             _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
-            Kernel::Product(_) | Kernel::Random(_) => false,
+            Kernel::Product(_) | Kernel::Random(_) | Kernel::Scan(_) => false,
             Kernel::Loop(kernel) => {
                 reads_only_what_it_writes(kernel, &draft.arguments, Memory::Leaf(leaf), node)
             }
@@ -157,7 +159,7 @@ impl<'g> Planner<'g> {
         let early = self.drafts.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
         let checked: BTreeSet<_> = early.flat_map(|(_, draft)| start_checks(draft)).collect();
         let may_fail = |draft: &Draft| {
-            has_index(&draft.kernel) || start_checks(draft).any(|check| !checked.contains(&check))
+            draft.kernel.checks_indices() || start_checks(draft).any(|check| !checked.contains(&check))
         };
         let culprit = cause.iter().find(|(index, _)| may_fail(&self.drafts[**index])).map(|(_, id)| *id);
         Deferred { drafts: cause.into_keys().collect(), culprit }
@@ -234,9 +236,15 @@ impl<'g> Planner<'g> {
             if is_copy_onto_itself(draft, &in_place) {
                 continue;
             }
-            for memory in &draft.arguments {
-                if let Memory::Node(id) = memory {
-                    buffers.add(*memory, graph.ty(*id).dtype, shape(graph, *id), Place::Arena(0));
+            for (memory, param) in draft.arguments.iter().zip(draft.kernel.params()) {
+                match memory {
+                    Memory::Node(id) => {
+                        buffers.add(*memory, graph.ty(*id).dtype, shape(graph, *id), Place::Arena(0));
+                    }
+                    Memory::Scratch(_) => {
+                        buffers.add(*memory, param.dtype, smallvec![param.len], Place::Arena(0));
+                    }
+                    Memory::Leaf(_) => {}
                 }
             }
             let arguments = draft.arguments.iter().map(|memory| buffers.of[memory]).collect();
@@ -288,14 +296,6 @@ fn written(draft: &Draft) -> impl Iterator<Item = Memory> + '_ {
 
 fn writes(draft: &Draft, memory: Memory) -> bool {
     written(draft).any(|m| m == memory)
-}
-
-/// Whether a kernel checks indices.
-fn has_index(kernel: &Kernel) -> bool {
-    match kernel {
-        Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
-        Kernel::Product(_) | Kernel::Random(_) => false,
-    }
 }
 
 /// The run-time starts that a draft checks: where the start lies, the extent, the last start that fits. Checked once

@@ -8,10 +8,12 @@
 use std::collections::BTreeSet;
 
 use hypatia_graph::array::element_count;
+use hypatia_graph::op::{Start, WindowAxis};
 use hypatia_graph::{Graph, NodeId, Op, ScalarFn};
 use smallvec::SmallVec;
 
 use crate::accumulate::{Accumulation, accumulation};
+use crate::loops::Key;
 
 /// Instructions that a kernel may inline from one operand; a longer chain is cut, so kernels stay of bounded size.
 const INLINE_LIMIT: u32 = 160;
@@ -33,11 +35,16 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
     for scale in accumulations.iter().flat_map(|form| [form.alpha, form.beta]) {
         stored[scale.index()] = graph.uniform(scale).is_none();
     }
-    let counters: BTreeSet<NodeId> = graph
+    // What is read where its memory begins, even if it is a literal.
+    let read: BTreeSet<NodeId> = graph
         .nodes()
-        .filter(|(_, node)| matches!(node.op, Op::Random { .. }))
-        .filter_map(|(_, node)| node.operands.first().copied())
-        .filter(|counter| !matches!(graph.node(*counter).op, Op::Leaf(_)))
+        .flat_map(|(_, node)| match &node.op {
+            Op::Random { .. } => &node.operands[..1],
+            Op::Scan(scan) => &node.operands[..scan.body.inputs()],
+            _ => &[],
+        })
+        .copied()
+        .filter(|id| !matches!(graph.node(*id).op, Op::Leaf(_)))
         .collect();
     // The stored node whose kernel computes an inlined one; `Many` if there are several.
     let mut kernel_of = vec![Reach::None; graph.len()];
@@ -51,16 +58,22 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
             stored[id.index()] = true;
         }
         if matches!(node.op, Op::Leaf(_) | Op::Literal(_)) {
-            stored[id.index()] = counters.contains(&id) || graph.roots().any(|root| root == id);
+            stored[id.index()] = read.contains(&id) || graph.roots().any(|root| root == id);
         }
-        let reach = if stored[id.index()] { Reach::One(id) } else { kernel_of[id.index()] };
+        let reach = match &node.op {
+            // The results of a loop are one kernel.
+            Op::Scan(scan) => Reach::Loop(Key::new(scan, &node.operands)),
+            _ if stored[id.index()] => Reach::One(id),
+            _ => kernel_of[id.index()],
+        };
         let expands = expansion(graph, id) > 1;
         for (index, operand) in node.operands.iter().enumerate() {
             kernel_of[operand.index()] = kernel_of[operand.index()].join(reach);
-            let in_memory = match node.op {
+            let in_memory = match &node.op {
                 Op::Reshape(_) => is_contiguous(graph, *operand, &stored),
                 // The kernel reads the counter where its memory begins, so a view of other memory will not do.
                 Op::Random { .. } => false,
+                Op::Scan(scan) => is_rows(graph, *operand, &stored, index < scan.body.sequences),
                 _ => is_view(graph, *operand, &stored),
             };
             let must =
@@ -74,14 +87,15 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
 }
 
 #[derive(Copy, Clone, PartialEq, Debug)]
-enum Reach {
+enum Reach<'g> {
     None,
     One(NodeId),
+    Loop(Key<'g>),
     Many,
 }
 
-impl Reach {
-    fn join(self, other: Reach) -> Reach {
+impl<'g> Reach<'g> {
+    fn join(self, other: Reach<'g>) -> Reach<'g> {
         match (self, other) {
             (Reach::None, r) | (r, Reach::None) => r,
             (a, b) if a == b => a,
@@ -119,9 +133,13 @@ pub fn is_movement(op: &Op) -> bool {
 fn is_stored_op(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     match &node.op {
-        Op::Reduce(..) | Op::ArgMax(_) | Op::Dot | Op::Concat(_) | Op::SetWindow(..) | Op::Random { .. } => {
-            true
-        }
+        Op::Reduce(..)
+        | Op::ArgMax(_)
+        | Op::Dot
+        | Op::Concat(_)
+        | Op::SetWindow(..)
+        | Op::Random { .. }
+        | Op::Scan(_) => true,
         Op::Scatter { .. } => !is_one_hot(graph, id),
         Op::Leaf(_)
         | Op::Literal(_)
@@ -137,7 +155,6 @@ fn is_stored_op(graph: &Graph, id: NodeId) -> bool {
         | Op::Window(_)
         | Op::Gather { .. }
         | Op::StopGradient
-        | Op::Scan(_)
         | Op::Grad(_) => false,
     }
 }
@@ -156,6 +173,8 @@ fn needs_memory(graph: &Graph, id: NodeId, operand: usize) -> bool {
         Op::Gather { .. } => operand == 0,
         Op::Window(_) => operand > 0,
         Op::SetWindow(..) => operand > 1,
+        // Initial values of carries are computed where the carries lie.
+        Op::Scan(scan) => operand < scan.body.inputs(),
         Op::Reshape(_) => !splits_only(&shape(graph, graph.node(id).operands[0]), &shape(graph, id)),
         Op::Leaf(_)
         | Op::Literal(_)
@@ -172,8 +191,33 @@ fn needs_memory(graph: &Graph, id: NodeId, operand: usize) -> bool {
         | Op::Concat(_)
         | Op::Scatter { .. }
         | Op::StopGradient
-        | Op::Scan(_)
         | Op::Grad(_) => false,
+    }
+}
+
+/// Whether a node is memory whose rows along the leading axis are row-major and lie at equal distances: memory in
+/// row-major order under windows of the leading axis. Unless they may be `apart`, they lie one after another.
+fn is_rows(graph: &Graph, mut id: NodeId, stored: &[bool], apart: bool) -> bool {
+    loop {
+        if is_contiguous(graph, id, stored) {
+            return true;
+        }
+        let node = graph.node(id);
+        match &node.op {
+            Op::StopGradient => {}
+            Op::Window(window) => {
+                let from = shape(graph, node.operands[0]);
+                let known = window
+                    .first()
+                    .is_some_and(|axis| matches!(axis.start, Start::Known(_)) && (apart || axis.step == 1));
+                let whole = window.iter().zip(&from).skip(1).all(|(axis, n)| *axis == WindowAxis::whole(*n));
+                if !known || !whole {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        id = node.operands[0];
     }
 }
 

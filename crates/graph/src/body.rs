@@ -7,9 +7,10 @@
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
+use std::sync::{Arc, OnceLock};
 
+use crate::differentiate::Flow;
 use crate::graph::{Graph, NodeId};
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
 use crate::op::LeafId;
@@ -28,6 +29,7 @@ pub struct Body {
     /// Shared variables whose updates the loop gives as last values of carries, and that a function which uses the loop
     /// must therefore make.
     pub updated: Vec<Arc<Leaf>>,
+    flow: OnceLock<Flow>,
 }
 
 impl Body {
@@ -35,12 +37,17 @@ impl Body {
     pub fn new(graph: Graph, sequences: usize, until: bool) -> Body {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Memory::Relaxed);
-        Body { id, graph, sequences, until, updated: Vec::new() }
+        Body { id, graph, sequences, until, updated: Vec::new(), flow: OnceLock::new() }
     }
 
     /// A body with another graph of the same inputs, carries and outputs.
     pub fn with_graph(&self, graph: Graph) -> Body {
         Body { updated: self.updated.clone(), ..Body::new(graph, self.sequences, self.until) }
+    }
+
+    /// Which parameters reach which results through floats; found at the first question.
+    pub fn flow(&self) -> &Flow {
+        self.flow.get_or_init(|| Flow::of(self))
     }
 
     /// The number of inputs: sequences and captured values.

@@ -1,37 +1,63 @@
-//! Reverse-mode differentiation: the rules, one arm each, then the walk.
+//! Reverse-mode differentiation: the walk.
 //!
-//! [`differentiate`] replaces every `Grad` node of a specialised graph. A rule (`pullback`) says how the cotangent of
-//! a node's value becomes that of one operand and never accumulates; the walk alone does. Before a gradient is taken
-//! the forward formula passes through `stabilise`, so rules see the stable form.
+//! [`differentiate`] replaces every `Grad` node of a specialised graph, in the bodies of loops too. A rule
+//! ([`rules`]) says how the cotangent of a node's value becomes that of one operand and never accumulates; the walk
+//! alone does. All results of a loop are pulled back together ([`loops`]). Before a gradient is taken the forward formula
+//! passes through `stabilise`, so rules see the stable form.
+
+mod flow;
+mod kept;
+mod loops;
+mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use smallvec::{SmallVec, smallvec};
-
+pub use self::flow::{Flow, Parameters};
+use self::loops::Loops;
+use self::rules::{Rules, pullback};
+use crate::body::Body;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
-use crate::dtype::{DType, Literal};
+use crate::dtype::DType;
 use crate::graph::{Graph, NodeId, Operands};
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
-use crate::op::{Disconnected, Fold, Grad, LeafId, Op, Start, WindowAxis, Write, known_dims};
+use crate::op::{Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult};
 use crate::scalar::ScalarFn;
-use crate::shape::Axes;
 
 /// The graph with every gradient taken. `stabilise` rewrites a graph into one of the same meaning; its outputs
-/// correspond one to one.
+/// correspond one to one, and it leaves loops as they are.
 pub fn differentiate(
     graph: &Graph,
     stabilise: &mut dyn FnMut(&Graph) -> Graph,
 ) -> Result<Graph, Diagnostics> {
+    let mut loops = Loops::new(stabilise);
+    let result = without_gradients(graph, &mut loops)?;
+    result.check()?;
+    Ok(loops.settle(result))
+}
+
+fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diagnostic> {
+    loops.note(graph);
     let mut taken: HashMap<Operands, Vec<(Grad, Vec<NodeId>)>> = HashMap::new();
     let mut failure = None;
     let result = graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
-        let Op::Grad(grad) = &node.op else { return out.add_like(from, id, operands) };
+        let grad = match &node.op {
+            Op::Grad(grad) => grad,
+            Op::Scan(scan) => {
+                let body = body_without_gradients(&scan.body, loops).unwrap_or_else(|fault| {
+                    failure.get_or_insert(fault);
+                    scan.body.clone()
+                });
+                return loops::add_with_body(out, from, id, operands, scan, body);
+            }
+            _ => return out.add_like(from, id, operands),
+        };
         let request = Grad { index: 0, ..(**grad).clone() };
         let known = taken.get(operands).and_then(|all| all.iter().find(|(g, _)| *g == request));
         let gradients = match known {
             Some((_, gradients)) => gradients.clone(),
-            None => match take_gradients(out, &request, operands, node.site, stabilise) {
+            None => match take_gradients(out, &request, operands, node.site, loops) {
                 Ok(gradients) => {
                     taken.entry(operands.into()).or_default().push((request, gradients.clone()));
                     gradients
@@ -49,9 +75,32 @@ pub fn differentiate(
         gradient
     });
     match failure {
-        Some(fault) => Err(fault.into()),
-        None => result.check().map(|()| result),
+        Some(fault) => Err(fault),
+        None => Ok(result),
     }
+}
+
+/// The body with every gradient in it taken; the same one where there is none.
+fn body_without_gradients(body: &Arc<Body>, loops: &mut Loops<'_>) -> Result<Arc<Body>, Diagnostic> {
+    if !holds_gradients(&body.graph) {
+        return Ok(body.clone());
+    }
+    let latest = loops.latest(body);
+    if latest != *body {
+        return Ok(latest);
+    }
+    let graph = without_gradients(&body.graph, loops)?;
+    let free = Arc::new(body.with_graph(loops.settle(graph)));
+    loops.succeed(body, &free);
+    Ok(free)
+}
+
+fn holds_gradients(graph: &Graph) -> bool {
+    graph.nodes().any(|(_, node)| match &node.op {
+        Op::Grad(_) => true,
+        Op::Scan(scan) => holds_gradients(&scan.body.graph),
+        _ => false,
+    })
 }
 
 /// Whether a change of an operand can reach the value at all. Steps (`floor`) connect with a gradient of zero;
@@ -79,8 +128,8 @@ pub fn connects(op: &Op, operand: usize) -> bool {
         | Op::Extent(_)
         | Op::ArgMax(_)
         | Op::Random { .. }
-        | Op::Scan(_)
         | Op::StopGradient => false,
+        Op::Scan(scan) => flow::loop_connects(scan, operand),
     }
 }
 
@@ -108,18 +157,25 @@ impl<'a> Roles<'a> {
 
 /// Checks every gradient of a graph that is still symbolic: what [`differentiate`] would refuse for want of a path.
 pub fn check(graph: &Graph) -> Result<(), Diagnostics> {
-    let live = graph.reachable();
-    let faults: Vec<Diagnostic> = graph
-        .nodes()
-        .filter(|(id, _)| live[id.index()])
-        .filter_map(|(_, node)| match &node.op {
-            Op::Grad(grad) if grad.index == 0 => {
-                check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err()
-            }
-            _ => None,
-        })
-        .collect();
+    let mut faults = Vec::new();
+    check_gradients(graph, &mut HashSet::new(), &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(Diagnostics(faults)) }
+}
+
+fn check_gradients(graph: &Graph, bodies: &mut HashSet<Arc<Body>>, faults: &mut Vec<Diagnostic>) {
+    let live = graph.reachable();
+    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        match &node.op {
+            Op::Grad(grad) if grad.index == 0 => {
+                faults
+                    .extend(check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err());
+            }
+            Op::Scan(scan) if bodies.insert(scan.body.clone()) => {
+                check_gradients(&scan.body.graph, bodies, faults);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Whether the origins depend on every variable, if that is asked for.
@@ -149,15 +205,15 @@ fn take_gradients(
     grad: &Grad,
     operands: &[NodeId],
     site: Option<Site>,
-    stabilise: &mut dyn FnMut(&Graph) -> Graph,
+    loops: &mut Loops<'_>,
 ) -> Result<Vec<NodeId>, Diagnostic> {
     let roles = Roles::new(grad, operands);
     check_connected(out, grad, &roles, site)?;
-    let stable = stable_forward(out, &roles, stabilise);
+    let stable = stable_forward(out, &roles, loops);
     let at = |id: &NodeId| stable.get(id).copied().unwrap_or(*id);
     let mapped: Vec<NodeId> = operands.iter().map(at).collect();
     let roles = Roles::new(grad, &mapped);
-    let cotangents = walk(out, &roles, site);
+    let cotangents = walk(out, &roles, site, loops);
     Ok(roles
         .variables
         .iter()
@@ -193,11 +249,7 @@ fn dependents(graph: &Graph, roles: &Roles<'_>, targets: &[NodeId]) -> HashSet<N
 
 /// Stabilises what the origins compute and adds it to `out`; returns where each node of a role now stands. Nodes of a
 /// role are cut out of the formulas that use them, so they are found again afterwards.
-fn stable_forward(
-    out: &mut Graph,
-    roles: &Roles<'_>,
-    stabilise: &mut dyn FnMut(&Graph) -> Graph,
-) -> BTreeMap<NodeId, NodeId> {
+fn stable_forward(out: &mut Graph, roles: &Roles<'_>, loops: &mut Loops<'_>) -> BTreeMap<NodeId, NodeId> {
     let mut cuts: Vec<NodeId> =
         roles.variables.iter().chain(roles.constants).copied().chain(roles.origins()).collect();
     cuts.sort_unstable();
@@ -217,11 +269,11 @@ fn stable_forward(
     order.sort_unstable();
     for id in order {
         let operands: Operands = out.node(id).operands.iter().map(|o| copies[o]).collect();
-        let copy = forward.add_like(out, id, &operands);
+        let copy = loops.add_stable(&mut forward, out, id, &operands);
         if cuts.contains(&id) {
             forward.outputs.push(copy);
             let ty = out.ty(id).clone();
-            let leaf = std::sync::Arc::new(Leaf {
+            let leaf = Arc::new(Leaf {
                 id: fresh_leaf_id(),
                 name: None,
                 ty,
@@ -234,30 +286,29 @@ fn stable_forward(
             copies.insert(id, copy);
         }
     }
-    let stable = stabilise(&forward);
+    let stable = (loops.stabilise)(&forward);
     let of_leaf: HashMap<LeafId, NodeId> = placeholders.iter().map(|(id, leaf)| (*leaf, *id)).collect();
     let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     let mut imported: Vec<Option<NodeId>> = vec![None; stable.len()];
     // Each formula may use the cut nodes before it, so they are brought over one by one.
     for (cut, root) in cuts.iter().zip(&stable.outputs) {
-        import(out, &stable, *root, &mut imported, &|leaf| {
+        let id = import(out, &stable, *root, &mut imported, &|leaf| {
             of_leaf.get(&leaf).and_then(|id| placed.get(id)).copied()
         });
-        if let Some(id) = imported[root.index()] {
-            placed.insert(*cut, id);
-        }
+        placed.insert(*cut, id);
     }
     placed
 }
 
-/// Adds the cone of `root` to `out`, leaves replaced as `place` says.
+/// Adds the cone of `root` to `out`, nodes already imported and leaves replaced as `place` says; where the root now
+/// stands.
 fn import(
     out: &mut Graph,
     from: &Graph,
     root: NodeId,
     imported: &mut [Option<NodeId>],
     place: &dyn Fn(LeafId) -> Option<NodeId>,
-) {
+) -> NodeId {
     let mut pending = vec![root];
     while let Some(&id) = pending.last() {
         if imported[id.index()].is_some() {
@@ -274,13 +325,20 @@ fn import(
         imported[id.index()] = Some(replaced.unwrap_or_else(|| out.add_like(from, id, &operands)));
         pending.pop();
     }
+    imported[root.index()].unwrap_or(root)
 }
 
 /// The cotangents of all nodes between the origins and the variables.
-fn walk(out: &mut Graph, roles: &Roles<'_>, site: Option<Site>) -> HashMap<NodeId, NodeId> {
+fn walk(
+    out: &mut Graph,
+    roles: &Roles<'_>,
+    site: Option<Site>,
+    loops: &mut Loops<'_>,
+) -> HashMap<NodeId, NodeId> {
     let reached = dependents(out, roles, roles.variables);
     let mut order: Vec<NodeId> = reached.iter().copied().collect();
     order.sort_unstable();
+    let groups = results_of_loops(out, &order);
     let mut rules = Rules { graph: out, site };
     let mut cotangents: HashMap<NodeId, NodeId> = HashMap::new();
     if let Some(cost) = roles.cost {
@@ -291,9 +349,18 @@ fn walk(out: &mut Graph, roles: &Roles<'_>, site: Option<Site>) -> HashMap<NodeI
         rules.accumulate(&mut cotangents, pair[0], pair[1]);
     }
     for &id in order.iter().rev() {
-        let Some(&cotangent) = cotangents.get(&id) else { continue };
         let node = rules.graph.node(id).clone();
         rules.site = node.site.or(site);
+        if let Op::Scan(_) = node.op {
+            // At its first result all that uses a loop has been met.
+            if let Some(results) = groups.get(&id) {
+                for (operand, part) in loops.pull_back(&mut rules, results, &cotangents, &reached) {
+                    rules.accumulate(&mut cotangents, operand, part);
+                }
+            }
+            continue;
+        }
+        let Some(&cotangent) = cotangents.get(&id) else { continue };
         for (index, operand) in node.operands.iter().enumerate() {
             if reached.contains(operand)
                 && connects(&node.op, index)
@@ -306,452 +373,22 @@ fn walk(out: &mut Graph, roles: &Roles<'_>, site: Option<Site>) -> HashMap<NodeI
     cotangents
 }
 
+/// The results of each loop among these nodes, by the first of them.
+fn results_of_loops(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<NodeId>> {
+    let mut loops: HashMap<(Scan, &Operands), Vec<NodeId>> = HashMap::new();
+    for id in order {
+        let node = graph.node(*id);
+        if let Op::Scan(scan) = &node.op {
+            let whole = Scan { result: ScanResult::Steps, ..(**scan).clone() };
+            loops.entry((whole, &node.operands)).or_default().push(*id);
+        }
+    }
+    loops.into_values().map(|results| (results[0], results)).collect()
+}
+
 fn zeros_like(graph: &mut Graph, id: NodeId, site: Option<Site>) -> NodeId {
     Rules { graph, site }.like(id, 0.0)
 }
 
-/// Short names for building nodes, so that the rules read as mathematics. Operands have equal shapes.
-struct Rules<'a> {
-    graph: &'a mut Graph,
-    site: Option<Site>,
-}
-
-impl Rules<'_> {
-    fn op(&mut self, op: Op, operands: &[NodeId]) -> NodeId {
-        self.graph.add(op, operands, self.site)
-    }
-
-    fn map(&mut self, f: ScalarFn, operands: &[NodeId]) -> NodeId {
-        self.op(Op::Map(f), operands)
-    }
-
-    fn add(&mut self, x: NodeId, y: NodeId) -> NodeId {
-        self.map(ScalarFn::Add, &[x, y])
-    }
-
-    fn sub(&mut self, x: NodeId, y: NodeId) -> NodeId {
-        self.map(ScalarFn::Sub, &[x, y])
-    }
-
-    fn mul(&mut self, x: NodeId, y: NodeId) -> NodeId {
-        self.map(ScalarFn::Mul, &[x, y])
-    }
-
-    fn div(&mut self, x: NodeId, y: NodeId) -> NodeId {
-        self.map(ScalarFn::Div, &[x, y])
-    }
-
-    fn neg(&mut self, x: NodeId) -> NodeId {
-        self.map(ScalarFn::Neg, &[x])
-    }
-
-    fn sqr(&mut self, x: NodeId) -> NodeId {
-        self.map(ScalarFn::Sqr, &[x])
-    }
-
-    fn select(&mut self, condition: NodeId, then: NodeId, otherwise: NodeId) -> NodeId {
-        self.map(ScalarFn::Select, &[condition, then, otherwise])
-    }
-
-    fn extents(&self, id: NodeId) -> SmallVec<[usize; 4]> {
-        self.graph.ty(id).shape.iter().map(|e| e.known().unwrap_or(0)).collect()
-    }
-
-    /// The same number everywhere, of the type of `x`.
-    fn like(&mut self, x: NodeId, value: f64) -> NodeId {
-        let shape = self.extents(x);
-        let literal = Literal::from_f64(value, self.graph.ty(x).dtype);
-        self.graph.add_uniform(literal, &shape, self.site)
-    }
-
-    fn reshape(&mut self, x: NodeId, shape: &[usize]) -> NodeId {
-        self.op(Op::Reshape(known_dims(shape)), &[x])
-    }
-
-    /// `x`, reduced over `axes` of a tensor of that shape, repeated to the shape again.
-    fn spread(&mut self, x: NodeId, axes: Axes, shape: &[usize]) -> NodeId {
-        let axes = axes.others(shape.len()).map(|axis| axis as u8).collect();
-        self.op(Op::Broadcast { axes, dims: known_dims(shape) }, &[x])
-    }
-
-    /// Swaps the last two axes.
-    fn transpose(&mut self, x: NodeId) -> NodeId {
-        let rank = self.graph.ty(x).rank() as u8;
-        let permutation = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
-        self.op(Op::Permute(permutation), &[x])
-    }
-
-    /// `rows` where index `m` is the last of its value, else zeros: of equal indices only the last one's row stands in
-    /// what a scatter into `x` gave. Every index writes its number, and reads back who wrote last.
-    fn of_last_writers(&mut self, batch: u8, x: NodeId, indices: NodeId, rows: NodeId) -> NodeId {
-        let lead = usize::from(batch);
-        let shape = self.extents(indices);
-        let count = shape[lead];
-        if count <= 1 {
-            return rows;
-        }
-        let numbers = self.op(Op::Iota(known_dims(&[count])), &[]);
-        let numbers = self.op(Op::Broadcast { axes: smallvec![batch], dims: known_dims(&shape) }, &[numbers]);
-        let places = self.extents(x);
-        let nobody = self.graph.add_uniform(Literal::I64(0), &places[..=lead], self.site);
-        let writers = self.op(Op::Scatter { batch, write: Write::Set }, &[nobody, indices, numbers]);
-        let writers = self.op(Op::Gather { batch }, &[writers, indices]);
-        let last = self.map(ScalarFn::Eq, &[writers, numbers]);
-        let extents = self.extents(rows);
-        let within: Axes = (lead + 1..extents.len()).collect();
-        let last = self.spread(last, within, &extents);
-        let zero = self.like(rows, 0.0);
-        self.select(last, rows, zero)
-    }
-
-    fn accumulate(&mut self, cotangents: &mut HashMap<NodeId, NodeId>, id: NodeId, part: NodeId) {
-        let total = match cotangents.get(&id) {
-            Some(&sum) => self.add(sum, part),
-            None => part,
-        };
-        cotangents.insert(id, total);
-    }
-}
-
-/// The cotangent of operand `index` of a node, given that of its value; `None` where it is zero.
-#[warn(clippy::wildcard_enum_match_arm)]
-fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<NodeId> {
-    let node = g.graph.node(id).clone();
-    let x = *node.operands.get(index)?;
-    let shape = g.extents(x);
-    match &node.op {
-        Op::Map(f) => pullback_map(g, *f, id, &node.operands, c, index),
-        Op::Cast(_) => {
-            let dtype = g.graph.ty(x).dtype;
-            dtype.is_float().then(|| g.op(Op::Cast(dtype), &[c]))
-        }
-        Op::Reduce(fold, axes) => pullback_reduce(g, *fold, *axes, id, x, c),
-        Op::Dot => {
-            let other = g.transpose(node.operands[1 - index]);
-            Some(if index == 0 { g.op(Op::Dot, &[c, other]) } else { g.op(Op::Dot, &[other, c]) })
-        }
-        Op::Broadcast { axes, .. } => {
-            let result = g.extents(id);
-            let own = |axis: usize| axes.iter().position(|&a| usize::from(a) == axis);
-            let summed: Axes = (0..result.len())
-                .filter(|&axis| own(axis).is_none_or(|i| shape[i] != result[axis]))
-                .collect();
-            let sum = if summed.is_empty() { c } else { g.op(Op::Reduce(Fold::Sum, summed), &[c]) };
-            Some(if g.extents(sum) == shape { sum } else { g.reshape(sum, &shape) })
-        }
-        Op::Reshape(_) => Some(g.reshape(c, &shape)),
-        Op::Permute(permutation) => {
-            let mut inverse: SmallVec<[u8; 8]> = smallvec![0; permutation.len()];
-            for (to, &from) in permutation.iter().enumerate() {
-                inverse[usize::from(from)] = to as u8;
-            }
-            Some(g.op(Op::Permute(inverse), &[c]))
-        }
-        Op::Window(axes) => {
-            let zeros = g.like(x, 0.0);
-            let mut operands: Operands = smallvec![zeros, c];
-            operands.extend_from_slice(&node.operands[1..]);
-            Some(g.op(Op::SetWindow(axes.clone(), Write::Add), &operands))
-        }
-        Op::SetWindow(axes, write) => {
-            let mut operands: Operands = smallvec![c];
-            if index == 0 && *write == Write::Add {
-                return Some(c);
-            }
-            if index == 0 {
-                operands.push(g.like(node.operands[1], 0.0));
-            }
-            operands.extend_from_slice(&node.operands[2..]);
-            Some(if index == 0 {
-                g.op(Op::SetWindow(axes.clone(), Write::Set), &operands)
-            } else {
-                g.op(Op::Window(axes.clone()), &operands)
-            })
-        }
-        Op::Concat(axis) => {
-            let axis = usize::from(*axis);
-            let start = node.operands[..index].iter().map(|o| g.extents(*o)[axis]).sum();
-            let mut window: Vec<WindowAxis> = shape.iter().map(|&n| WindowAxis::whole(n)).collect();
-            window[axis].start = Start::Known(start);
-            Some(g.op(Op::Window(window.into()), &[c]))
-        }
-        Op::Gather { batch } => {
-            let zeros = g.like(x, 0.0);
-            Some(g.op(Op::Scatter { batch: *batch, write: Write::Add }, &[zeros, node.operands[1], c]))
-        }
-        Op::Scatter { batch, write } => match (index, write) {
-            (0, Write::Add) => Some(c),
-            (0, Write::Set) => {
-                let zeros = g.like(node.operands[2], 0.0);
-                Some(g.op(Op::Scatter { batch: *batch, write: Write::Set }, &[c, node.operands[1], zeros]))
-            }
-            (_, Write::Add) => Some(g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]])),
-            (_, Write::Set) => {
-                let rows = g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]]);
-                Some(g.of_last_writers(*batch, node.operands[0], node.operands[1], rows))
-            }
-        },
-        // Specialisation and this very walk have removed the symbolic ones; nothing flows through the others.
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::ArgMax(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Random { .. }
-        | Op::StopGradient
-        | Op::Scan(_)
-        | Op::Grad(_) => None,
-    }
-}
-
-fn pullback_reduce(
-    g: &mut Rules<'_>,
-    fold: Fold,
-    axes: Axes,
-    id: NodeId,
-    x: NodeId,
-    c: NodeId,
-) -> Option<NodeId> {
-    let shape = g.extents(x);
-    let c = g.spread(c, axes, &shape);
-    match fold {
-        Fold::Sum => Some(c),
-        Fold::Prod => {
-            // The product of the other elements, also where one or several are zero.
-            let (zero, one) = (g.like(x, 0.0), g.like(x, 1.0));
-            let is_zero = g.map(ScalarFn::Eq, &[x, zero]);
-            let nonzero = g.select(is_zero, one, x);
-            let product = g.op(Op::Reduce(Fold::Prod, axes), &[nonzero]);
-            let product = g.spread(product, axes, &shape);
-            let flags = g.select(is_zero, one, zero);
-            let zeros = g.op(Op::Reduce(Fold::Sum, axes), &[flags]);
-            let zeros = g.spread(zeros, axes, &shape);
-            let others = g.sub(zeros, flags);
-            let alone = g.map(ScalarFn::Eq, &[others, zero]);
-            let quotient = g.div(product, nonzero);
-            let derivative = g.select(alone, quotient, zero);
-            Some(g.mul(c, derivative))
-        }
-        Fold::Max | Fold::Min => {
-            let extreme = g.spread(id, axes, &shape);
-            let (zero, one) = (g.like(x, 0.0), g.like(x, 1.0));
-            let tied = g.map(ScalarFn::Eq, &[x, extreme]);
-            let mask = g.select(tied, one, zero);
-            let count = g.op(Op::Reduce(Fold::Sum, axes), &[mask]);
-            let count = g.spread(count, axes, &shape);
-            let share = g.div(mask, count);
-            Some(g.mul(c, share))
-        }
-        Fold::All | Fold::Any => None,
-    }
-}
-
-#[warn(clippy::wildcard_enum_match_arm)]
-fn pullback_map(
-    g: &mut Rules<'_>,
-    f: ScalarFn,
-    out: NodeId,
-    operands: &[NodeId],
-    c: NodeId,
-    index: usize,
-) -> Option<NodeId> {
-    let x = operands[0];
-    let y = operands.get(1).copied().unwrap_or(x);
-    let first = index == 0;
-    Some(match f {
-        ScalarFn::Add => c,
-        ScalarFn::Sub => {
-            if first {
-                c
-            } else {
-                g.neg(c)
-            }
-        }
-        ScalarFn::Mul => g.mul(c, if first { y } else { x }),
-        ScalarFn::Div if first => g.div(c, y),
-        ScalarFn::Div => {
-            let scaled = g.mul(c, out);
-            let quotient = g.div(scaled, y);
-            g.neg(quotient)
-        }
-        ScalarFn::Mod if first => c,
-        ScalarFn::Mod => {
-            let quotient = g.map(ScalarFn::FloorDiv, &[x, y]);
-            let scaled = g.mul(c, quotient);
-            g.neg(scaled)
-        }
-        ScalarFn::Pow if first => {
-            // y x^(y-1), and 0 for y = 0 whatever x is.
-            let (zero, one) = (g.like(y, 0.0), g.like(y, 1.0));
-            let lower = g.sub(y, one);
-            let power = g.map(ScalarFn::Pow, &[x, lower]);
-            let slope = g.mul(y, power);
-            let constant = g.map(ScalarFn::Eq, &[y, zero]);
-            let slope = g.select(constant, zero, slope);
-            g.mul(c, slope)
-        }
-        ScalarFn::Pow => {
-            // x^y log x, and 0 for x = 0.
-            let zero = g.like(x, 0.0);
-            let logarithm = g.map(ScalarFn::Log, &[x]);
-            let slope = g.mul(out, logarithm);
-            let vanishes = g.map(ScalarFn::Eq, &[x, zero]);
-            let slope = g.select(vanishes, zero, slope);
-            g.mul(c, slope)
-        }
-        ScalarFn::Max | ScalarFn::Min => {
-            let wins = g.map(if f == ScalarFn::Max { ScalarFn::Ge } else { ScalarFn::Le }, &[x, y]);
-            let zero = g.like(c, 0.0);
-            if first { g.select(wins, c, zero) } else { g.select(wins, zero, c) }
-        }
-        ScalarFn::Neg => g.neg(c),
-        ScalarFn::Abs => {
-            let sign = g.map(ScalarFn::Sign, &[x]);
-            g.mul(c, sign)
-        }
-        ScalarFn::Sqr => {
-            let two = g.like(x, 2.0);
-            let slope = g.mul(two, x);
-            g.mul(c, slope)
-        }
-        ScalarFn::Sqrt => {
-            let half = g.like(x, 0.5);
-            let slope = g.div(half, out);
-            g.mul(c, slope)
-        }
-        ScalarFn::Recip => {
-            let square = g.sqr(out);
-            let scaled = g.mul(c, square);
-            g.neg(scaled)
-        }
-        ScalarFn::Exp => g.mul(c, out),
-        ScalarFn::Exp2 => {
-            let ln2 = g.like(x, std::f64::consts::LN_2);
-            let slope = g.mul(out, ln2);
-            g.mul(c, slope)
-        }
-        ScalarFn::Expm1 => {
-            let slope = g.map(ScalarFn::Exp, &[x]);
-            g.mul(c, slope)
-        }
-        ScalarFn::Log => g.div(c, x),
-        ScalarFn::Log2 | ScalarFn::Log10 => {
-            let base = if f == ScalarFn::Log2 { std::f64::consts::LN_2 } else { std::f64::consts::LN_10 };
-            let base = g.like(x, base);
-            let scaled = g.mul(x, base);
-            g.div(c, scaled)
-        }
-        ScalarFn::Log1p => {
-            let one = g.like(x, 1.0);
-            let shifted = g.add(one, x);
-            g.div(c, shifted)
-        }
-        ScalarFn::Log1mexp => {
-            // d log(1 - e^x) = -1 / (e^-x - 1)
-            let minus = g.neg(x);
-            let below = g.map(ScalarFn::Expm1, &[minus]);
-            let quotient = g.div(c, below);
-            g.neg(quotient)
-        }
-        ScalarFn::Sin => {
-            let slope = g.map(ScalarFn::Cos, &[x]);
-            g.mul(c, slope)
-        }
-        ScalarFn::Cos => {
-            let slope = g.map(ScalarFn::Sin, &[x]);
-            let scaled = g.mul(c, slope);
-            g.neg(scaled)
-        }
-        ScalarFn::Tan => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(out));
-            let slope = g.add(one, square);
-            g.mul(c, slope)
-        }
-        ScalarFn::Asin | ScalarFn::Acos => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let rest = g.sub(one, square);
-            let root = g.map(ScalarFn::Sqrt, &[rest]);
-            let quotient = g.div(c, root);
-            if f == ScalarFn::Asin { quotient } else { g.neg(quotient) }
-        }
-        ScalarFn::Atan => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let norm = g.add(one, square);
-            g.div(c, norm)
-        }
-        ScalarFn::Atan2 => {
-            let (xx, yy) = (g.sqr(x), g.sqr(y));
-            let norm = g.add(xx, yy);
-            let scaled = g.mul(c, if first { y } else { x });
-            let quotient = g.div(scaled, norm);
-            if first { quotient } else { g.neg(quotient) }
-        }
-        ScalarFn::Sinh => {
-            let slope = g.map(ScalarFn::Cosh, &[x]);
-            g.mul(c, slope)
-        }
-        ScalarFn::Cosh => {
-            let slope = g.map(ScalarFn::Sinh, &[x]);
-            g.mul(c, slope)
-        }
-        ScalarFn::Tanh => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(out));
-            let slope = g.sub(one, square);
-            g.mul(c, slope)
-        }
-        ScalarFn::Asinh | ScalarFn::Acosh => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let inner = if f == ScalarFn::Asinh { g.add(square, one) } else { g.sub(square, one) };
-            let root = g.map(ScalarFn::Sqrt, &[inner]);
-            g.div(c, root)
-        }
-        ScalarFn::Atanh => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let rest = g.sub(one, square);
-            g.div(c, rest)
-        }
-        ScalarFn::Sigmoid => {
-            let one = g.like(x, 1.0);
-            let rest = g.sub(one, out);
-            let slope = g.mul(out, rest);
-            g.mul(c, slope)
-        }
-        ScalarFn::Softplus => {
-            let slope = g.map(ScalarFn::Sigmoid, &[x]);
-            g.mul(c, slope)
-        }
-        ScalarFn::Erf | ScalarFn::Erfc => {
-            let scale = std::f64::consts::FRAC_2_SQRT_PI;
-            let scale = g.like(x, if f == ScalarFn::Erf { scale } else { -scale });
-            let square = g.sqr(x);
-            let minus = g.neg(square);
-            let bell = g.map(ScalarFn::Exp, &[minus]);
-            let slope = g.mul(scale, bell);
-            g.mul(c, slope)
-        }
-        ScalarFn::Select => {
-            let zero = g.like(c, 0.0);
-            if index == 1 { g.select(x, c, zero) } else { g.select(x, zero, c) }
-        }
-        ScalarFn::FloorDiv
-        | ScalarFn::Sign
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf => return None,
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,9 @@ struct Run<'a> {
     loops: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
+/// Values that one node has led to: its own, and those of the other results of a loop.
+type Made<'a> = SmallVec<[(NodeId, Cow<'a, Array>); 1]>;
+
 /// The values of the roots of a run.
 struct Values<'a>(Vec<Option<Cow<'a, Array>>>);
 
@@ -154,7 +157,7 @@ impl<'a> Run<'a> {
         carries: &[&'b Array],
         values: &[Option<Cow<'b, Array>>],
         evaluate: Evaluate<'_>,
-    ) -> Result<SmallVec<[(NodeId, Cow<'b, Array>); 1]>, Diagnostic> {
+    ) -> Result<Made<'b>, Diagnostic> {
         if let Op::Leaf(leaf) = node.op {
             let value = leaf_value(self.graph, leaf, inputs, carries)?;
             return Ok(smallvec![(id, check_value(value, &node.ty)?)]);

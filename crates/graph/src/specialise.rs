@@ -16,6 +16,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
+use crate::interp::fits_in_memory;
 use crate::leaf::LeafKind;
 use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims};
 use crate::scalar::ScalarFn;
@@ -105,6 +106,9 @@ impl Affine {
     }
 }
 
+/// What a concrete body depends on.
+type BodyKey = (Arc<Body>, Vec<TensorType>, BTreeMap<LeafId, i64>);
+
 /// What is known of the integer scalars of the new graph.
 struct State {
     known: BTreeMap<NodeId, i64>,
@@ -112,7 +116,7 @@ struct State {
     /// The integer inputs a scalar depends on; `None` where it depends on anything else.
     sources: BTreeMap<NodeId, Option<BTreeSet<LeafId>>>,
     /// The bodies made so far: from which, for which operand types, for which captured integers.
-    bodies: BTreeMap<(Arc<Body>, Vec<TensorType>, BTreeMap<LeafId, i64>), Arc<Body>>,
+    bodies: BTreeMap<BodyKey, Arc<Body>>,
     needs: BTreeSet<LeafId>,
     faults: Vec<Diagnostic>,
 }
@@ -356,7 +360,7 @@ impl State {
             self.note(out, new, &Arguments::default());
             placed[id.index()] = Some(new);
         }
-        let value = placed[root.index()].unwrap_or(operands[0]);
+        let value = placed[root.index()].unwrap_or(root);
         match scan.result {
             ScanResult::Rows(_) => {
                 let row = out.ty(value).extents().unwrap_or_default();
@@ -422,6 +426,13 @@ impl State {
                     None => complete = false,
                 },
             }
+        }
+        let known: Vec<usize> =
+            resolved.iter().filter_map(|dim| if let Dim::Known(n) = dim { Some(*n) } else { None }).collect();
+        if !fits_in_memory(&known) {
+            let fault = Diagnostic::new("extents of more elements than memory can hold");
+            self.faults.push(fault.at(site).with("extents", format!("{known:?}"), None));
+            return None;
         }
         complete.then(|| resolved.into())
     }

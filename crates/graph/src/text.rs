@@ -10,18 +10,37 @@
 //! ```
 //!
 //! Numbers stand for nodes without a name, names for the others; equal names are told apart by a suffix `.1`, `.2`.
-//! Literals stand where they are used, an extent or bound given as an operand is `?`. Sites are not kept, and shared
-//! variables are read back as zeros; everything else returns: printing what was read gives the same text.
+//! Literals stand where they are used, an extent or bound given as an operand is `?`. The body of a loop is a block
+//! before its first use, with names of its own; the results of the loop refer to it:
+//!
+//! ```text
+//! body b0 {
+//!   sequence %x: f32[3]
+//!   captured %w: f32[3]
+//!   carry %h: f32[3]
+//!   %0 = mul(%w, %h) : f32[3]
+//!   %1 = add(%0, %x) : f32[3]
+//!   row %1
+//!   next %h = %1
+//! }
+//! %0 = scan{body=b0, result=rows 0, steps=5}(%xs, %w, %h0) : f32[5, 3]
+//! %1 = scan{body=b0, result=last 0, steps=5}(%xs, %w, %h0) : f32[3]
+//! ```
+//!
+//! A condition to end at is `until %2` behind the rows. Sites are not kept, nor which shared variables a loop updates,
+//! and shared variables are read back as zeros; everything else returns: printing what was read gives the same text.
 //! Formulas in infix notation are [`parse_formula`] and [`formula`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::array::Array;
+use crate::body::Body;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
 use crate::leaf::LeafKind;
-use crate::op::{Bound, Dim, Disconnected, LeafId, Op, ScanResult, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Disconnected, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 
 mod formula;
 mod infix;
@@ -141,57 +160,110 @@ impl Names {
 impl fmt::Display for Graph {
     /// The text form; with `{:#}` constants are cut after 16 elements, for reading only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let leaves = leaves_in_order(self);
-        let names = Names::of(self, &leaves);
-        let mut leaf_nodes: BTreeMap<LeafId, NodeId> = BTreeMap::new();
-        for (id, node) in self.nodes() {
-            if let Op::Leaf(leaf) = node.op {
-                leaf_nodes.insert(leaf, id);
-            }
-        }
-        for (position, id) in leaves.iter().enumerate() {
-            let leaf = self.leaf(*id);
-            let ty = match (leaf_nodes.get(id), leaf) {
-                (Some(node), _) => self.ty(*node).to_string(),
-                (None, Some(leaf)) => leaf.ty.to_string(),
-                (None, None) => "?".to_string(),
-            };
-            let name = names.of_leaves.get(id).map_or("", String::as_str);
-            let keyword = match leaf.map(|leaf| &leaf.kind) {
-                _ if position < self.inputs.len() => "input",
-                Some(LeafKind::Shared(_)) => "shared",
-                Some(LeafKind::Constant(_)) => "constant",
-                Some(LeafKind::Carry) => "carry",
-                Some(LeafKind::Input) | None => "unlisted",
-            };
-            write!(f, "{keyword} {name}: {ty}")?;
-            if let Some(LeafKind::Constant(value)) = leaf.map(|leaf| &leaf.kind) {
-                f.write_str(" = ")?;
-                write_elements(f, value)?;
-            }
-            writeln!(f)?;
-        }
-        for (id, node) in self.nodes() {
-            let Some(Some(name)) = names.of_nodes.get(id.index()) else { continue };
-            if let Op::Leaf(_) = node.op {
-                continue;
-            }
-            if let Op::Literal(_) = node.op {
-                writeln!(f, "{name} = {}", node.op)?;
-                continue;
-            }
-            let operands: Vec<String> = node.operands.iter().map(|o| names.operand(self, *o)).collect();
-            writeln!(f, "{name} = {}({}) : {}", node.op, operands.join(", "), node.ty)?;
-        }
-        for output in &self.outputs {
-            writeln!(f, "output {}", names.operand(self, *output))?;
-        }
-        for (leaf, id) in &self.updates {
-            let name = names.of_leaves.get(leaf).map_or("", String::as_str);
-            writeln!(f, "update {name} = {}", names.operand(self, *id))?;
-        }
-        Ok(())
+        write_graph(f, self, None, 0, &mut BTreeMap::new())
     }
+}
+
+/// Writes a graph, or the graph of a body, with the bodies of its loops that have no name yet.
+fn write_graph<'g>(
+    f: &mut fmt::Formatter<'_>,
+    graph: &'g Graph,
+    body: Option<&'g Body>,
+    depth: usize,
+    bodies: &mut BTreeMap<&'g Arc<Body>, String>,
+) -> fmt::Result {
+    let margin = "  ".repeat(depth);
+    let leaves = leaves_in_order(graph);
+    let names = Names::of(graph, &leaves);
+    let mut leaf_nodes: BTreeMap<LeafId, NodeId> = BTreeMap::new();
+    for (id, node) in graph.nodes() {
+        if let Op::Leaf(leaf) = node.op {
+            leaf_nodes.insert(leaf, id);
+        }
+    }
+    for (position, id) in leaves.iter().enumerate() {
+        let leaf = graph.leaf(*id);
+        let ty = match (leaf_nodes.get(id), leaf) {
+            (Some(node), _) => graph.ty(*node).to_string(),
+            (None, Some(leaf)) => leaf.ty.to_string(),
+            (None, None) => "?".to_string(),
+        };
+        let name = names.of_leaves.get(id).map_or("", String::as_str);
+        let keyword = match (leaf.map(|leaf| &leaf.kind), body) {
+            (_, Some(body)) if position < body.sequences => "sequence",
+            (_, Some(_)) if position < graph.inputs.len() => "captured",
+            (_, None) if position < graph.inputs.len() => "input",
+            (Some(LeafKind::Shared(_)), _) => "shared",
+            (Some(LeafKind::Constant(_)), _) => "constant",
+            (Some(LeafKind::Carry), _) => "carry",
+            (Some(LeafKind::Input) | None, _) => "unlisted",
+        };
+        write!(f, "{margin}{keyword} {name}: {ty}")?;
+        if let Some(LeafKind::Constant(value)) = leaf.map(|leaf| &leaf.kind) {
+            f.write_str(" = ")?;
+            write_elements(f, value)?;
+        }
+        writeln!(f)?;
+    }
+    for (id, node) in graph.nodes() {
+        let Some(Some(name)) = names.of_nodes.get(id.index()) else { continue };
+        if let Op::Leaf(_) = node.op {
+            continue;
+        }
+        if let Op::Literal(_) = node.op {
+            writeln!(f, "{margin}{name} = {}", node.op)?;
+            continue;
+        }
+        let operands: Vec<String> = node.operands.iter().map(|o| names.operand(graph, *o)).collect();
+        let Op::Scan(scan) = &node.op else {
+            writeln!(f, "{margin}{name} = {}({}) : {}", node.op, operands.join(", "), node.ty)?;
+            continue;
+        };
+        if !bodies.contains_key(&scan.body) {
+            let body_name = format!("b{}", bodies.len());
+            writeln!(f, "{margin}body {body_name} {{")?;
+            bodies.insert(&scan.body, body_name);
+            write_graph(f, &scan.body.graph, Some(&scan.body), depth + 1, bodies)?;
+            writeln!(f, "{margin}}}")?;
+        }
+        write!(f, "{margin}{name} = scan")?;
+        write_scan(f, scan, bodies.get(&scan.body).map(String::as_str))?;
+        writeln!(f, "({}) : {}", operands.join(", "), node.ty)?;
+    }
+    let rows = body.map_or(usize::MAX, |body| body.rows().len());
+    for (position, output) in graph.outputs.iter().enumerate() {
+        let keyword = match body {
+            None => "output",
+            Some(_) if position < rows => "row",
+            Some(_) => "until",
+        };
+        writeln!(f, "{margin}{keyword} {}", names.operand(graph, *output))?;
+    }
+    let keyword = if body.is_some() { "next" } else { "update" };
+    for (leaf, id) in &graph.updates {
+        let name = names.of_leaves.get(leaf).map_or("", String::as_str);
+        writeln!(f, "{margin}{keyword} {name} = {}", names.operand(graph, *id))?;
+    }
+    Ok(())
+}
+
+/// The attributes of a loop.
+fn write_scan(f: &mut fmt::Formatter<'_>, scan: &Scan, body: Option<&str>) -> fmt::Result {
+    f.write_str("{")?;
+    if let Some(body) = body {
+        write!(f, "body={body}, ")?;
+    }
+    match scan.result {
+        ScanResult::Rows(output) => write!(f, "result=rows {output}")?,
+        ScanResult::Last(carry) => write!(f, "result=last {carry}")?,
+        ScanResult::Steps => f.write_str("result=steps")?,
+    }
+    f.write_str(", steps=")?;
+    scan.steps.write(f)?;
+    if let Some(steps) = scan.backward.truncate {
+        write!(f, ", truncate={steps}")?;
+    }
+    f.write_str(if scan.backward.checkpointed { ", checkpointed=true}" } else { "}" })
 }
 
 fn write_elements(f: &mut fmt::Formatter<'_>, value: &Array) -> fmt::Result {
@@ -344,14 +416,7 @@ impl fmt::Display for Op {
                 let (constants, cost) = (grad.constants, grad.has_cost);
                 write!(f, ", constants={constants}, cost={cost}, disconnected={disconnected}}}")
             }
-            Op::Scan(scan) => {
-                let result = match scan.result {
-                    ScanResult::Rows(output) => format!("rows {output}"),
-                    ScanResult::Last(carry) => format!("last {carry}"),
-                    ScanResult::Steps => "steps".to_string(),
-                };
-                write!(f, "{{result={result}, steps={}}}", List(&[scan.steps]))
-            }
+            Op::Scan(scan) => write_scan(f, scan, None),
             Op::Literal(_) | Op::Map(_) | Op::Dot | Op::StopGradient => Ok(()),
         }
     }

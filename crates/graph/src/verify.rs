@@ -5,21 +5,27 @@
 //! 2. Adding nodes left no fault.
 //! 3. Every leaf of a node is listed among the graph's leaves, and its node has a type that its declaration accepts.
 //! 4. Every other node has the type that [`crate::infer`] gives it.
-//! 5. Inputs are listed leaves of their kind, each once, and every input that a node uses is among them.
-//! 6. Outputs and updates name nodes of the graph.
-//! 7. Updates write shared variables, each once, with values of the variable's type; a shared variable's or constant's
-//!    value has its declared type.
+//! 5. Inputs are listed leaves of their kind, each once, and every input that a node uses is among them. A function
+//!    reads no carry, a loop's body only its own carries and no shared variable.
+//! 6. Outputs and updates name nodes of the graph. In a body, those that name sequences and the condition to end at
+//!    exist, and the condition is `bool[]`.
+//! 7. Updates write shared variables (in a body carries), each once, with values of the variable's type; a shared
+//!    variable's or constant's value has its declared type.
 //! 8. After specialisation: every type is known, and there are no `Extent`, `Slice`, `SetSlice` and no extents given by
 //!    operands.
 //! 9. After differentiation: there is no `Grad`.
+//! 10. All of this holds for the bodies of loops, at the same stage; each is checked once.
 //!
 //! Types are only compared in a graph of which the first invariant holds. Nothing is changed or mended.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::body::Body;
+use crate::diagnostic::{Diagnostic, Diagnostics, Site};
+use crate::dtype::DType;
 use crate::graph::{Graph, Node, NodeId};
 use crate::infer::infer;
 use crate::leaf::LeafKind;
@@ -38,20 +44,52 @@ pub enum Stage {
 }
 
 /// Checks all invariants of a graph at a stage. The error holds everything that is wrong, in the order of this
-/// module's list, each with the node and the user's line that built it.
+/// module's list, each with the node and the user's line that built it; what is wrong with a body follows what is wrong
+/// with the graph that holds the loop.
 pub fn verify(graph: &Graph, stage: Stage) -> Result<(), Diagnostics> {
     let mut problems = Vec::new();
-    check_order(graph, &mut problems);
+    let mut seen = BTreeSet::new();
+    let mut pending: Vec<(Arc<Body>, Option<Site>)> = Vec::new();
+    check(graph, Place::Function, stage, &mut problems);
+    let held = |graph: &Graph| -> Vec<(Arc<Body>, Option<Site>)> {
+        let scans = graph.nodes().filter_map(|(_, node)| match &node.op {
+            Op::Scan(scan) => Some((scan.body.clone(), node.site)),
+            _ => None,
+        });
+        scans.collect()
+    };
+    pending.extend(held(graph).into_iter().rev());
+    while let Some((body, site)) = pending.pop() {
+        if !seen.insert(body.clone()) {
+            continue;
+        }
+        let mut found = Vec::new();
+        check(&body.graph, Place::Body(&body), stage, &mut found);
+        problems.extend(found.into_iter().map(|problem| problem.with("in the body of", "a loop", site)));
+        pending.extend(held(&body.graph).into_iter().rev());
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Diagnostics(problems)) }
+}
+
+/// Where a graph stands.
+#[derive(Copy, Clone)]
+enum Place<'a> {
+    Function,
+    Body(&'a Body),
+}
+
+/// Checks a graph without the bodies of its loops.
+fn check(graph: &Graph, place: Place<'_>, stage: Stage, problems: &mut Vec<Diagnostic>) {
+    check_order(graph, problems);
     if !problems.is_empty() {
-        return Err(Diagnostics(problems));
+        return;
     }
     problems.extend(graph.faults().iter().cloned());
-    check_leaves(graph, &mut problems);
-    check_types(graph, &mut problems);
-    check_inputs(graph, &mut problems);
-    check_roots(graph, &mut problems);
-    check_stage(graph, stage, &mut problems);
-    if problems.is_empty() { Ok(()) } else { Err(Diagnostics(problems)) }
+    check_leaves(graph, problems);
+    check_types(graph, problems);
+    check_inputs(graph, place, problems);
+    check_roots(graph, place, problems);
+    check_stage(graph, stage, problems);
 }
 
 /// A message about a node.
@@ -103,7 +141,7 @@ fn check_types(graph: &Graph, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-fn check_inputs(graph: &Graph, problems: &mut Vec<Diagnostic>) {
+fn check_inputs(graph: &Graph, place: Place<'_>, problems: &mut Vec<Diagnostic>) {
     let mut seen: BTreeSet<LeafId> = BTreeSet::new();
     for (position, id) in graph.inputs.iter().enumerate() {
         let Some(leaf) = graph.leaf(*id) else {
@@ -126,10 +164,23 @@ fn check_inputs(graph: &Graph, problems: &mut Vec<Diagnostic>) {
     let live = live_nodes(graph);
     for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
         let Op::Leaf(leaf) = node.op else { continue };
-        let is_input = graph.leaf(leaf).is_some_and(|leaf| matches!(leaf.kind, LeafKind::Input));
-        if is_input && !seen.contains(&leaf) {
-            problems.push(at_node(id, node, "is an input that is not among the inputs"));
-        }
+        let title = match (graph.leaf(leaf).map(|leaf| &leaf.kind), place) {
+            (Some(LeafKind::Input), _) if !seen.contains(&leaf) => "is an input that is not among the inputs",
+            (Some(LeafKind::Carry), Place::Function) => "is a carry outside of its loop",
+            (Some(LeafKind::Carry), Place::Body(_))
+                if graph.updates.iter().all(|(carry, _)| *carry != leaf) =>
+            {
+                "is a carry without a next value"
+            }
+            (Some(LeafKind::Shared(_)), Place::Body(_)) => "is a shared variable in the body of a loop",
+            (
+                Some(LeafKind::Input | LeafKind::Carry | LeafKind::Shared(_) | LeafKind::Constant(_)) | None,
+                _,
+            ) => {
+                continue;
+            }
+        };
+        problems.push(at_node(id, node, title));
     }
 }
 
@@ -149,13 +200,16 @@ fn live_nodes(graph: &Graph) -> Vec<bool> {
     live
 }
 
-fn check_roots(graph: &Graph, problems: &mut Vec<Diagnostic>) {
+fn check_roots(graph: &Graph, place: Place<'_>, problems: &mut Vec<Diagnostic>) {
     for (position, id) in graph.outputs.iter().enumerate().filter(|(_, id)| id.index() >= graph.len()) {
         problems.push(Diagnostic::new(format!("output {position} is node {}, which does not exist", id.0)));
     }
+    if let Place::Body(body) = place {
+        check_body(body, problems);
+    }
     let mut written: BTreeSet<LeafId> = BTreeSet::new();
     for (leaf, id) in &graph.updates {
-        check_update(graph, *leaf, *id, problems);
+        check_update(graph, place, *leaf, *id, problems);
         if !written.insert(*leaf) {
             let label = graph.leaf(*leaf).map_or_else(|| format!("leaf {}", leaf.0), |leaf| leaf.label());
             problems.push(Diagnostic::new(format!("{label} is updated twice")));
@@ -181,15 +235,46 @@ fn check_roots(graph: &Graph, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-fn check_update(graph: &Graph, leaf: LeafId, id: NodeId, problems: &mut Vec<Diagnostic>) {
+/// What a body promises beside what every graph does.
+fn check_body(body: &Body, problems: &mut Vec<Diagnostic>) {
+    if body.sequences > body.inputs() {
+        problems.push(Diagnostic::new(format!(
+            "a body reads {} sequences and has {} inputs",
+            body.sequences,
+            body.inputs()
+        )));
+    }
+    if !body.until {
+        return;
+    }
+    match body.condition() {
+        None => problems
+            .push(Diagnostic::new("the body of a loop with a condition to end at has no output for it")),
+        Some(id) if id.index() >= body.graph.len() => {}
+        Some(id) => {
+            let (node, expected) = (body.graph.node(id), TensorType::scalar(DType::Bool));
+            if node.ty != expected {
+                problems.push(
+                    at_node(id, node, "is the condition to end a loop at and has another type")
+                        .with("expected", expected.to_string(), None)
+                        .with("found", node.ty.to_string(), None),
+                );
+            }
+        }
+    }
+}
+
+fn check_update(graph: &Graph, place: Place<'_>, leaf: LeafId, id: NodeId, problems: &mut Vec<Diagnostic>) {
     let Some(leaf) = graph.leaf(leaf) else {
         problems.push(Diagnostic::new(format!("an update writes leaf {}, which is not listed", leaf.0)));
         return;
     };
     let fault =
         |title: &str| Diagnostic::new(format!("the update of {} {title}", leaf.label())).at(leaf.site);
-    if !matches!(leaf.kind, LeafKind::Shared(_) | LeafKind::Carry) {
-        problems.push(fault("writes what is not a shared variable"));
+    match (&leaf.kind, place) {
+        (LeafKind::Shared(_), Place::Function) | (LeafKind::Carry, Place::Body(_)) => {}
+        (_, Place::Function) => problems.push(fault("writes what is not a shared variable")),
+        (_, Place::Body(_)) => problems.push(fault("writes what is not a carry")),
     }
     if id.index() >= graph.len() {
         problems.push(fault(&format!("is node {}, which does not exist", id.0)));
@@ -213,11 +298,6 @@ fn check_stage(graph: &Graph, stage: Stage, problems: &mut Vec<Diagnostic>) {
             if is_unspecialised(&node.op) {
                 problems.push(at_node(id, node, "is of a kind that specialisation replaces"));
             }
-        }
-        if let Op::Scan(scan) = &node.op
-            && let Err(faults) = verify(&scan.body.graph, stage)
-        {
-            problems.extend(faults.0);
         }
         if stage >= Stage::Differentiated && matches!(node.op, Op::Grad(_)) {
             problems.push(at_node(id, node, "is a gradient not taken after differentiation"));

@@ -456,8 +456,9 @@ impl Function {
             return Profile { rows: Vec::new() };
         };
         let times = executable.engine.times().unwrap_or(&[]);
-        let steps = executable.stages.program.steps.iter().zip(times).enumerate();
-        let rows = steps.map(|(index, (step, time))| ProfileRow {
+        let steps = executable.stages.program.all_steps();
+        let rows = steps.into_iter().zip(times).enumerate();
+        let rows = rows.map(|(index, (step, time))| ProfileRow {
             label: step.label.clone(),
             how: executable.engine.describe(index),
             site: step.site.map(|site| format!("{}:{}", site.file(), site.line())).unwrap_or_default(),
@@ -575,13 +576,15 @@ impl Executable {
     fn explain(&self, error: RunError) -> CallError {
         match error {
             RunError::OutOfRange(OutOfRange { step, value, extent }) => {
-                let step = &self.stages.program.steps[step.min(self.stages.program.steps.len() - 1)];
+                let step = self.stages.program.step(step);
+                let site = step.and_then(|step| step.site);
+                let label = step.map_or("?", |step| &step.label);
                 let fault =
                     Diagnostic::new(format!("index {value} is out of range for an axis of extent {extent}"))
-                        .at(step.site)
+                        .at(site)
                         .with("expected", format!("{} to {}", -extent, extent - 1), None)
                         .with("found", value.to_string(), None)
-                        .with("in", format!("`{}`", step.label), step.site);
+                        .with("in", format!("`{label}`"), site);
                 let nan = value == i64::from(i32::MIN) || value == i64::MIN;
                 let fault = if nan {
                     fault.hint("a NaN converted to an integer becomes the smallest integer")

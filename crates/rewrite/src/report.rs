@@ -9,7 +9,8 @@ use crate::saturate::Stop;
 /// What [`crate::simplify`] did. Equal for equal graphs, but for `time`.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// How often each rule brought something new, by name.
+    /// How often each rule brought something new, by name; and how many loops each rewriting of loops changed. Bodies
+    /// count as part of the graph, here and below.
     pub rules: BTreeMap<&'static str, u32>,
     /// Rounds of saturation, over all partitions.
     pub rounds: usize,
@@ -19,7 +20,7 @@ pub struct Report {
     pub partitions: usize,
     /// Why saturation stopped; of several partitions the least complete one counts.
     pub stop: Stop,
-    /// Nodes of the graph before, only those that an output or update needs.
+    /// Nodes of the graph before, without bodies, only those that an output or update needs.
     pub nodes_before: usize,
     /// Nodes of the graph after.
     pub nodes_after: usize,
@@ -42,6 +43,17 @@ impl Report {
             folded: 0,
             time: Duration::ZERO,
         }
+    }
+
+    /// Adds what was done to the body of a loop.
+    pub(crate) fn include(&mut self, body: &Report) {
+        for (rule, count) in &body.rules {
+            *self.rules.entry(rule).or_default() += count;
+        }
+        self.rounds += body.rounds;
+        self.e_nodes += body.e_nodes;
+        self.stop = self.stop.max(body.stop);
+        self.folded += body.folded;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::report::Report;
 use crate::rules::RuleSet;
 use crate::saturate::{Limits, saturate};
 use crate::term::{Egraph, Knowledge, Origin, Term, insert_term};
-use crate::{Numerics, Options, rules_for};
+use crate::{Numerics, Options, loops, rules_for};
 
 /// Graphs with more nodes are cut.
 const LARGEST_WHOLE: usize = 3_000;
@@ -35,32 +35,46 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
     let start = Instant::now();
     let mut report = Report::new();
     let live = graph.reachable();
-    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
-    report.nodes_before = nodes.len();
+    report.nodes_before = live.iter().filter(|live| **live).count();
     if graph.check().is_err() {
         // What is ill-typed is left for the verifier to report.
         report.nodes_after = graph.len();
         return (graph.clone(), report);
     }
     let rules = rules_for(options);
-    let mut simplified = simplify_parts(graph, &nodes, options, rules, &mut report);
-    if report.partitions > 1 && simplified.len() <= LARGEST_WHOLE {
+    let mut bodies = loops::Bodies::new();
+    let improved = loops::improve(graph, options, &mut bodies, &mut report);
+    let mut simplified = simplify_formulas(improved.as_ref().unwrap_or(graph), options, rules, &mut report);
+    // Rules may have brought to light what a loop does not need.
+    if let Some(improved) = loops::improve(&simplified, options, &mut bodies, &mut report) {
+        simplified = simplify_formulas(&improved, options, rules, &mut report);
+    }
+    report.nodes_after = simplified.len();
+    report.time = start.elapsed();
+    (simplified, report)
+}
+
+/// The graph with its formulas simplified, loops left as they are.
+fn simplify_formulas(graph: &Graph, options: Options, rules: &RuleSet, report: &mut Report) -> Graph {
+    let live = graph.reachable();
+    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
+    let partitions = report.partitions;
+    let mut simplified = simplify_parts(graph, &nodes, options, rules, report);
+    if report.partitions - partitions > 1 && simplified.len() <= LARGEST_WHOLE {
         // What is left is small enough to be seen at once.
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
-        simplified = simplify_parts(&simplified, &nodes, options, rules, &mut report);
+        simplified = simplify_parts(&simplified, &nodes, options, rules, report);
     }
     let (mut folded, mut count) = fold_constants(simplified);
     if count > 0 && folded.len() <= LARGEST_WHOLE {
         // New constants may be 0 or 1.
         let nodes: Vec<NodeId> = folded.nodes().map(|(id, _)| id).collect();
-        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, &mut report));
+        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, report));
         folded = again.0;
         count += again.1;
     }
-    report.folded = count;
-    report.nodes_after = folded.len();
-    report.time = start.elapsed();
-    (folded, report)
+    report.folded += count;
+    folded
 }
 
 fn simplify_parts(
@@ -71,9 +85,22 @@ fn simplify_parts(
     report: &mut Report,
 ) -> Graph {
     let mut pass = Pass::new(graph, options, nodes);
-    let size = if nodes.len() > LARGEST_WHOLE { PART } else { nodes.len().max(1) };
-    for part in nodes.chunks(size) {
+    if nodes.len() <= LARGEST_WHOLE {
+        pass.simplify_part(nodes, rules, report);
+        return pass.finish();
+    }
+    // The results of one loop stay in one part, so that they keep equal operands.
+    let nodes = loops::side_by_side(graph, nodes);
+    let mut rest = &nodes[..];
+    while !rest.is_empty() {
+        let is_loop = |id: &NodeId| matches!(graph.node(*id).op, Op::Scan(_));
+        let mut size = PART.min(rest.len());
+        while size < rest.len() && is_loop(&rest[size]) {
+            size += 1;
+        }
+        let (part, others) = rest.split_at(size);
         pass.simplify_part(part, rules, report);
+        rest = others;
     }
     pass.finish()
 }

@@ -17,14 +17,17 @@ use smallvec::SmallVec;
 
 use super::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel,
-    Program, RandomKernel, RunError, RuntimeStart, Scale, Store, StoreKind, Value,
+    Program, RandomKernel, RunError, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
 };
 
 /// Runs a program: its results, in order. `shared` holds the shared variables in the order of [`Program::shared`];
 /// they are updated in place, or left as they were if the program fails.
 pub fn evaluate(program: &Program, inputs: &[&Array], shared: &mut [Array]) -> Result<Vec<Array>, RunError> {
     let mut memory = Memory::new(program, inputs, shared)?;
-    for (number, step) in program.steps.iter().enumerate() {
+    let mut next = 0;
+    for step in &program.steps {
+        let number = next;
+        next += step.count();
         if let Some((parameter, argument)) =
             step.kernel.params().iter().zip(&step.arguments).find(|(param, id)| {
                 let buffer = program.buffers.get(id.index());
@@ -189,7 +192,102 @@ impl Run<'_> {
             Kernel::Loop(kernel) => self.loops(kernel, slots, &starts),
             Kernel::Product(kernel) => self.product(kernel, slots, &starts),
             Kernel::Random(kernel) => self.random(kernel, slots),
+            Kernel::Scan(kernel) => self.scan(kernel, slots),
         }
+    }
+
+    /// The body is run on copies of what its places hold, which are then written back.
+    fn scan(&mut self, kernel: &ScanKernel, slots: &[Place]) -> Result<(), RunError> {
+        let mut made = 0;
+        for step in 0..kernel.steps {
+            let taken = |place: &Place| self.taken(kernel, slots, place, step);
+            let inputs =
+                (0..kernel.inputs.len()).map(|n| taken(&Place::Input(n))).collect::<Result<Vec<_>, _>>()?;
+            let mut shared = (0..kernel.body.shared.len())
+                .map(|n| taken(&Place::Shared(n)))
+                .collect::<Result<Vec<_>, _>>()?;
+            let inputs: Vec<&Array> = inputs.iter().collect();
+            let outputs = evaluate(&kernel.body, &inputs, &mut shared).map_err(|error| match error {
+                RunError::OutOfRange(found) => {
+                    RunError::OutOfRange(OutOfRange { step: self.step + 1 + found.step, ..found })
+                }
+                RunError::Device(message) => RunError::Device(message),
+            })?;
+            for (n, value) in shared.iter().enumerate() {
+                // What a step reads in the row before its own it does not write.
+                if kernel.carries.get(n).is_some_and(|carry| carry.row.is_none()) {
+                    self.put(kernel, slots, &Place::Shared(n), step, value)?;
+                }
+            }
+            let (rows, condition) = outputs.split_at(kernel.rows.len().min(outputs.len()));
+            for (n, row) in rows.iter().enumerate() {
+                self.put(kernel, slots, &Place::Output(n), step, row)?;
+            }
+            made = step + 1;
+            if condition.iter().any(|met| met.get(0) == Literal::Bool(true)) {
+                for step in made..kernel.steps {
+                    for (n, row) in rows.iter().enumerate() {
+                        self.put(kernel, slots, &Place::Output(n), step, row)?;
+                    }
+                }
+                break;
+            }
+        }
+        if let Some(last) = made.checked_sub(1) {
+            for (row, param) in kernel.kept_rows() {
+                for element in 0..row.stride {
+                    let value =
+                        self.load(slots, row.param, row.offset + row.stride * last as i64 + element)?;
+                    self.store(slots, param, element, value)?;
+                }
+            }
+        }
+        match kernel.made {
+            Some(param) => self.store(slots, param, 0, Literal::I64(made as i64)),
+            None => Ok(()),
+        }
+    }
+
+    /// The value that a place of a loop's body holds in a step; an empty one for a place that no buffer has.
+    fn taken(
+        &self,
+        kernel: &ScanKernel,
+        slots: &[Place],
+        place: &Place,
+        step: usize,
+    ) -> Result<Array, RunError> {
+        let Some(buffer) = kernel.body.buffers.iter().find(|buffer| buffer.place == *place) else {
+            return Ok(Array::zeros(DType::U8, &[0]));
+        };
+        let Some((param, begin)) = kernel.locate(place, step) else {
+            return fault(format!("step {} has a body with {place:?}", self.step));
+        };
+        let mut value = Array::zeros(buffer.dtype, &buffer.shape);
+        for element in 0..buffer.len() {
+            let literal = self.load(slots, param, begin / buffer.dtype.size() as i64 + element as i64)?;
+            value.bytes_mut()[element * buffer.dtype.size()..][..buffer.dtype.size()]
+                .copy_from_slice(&to_bytes(literal));
+        }
+        Ok(value)
+    }
+
+    /// Writes the value of a place of a loop's body.
+    fn put(
+        &mut self,
+        kernel: &ScanKernel,
+        slots: &[Place],
+        place: &Place,
+        step: usize,
+        value: &Array,
+    ) -> Result<(), RunError> {
+        let Some((param, begin)) = kernel.locate(place, step) else {
+            return fault(format!("step {} has a body with {place:?}", self.step));
+        };
+        for element in 0..value.len() {
+            let position = begin / value.dtype().size() as i64 + element as i64;
+            self.store(slots, param, position, value.get(element))?;
+        }
+        Ok(())
     }
 
     fn random(&mut self, kernel: &RandomKernel, slots: &[Place]) -> Result<(), RunError> {

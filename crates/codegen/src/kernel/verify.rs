@@ -8,6 +8,8 @@
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
 //! 6. No step before `commit` writes a shared variable, and no step from there on checks an index.
 //! 7. A random kernel reads its counter from an `i64` parameter and writes another parameter, of `f32`.
+//! 8. The body of a loop over steps is a program for which all this holds; each of its buffers lies, in every step, inside
+//!    a parameter of its element type, which is written if the body writes the buffer.
 //!
 //! The overlap of arena buffers (in 5) is by construction of [`crate::plan`] and is not checked again here.
 
@@ -15,7 +17,7 @@ use hypatia_graph::DType;
 
 use crate::kernel::{
     Address, Affine, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program, RandomKernel,
-    RuntimeStart, Scale, StoreKind, Value,
+    RuntimeStart, Scale, ScanKernel, StoreKind, Value,
 };
 
 /// The first violated invariant, in words, with the step.
@@ -26,6 +28,7 @@ pub fn verify(program: &Program) -> Result<(), String> {
             Kernel::Loop(kernel) => verify_loop(kernel).map_err(in_step)?,
             Kernel::Product(kernel) => verify_product(kernel).map_err(in_step)?,
             Kernel::Random(kernel) => verify_random(kernel).map_err(in_step)?,
+            Kernel::Scan(kernel) => verify_scan(kernel).map_err(in_step)?,
         }
         let params = step.kernel.params();
         let has_element = |param: u16, dtype: DType| {
@@ -68,8 +71,7 @@ pub fn verify(program: &Program) -> Result<(), String> {
                 | Place::Arena(_) => {}
             }
         }
-        let indices = matches!(&step.kernel, Kernel::Loop(kernel) if kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })));
-        if index >= program.commit && indices {
+        if index >= program.commit && step.kernel.checks_indices() {
             return Err(in_step("checks an index after the commit".into()));
         }
     }
@@ -208,6 +210,68 @@ fn verify_random(kernel: &RandomKernel) -> Result<(), String> {
     }
     if !fits(kernel.out, DType::F32, true) || kernel.params.len() != 2 {
         return Err("random numbers that are not written to the one f32 parameter".into());
+    }
+    Ok(())
+}
+
+fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
+    verify(&kernel.body)?;
+    if kernel.steps > 0 {
+        let last = kernel.steps - 1;
+        for (number, buffer) in kernel.body.buffers.iter().enumerate() {
+            if let Place::Constant(_) = buffer.place {
+                continue;
+            }
+            // Addresses are linear in the step but for the first, where a carry may lie elsewhere.
+            for step in [0, 1.min(last), last] {
+                let Some((param, begin)) = kernel.locate(&buffer.place, step) else {
+                    return Err(format!("b{number} of the body lies nowhere"));
+                };
+                let is_arena = kernel.arena == Some(param);
+                let inside = kernel.params.get(usize::from(param)).is_some_and(|param| {
+                    let fits = begin >= 0
+                        && begin + buffer.bytes() as i64 <= (param.len * param.dtype.size()) as i64;
+                    let typed = param.dtype == buffer.dtype || is_arena && param.dtype == DType::U8;
+                    let writable = param.written || matches!(buffer.place, Place::Input(_));
+                    fits && typed && writable
+                });
+                if !inside {
+                    return Err(format!("b{number} of the body does not lie in p{param} in step {step}"));
+                }
+            }
+        }
+    }
+    let counts = |param: u16| {
+        let param = kernel.params.get(usize::from(param));
+        param.is_some_and(|param| param.dtype == DType::I64 && param.len > 0 && param.written)
+    };
+    if kernel.made.is_some_and(|made| !counts(made)) {
+        return Err("a number of steps that is not written to an i64 parameter".into());
+    }
+    let condition = usize::from(kernel.until.is_some());
+    let outputs = kernel.rows.len() + condition;
+    if kernel.body.outputs.len() != outputs || kernel.body.shared.len() > kernel.carries.len() {
+        return Err("outputs or carries that the body does not have".into());
+    }
+    if condition == 1
+        && kernel.body.outputs.last().is_none_or(|(dtype, shape)| *dtype != DType::Bool || !shape.is_empty())
+    {
+        return Err("a condition that is no truth value".into());
+    }
+    for (row, (dtype, shape)) in kernel.rows.iter().zip(&kernel.body.outputs) {
+        let len = shape.iter().product::<usize>();
+        let param = kernel.params.get(usize::from(row.param));
+        if param.is_none_or(|param| {
+            param.dtype != *dtype || param.len < len * kernel.steps || row.stride != len as i64
+        }) {
+            return Err(format!("rows that do not fit p{}", row.param));
+        }
+    }
+    for (row, param) in kernel.kept_rows() {
+        let to = kernel.params.get(usize::from(param));
+        if to.is_none_or(|to| !to.written || to.len < row.stride.unsigned_abs() as usize) {
+            return Err(format!("a last row that does not fit p{param}"));
+        }
     }
     Ok(())
 }

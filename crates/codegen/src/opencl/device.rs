@@ -188,6 +188,60 @@ impl Memory {
         Ok(())
     }
 
+    /// Copies from the host to a part that begins at `offset`.
+    pub(super) fn write_at(&self, offset: usize, data: &[u8]) -> Result<(), String> {
+        self.check_part(offset, data.len())?;
+        // SAFETY: the part lies in the buffer, and the call returns after the copy.
+        unsafe {
+            self.device.queue.enqueue_write_buffer(&mut lock(&self.buffer), CL_TRUE, offset, data, &[])
+        }
+        .map_err(failed("to copy to the device"))?;
+        Ok(())
+    }
+
+    /// Copies a part that begins at `offset` to the host, after all that was queued before.
+    pub(super) fn read_at(&self, offset: usize, data: &mut [u8]) -> Result<(), String> {
+        self.check_part(offset, data.len())?;
+        // SAFETY: the part lies in the buffer, and the call returns after the copy.
+        unsafe { self.device.queue.enqueue_read_buffer(&lock(&self.buffer), CL_TRUE, offset, data, &[]) }
+            .map_err(failed("to copy from the device"))?;
+        Ok(())
+    }
+
+    /// Queues a copy of some bytes from one offset to another, of this memory or another; the parts do not overlap.
+    pub(super) fn copy_to(&self, from: usize, other: &Memory, to: usize, bytes: usize) -> Result<(), String> {
+        self.check_part(from, bytes)?;
+        other.check_part(to, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let source = lock(&self.buffer).get();
+        let target = lock(&other.buffer).get();
+        // SAFETY: both parts lie in their buffers, which live while the command is queued, since OpenCL retains them.
+        let event = unsafe {
+            opencl3::command_queue::enqueue_copy_buffer(
+                self.device.queue.get(),
+                source,
+                target,
+                from,
+                to,
+                bytes,
+                0,
+                ptr::null(),
+            )
+        }
+        .map_err(|code| format!("OpenCL failed to copy on the device: {}", ClError(code)))?;
+        drop(Event::new(event));
+        Ok(())
+    }
+
+    fn check_part(&self, offset: usize, bytes: usize) -> Result<(), String> {
+        if offset.checked_add(bytes).is_some_and(|end| end <= self.bytes) {
+            return Ok(());
+        }
+        Err(format!("{bytes} bytes from {offset} on lie outside device memory of {}", self.bytes))
+    }
+
     fn check(&self, bytes: usize) -> Result<(), String> {
         if bytes == self.bytes {
             return Ok(());

@@ -32,7 +32,7 @@ pub(super) struct Module {
     pub(super) source: String,
     /// The names of the kernels.
     pub(super) names: Vec<String>,
-    /// What each step launches, in order.
+    /// What each step launches, by its number; loops over steps launch nothing themselves.
     pub(super) launches: Vec<Vec<Launch>>,
 }
 
@@ -55,13 +55,14 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
     let mut texts: Vec<(String, String)> = Vec::new();
     let mut helpers = BTreeSet::new();
     let mut launches = Vec::new();
-    for (number, step) in program.steps.iter().enumerate() {
+    for (number, step) in program.all_steps().into_iter().enumerate() {
         let mut of_step = Vec::new();
         for part in parts(&step.kernel) {
             let text = match &part {
                 Kernel::Loop(kernel) => LoopText::emit(kernel, &mut helpers),
                 Kernel::Product(kernel) => product::emit(kernel, form),
                 Kernel::Random(kernel) => Ok(random::emit(kernel)),
+                Kernel::Scan(_) => Ok(None),
             };
             let text = text.map_err(|message| format!("step {number} ({}): {message}", step.label))?;
             let Some(text) = text else { continue };
@@ -88,13 +89,12 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
 
 /// Whether a run can find an index out of range.
 pub(super) fn is_fallible(kernel: &Kernel) -> bool {
-    let checks = |kernel: &LoopKernel| kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. }));
-    !kernel.starts().is_empty() || matches!(kernel, Kernel::Loop(kernel) if checks(kernel))
+    !kernel.starts().is_empty() || kernel.checks_indices()
 }
 
 /// Whether any buffer or value of the program is float64.
 pub(super) fn uses_float64(program: &Program) -> bool {
-    program.steps.iter().any(|step| {
+    program.all_steps().iter().any(|step| {
         step.kernel.params().iter().any(|param| param.dtype == DType::F64)
             || matches!(&step.kernel, Kernel::Loop(kernel) if kernel.types.contains(&DType::F64))
     })

@@ -17,8 +17,8 @@ use smallvec::{SmallVec, smallvec};
 use super::*;
 use crate::kernel::reference::{evaluate, evaluate_kernel};
 use crate::kernel::{
-    Address, Affine, Buffer, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel, RandomKernel,
-    RuntimeStart, Scale, Step, Store, StoreKind, Value,
+    Address, Affine, Buffer, BufferId, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel,
+    RandomKernel, RuntimeStart, Scale, Step, Store, StoreKind, Value,
 };
 
 fn has_device() -> bool {

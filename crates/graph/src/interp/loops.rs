@@ -37,14 +37,12 @@ pub(super) fn run(
         infer(&op, &types[..values.len()].iter().collect::<Vec<_>>())?;
     }
     let (op, values) = resolve(&Op::Scan(Box::new(scan.clone())), operands)?;
-    let steps = match &op {
-        Op::Scan(scan) => match scan.steps {
-            Dim::Known(steps) => steps,
-            Dim::Operand => {
-                return Err(Diagnostic::new("the number of steps of a loop is not known when it is run"));
-            }
-        },
-        _ => return Err(Diagnostic::new(format!("`{}` is no loop", op.name()))),
+    let steps = if let Op::Scan(scan) = &op
+        && let Dim::Known(steps) = scan.steps
+    {
+        steps
+    } else {
+        return Err(Diagnostic::new("the number of steps of a loop is not known when it is run"));
     };
     let (inputs, initial) = values.split_at(body.inputs());
     let (sequences, captured) = inputs.split_at(body.sequences.min(body.inputs()));

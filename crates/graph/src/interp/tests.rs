@@ -222,6 +222,145 @@ fn what_is_out_of_range_is_said() {
     assert!(message(&Op::Map(ScalarFn::Add), &[&x, &indices]).contains("not defined on these element types"));
 }
 
+/// The loop of a text, on inputs.
+fn results(text: &str, inputs: &[Array]) -> Result<Vec<Array>, String> {
+    let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    interpret(&graph, inputs).map(|evaluation| evaluation.outputs).map_err(|e| e.to_string())
+}
+
+/// Fibonacci numbers: two carries that pass a value on, both read from before the step.
+#[test]
+fn carries_are_written_together() {
+    let text = "\
+        body b0 {\n\
+          carry %a: i64[]\n\
+          carry %b: i64[]\n\
+          %0 = add(%a, %b)\n\
+          row %a\n\
+          next %a = %b\n\
+          next %b = %0\n\
+        }\n\
+        input %n: i64[]\n\
+        %0 = scan{body=b0, result=rows 0, steps=?}(0i64, 1i64, %n)\n\
+        %1 = scan{body=b0, result=last 1, steps=?}(0i64, 1i64, %n)\n\
+        output %0\n\
+        output %1\n";
+    let found = results(text, &[Array::scalar(10i64)]).unwrap();
+    assert_eq!(found, [Array::vector(&[0i64, 1, 1, 2, 3, 5, 8, 13, 21, 34]), Array::scalar(89i64)]);
+    assert_eq!(
+        results(text, &[Array::scalar(0i64)]).unwrap(),
+        [Array::vector::<i64>(&[]), Array::scalar(1i64)]
+    );
+}
+
+/// Row `i` of the result is the sum of powers of `x[i]` with exponents 1 to `n`, by a loop in a loop.
+#[test]
+fn loops_nest() {
+    let text = "\
+        input %x: f64[?]\n\
+        input %n: i64[]\n\
+        body outer {\n\
+          sequence %x: f64[]\n\
+          captured %n: i64[]\n\
+          body inner {\n\
+            captured %x: f64[]\n\
+            carry %power: f64[]\n\
+            carry %sum: f64[]\n\
+            %0 = mul(%power, %x)\n\
+            %1 = add(%sum, %0)\n\
+            next %power = %0\n\
+            next %sum = %1\n\
+          }\n\
+          %0 = scan{body=inner, result=last 1, steps=?}(%x, 1.0f64, 0.0f64, %n)\n\
+          row %0\n\
+        }\n\
+        %0 = extent{axis=0}(%x)\n\
+        %1 = scan{body=outer, result=rows 0, steps=?}(%x, %n, %0)\n\
+        output %1\n";
+    let found = results(text, &[Array::vector(&[1.0f64, 2.0, -1.0]), Array::scalar(4i64)]).unwrap();
+    assert_eq!(found, [Array::vector(&[4.0f64, 30.0, 0.0])]);
+}
+
+#[test]
+fn only_what_is_wanted_is_computed() {
+    // The row of the gather would be out of range; the carry that counts is needed for the condition.
+    let text = "\
+        body b0 {\n\
+          captured %x: f32[2]\n\
+          carry %i: i64[1]\n\
+          %0 = add(%i, %1)\n\
+          row %2\n\
+          row %0\n\
+          until %4\n\
+          next %i = %0\n\
+        }\n"
+        .replace("%0 = add(%i, %1)", "%1 = broadcast{axes=[], dims=[1]}(1i64)\n%0 = add(%i, %1)\n%2 = gather{batch=0}(%x, %0)\n%3 = max{axes=[0]}(%0)\n%4 = ge(%3, 5i64)");
+    let loops = |wanted: &str| {
+        text.clone()
+            + "input %x: f32[2]\ninput %i: i64[1]\n%0 = scan{body=b0, result="
+            + wanted
+            + ", steps=7}(%x, %i)\noutput %0\n"
+    };
+    let inputs = [f32s(&[2], &[0.0; 2]), Array::vector(&[0i64])];
+    assert_eq!(results(&loops("steps"), &inputs).unwrap(), [Array::scalar(5i64)]);
+    let rows = results(&loops("rows 1"), &inputs).unwrap();
+    assert_eq!(rows, [Array::new(&[7, 1], &[1i64, 2, 3, 4, 5, 5, 5])]);
+    let message = results(&loops("rows 0"), &inputs).unwrap_err();
+    assert!(message.contains("an index of `gather` is out of range"), "{message}");
+}
+
+#[test]
+fn shapes_stay_from_step_to_step() {
+    let text = |row: &str, next: &str| {
+        format!(
+            "body b0 {{\n\
+               sequence %n: i64[]\n\
+               carry %h: f32[?]\n\
+               %0 = iota{{dims=[?]}}(%n)\n\
+               %1 = concat{{axis=0}}(%h, %h)\n\
+               row {row}\n\
+               next %h = {next}\n\
+             }}\n\
+             input %n: i64[3]\n\
+             input %h: f32[?]\n\
+             %0 = scan{{body=b0, result=rows 0, steps=3}}(%n, %h)\n\
+             %1 = scan{{body=b0, result=last 0, steps=3}}(%n, %h)\n\
+             output %0\n\
+             output %1\n"
+        )
+    };
+    let inputs = [Array::vector(&[2i64, 2, 3]), f32s(&[2], &[1.0, 2.0])];
+    assert_eq!(
+        results(&text("%0", "%h"), &inputs).unwrap_err(),
+        "error: output 0 of a loop changes its shape from step to step\n  before  i64[2]\n  step 2  i64[3]"
+    );
+    assert_eq!(
+        results(&text("%n", "%1"), &inputs).unwrap_err(),
+        "error: the next value of `h` of a loop has another type than the one before\n  \
+         expected  f32[2]\n  found     f32[4]"
+    );
+    assert!(results(&text("%n", "%h"), &inputs).is_ok());
+}
+
+/// The extents of rows that no step made are those that a step would give.
+#[test]
+fn rows_of_no_step_have_their_extents() {
+    let text = "\
+        body b0 {\n\
+          sequence %x: f32[?]\n\
+          captured %n: i64[]\n\
+          %0 = broadcast{axes=[1], dims=[?, ?]}(%x, %n, %1)\n\
+          row %0\n\
+        }\n\
+        input %x: f32[?, ?]\n\
+        input %n: i64[]\n\
+        %0 = scan{body=b0, result=rows 0, steps=?}(%x, %n, 0i64)\n\
+        output %0\n"
+        .replace("%0 = broadcast", "%1 = extent{axis=0}(%x)\n%0 = broadcast");
+    let found = results(&text, &[f32s(&[0, 3], &[]), Array::scalar(2i64)]).unwrap();
+    assert_eq!(found, [f32s(&[0, 2, 3], &[])]);
+}
+
 /// Whether two arrays have the same type and elements, floats within a relative error; a NaN equals a NaN of any bits.
 fn agrees(found: &Array, expected: &Array, tolerance: f64) -> bool {
     let same = |position: usize| {

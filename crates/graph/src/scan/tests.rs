@@ -193,7 +193,7 @@ fn mistakes_are_named() {
     assert!(problem(&vague.last[0], &[&x]).contains("a bool scalar"));
     let ahead = Scan::new().carry_taps(&x, &[1]).steps(2).run(|_| Next::new().carry(0.0));
     assert!(problem(&ahead.last[0], &[&x]).contains("negative and distinct"));
-    let inside = map(&[&m], |e| e[0].dot(&m.t().dot(&x)) + m.index(vec![Index::At(Size::from(0)); 3]).sum(0));
+    let inside = map(&[&m], |e| e[0].dot(m.t().dot(&x)) + m.index(vec![Index::At(Size::from(0)); 3]).sum(0));
     assert!(problem(&inside, &[&m, &x]).contains("indices"), "{}", problem(&inside, &[&m, &x]));
     let mut escaped = None;
     let _ = map(&[&x], |e| {

@@ -262,6 +262,13 @@ impl<'a> Reader<'a> {
         if self.takes(sign) { Ok(()) } else { Err(self.unexpected(format!("`{sign}`"))) }
     }
 
+    /// Takes the brace that opens a block of lines, or fails: unlike between brackets, in a block lines matter.
+    pub(super) fn enter_block(&mut self) -> Result<(), ParseError> {
+        self.expect("{")?;
+        self.open -= 1;
+        Ok(())
+    }
+
     /// The error that something else should stand here.
     pub(super) fn unexpected(&mut self, expected: impl Into<String>) -> ParseError {
         let place = self.place();

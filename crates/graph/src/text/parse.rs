@@ -12,13 +12,15 @@ use smallvec::SmallVec;
 use super::ParseError;
 use super::lexer::{Place, Reader, Token};
 use crate::array::{Array, element_count};
+use crate::body::Body;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
 use crate::infer::infer;
 use crate::interp::{check_extents, check_size, fits_in_memory};
 use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
 use crate::op::{
-    Bound, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, SliceAxis, Start, WindowAxis, Write,
+    Backward, Bound, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult, SliceAxis, Start,
+    WindowAxis, Write,
 };
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
@@ -32,19 +34,26 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
         graph: Graph::new(),
         nodes: BTreeMap::new(),
         leaves: BTreeMap::new(),
+        bodies: BTreeMap::new(),
+        draft: None,
+        depth: 0,
     };
-    loop {
-        match parser.reader.peek() {
-            Token::End => return Ok(parser.graph),
-            Token::Newline => {
-                parser.reader.take();
-            }
-            Token::Name(_) | Token::Unnamed(_) | Token::Word(_) | Token::Number(..) | Token::Sign(_) => {
-                parser.statement()?;
-            }
-        }
+    parser.statements()?;
+    if parser.reader.peek() == &Token::End {
+        Ok(parser.graph)
+    } else {
+        Err(parser.reader.unexpected(STATEMENTS))
     }
 }
+
+/// What a graph consists of.
+const STATEMENTS: &str = "`input`, `shared`, `constant`, `body`, `output`, `update` or the name of a node";
+/// What the body of a loop consists of.
+const STATEMENTS_OF_BODIES: &str =
+    "`sequence`, `captured`, `carry`, `constant`, `body`, `row`, `until`, `next`, the name of a node or `}`";
+
+/// Loops in loops beyond this are refused: passes over bodies are recursive.
+const MAX_DEPTH: usize = 16;
 
 /// A name as a key: numbers of unnamed nodes are no names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,37 +68,122 @@ struct Parser<'a> {
     /// The node of each name and the line that defines it.
     nodes: BTreeMap<Key, (NodeId, usize)>,
     leaves: BTreeMap<NodeId, LeafId>,
+    /// The bodies that are complete, with the line of each.
+    bodies: BTreeMap<String, (Arc<Body>, usize)>,
+    /// What is known of the body being read, beside its graph.
+    draft: Option<Draft>,
+    /// How many bodies are being read, one in another.
+    depth: usize,
+}
+
+#[derive(Default)]
+struct Draft {
+    sequences: usize,
+    condition: Option<NodeId>,
 }
 
 type Parsed<T> = Result<T, ParseError>;
 
 impl Parser<'_> {
+    /// Lines up to the end or to a brace that closes a block.
+    fn statements(&mut self) -> Parsed<()> {
+        loop {
+            match self.reader.peek() {
+                Token::End | Token::Sign("}") => return Ok(()),
+                Token::Newline => {
+                    self.reader.take();
+                }
+                Token::Name(_) | Token::Unnamed(_) | Token::Word(_) | Token::Number(..) | Token::Sign(_) => {
+                    self.statement()?;
+                }
+            }
+        }
+    }
+
     fn statement(&mut self) -> Parsed<()> {
         let keyword = match self.reader.peek() {
             Token::Name(_) | Token::Unnamed(_) => None,
             Token::Word(word) => Some(word.clone()),
             Token::Number(..) | Token::Sign(_) | Token::Newline | Token::End => Some(String::new()),
         };
-        match keyword.as_deref() {
-            None => self.definition()?,
-            Some("input" | "shared" | "constant" | "unlisted") => self.declaration()?,
-            Some("output") => {
+        match (keyword.as_deref(), self.draft.is_some()) {
+            (None, _) => self.definition()?,
+            (Some("constant" | "unlisted"), _) => self.declaration()?,
+            (Some("input" | "shared"), false) => self.declaration()?,
+            (Some("sequence" | "captured" | "carry"), true) => self.declaration()?,
+            (Some("body"), _) => self.body()?,
+            (Some("output"), false) | (Some("row"), true) => {
                 self.reader.take();
                 let id = self.operand()?;
                 self.graph.outputs.push(id);
             }
-            Some("update") => self.update()?,
-            Some(_) => {
-                return Err(self
-                    .reader
-                    .unexpected("`input`, `shared`, `constant`, `output`, `update` or the name of a node"));
-            }
+            (Some("until"), true) => self.condition()?,
+            (Some("update"), false) | (Some("next"), true) => self.update()?,
+            (Some(_), false) => return Err(self.reader.unexpected(STATEMENTS)),
+            (Some(_), true) => return Err(self.reader.unexpected(STATEMENTS_OF_BODIES)),
         }
         match self.reader.peek() {
             Token::Newline | Token::End => Ok(()),
             Token::Name(_) | Token::Unnamed(_) | Token::Word(_) | Token::Number(..) | Token::Sign(_) => {
                 Err(self.reader.unexpected("the end of the line"))
             }
+        }
+    }
+
+    /// `body b0 { .. }`
+    fn body(&mut self) -> Parsed<()> {
+        self.reader.take();
+        let place = self.reader.place();
+        let token = self.reader.take();
+        let Token::Word(name) = token else {
+            return Err(self.reader.error(place, "the name of a body, such as `b0`", token.to_string()));
+        };
+        if let Some((_, line)) = self.bodies.get(&name) {
+            let found = format!("the name of the body that ends in line {line}");
+            return Err(self.reader.error(place, "a new name", found));
+        }
+        if self.depth == MAX_DEPTH {
+            let expected = format!("at most {MAX_DEPTH} loops in each other");
+            return Err(self.reader.error(place, expected, "one more"));
+        }
+        self.reader.enter_block()?;
+        self.depth += 1;
+        let graph = std::mem::take(&mut self.graph);
+        let nodes = std::mem::take(&mut self.nodes);
+        let leaves = std::mem::take(&mut self.leaves);
+        let draft = self.draft.replace(Draft::default());
+        self.statements()?;
+        let place = self.reader.place();
+        if !self.reader.takes("}") {
+            return Err(self.reader.unexpected(STATEMENTS_OF_BODIES));
+        }
+        self.depth -= 1;
+        let mut inner = std::mem::replace(&mut self.graph, graph);
+        self.nodes = nodes;
+        self.leaves = leaves;
+        let Draft { sequences, condition } = std::mem::replace(&mut self.draft, draft).unwrap_or_default();
+        inner.outputs.extend(condition);
+        let body = Body::new(inner, sequences, condition.is_some());
+        self.bodies.insert(name, (Arc::new(body), place.line));
+        Ok(())
+    }
+
+    /// `until %0`
+    fn condition(&mut self) -> Parsed<()> {
+        let keyword = self.reader.place();
+        self.reader.take();
+        let place = self.reader.place();
+        let id = self.operand()?;
+        let ty = self.graph.ty(id).clone();
+        if ty != TensorType::scalar(DType::Bool) {
+            return Err(self.reader.error(place, "a condition of type `bool[]`", format!("`{ty}`")));
+        }
+        match &mut self.draft {
+            Some(Draft { condition: condition @ None, .. }) => {
+                *condition = Some(id);
+                Ok(())
+            }
+            Some(_) | None => Err(self.reader.error(keyword, "one condition", "a second one")),
         }
     }
 
@@ -128,8 +222,9 @@ impl Parser<'_> {
     }
 
     fn declaration(&mut self) -> Parsed<()> {
+        let keyword_place = self.reader.place();
         let keyword = self.reader.take();
-        let line = self.reader.place().line;
+        let line = keyword_place.line;
         let key = self.new_name()?;
         self.reader.expect(":")?;
         let place = self.reader.place();
@@ -142,6 +237,8 @@ impl Parser<'_> {
             let shape = self.allocatable(&ty, place)?;
             self.reader.expect("=")?;
             LeafKind::Constant(Arc::new(self.elements(ty.dtype, &shape)?))
+        } else if is("carry") {
+            LeafKind::Carry
         } else {
             LeafKind::Input
         };
@@ -151,8 +248,19 @@ impl Parser<'_> {
         };
         let leaf = Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site: None, kind });
         let id = self.graph.add_leaf(&leaf);
-        if is("input") {
+        if is("input") || is("sequence") || is("captured") {
             self.graph.inputs.push(leaf.id);
+        }
+        if let Some(draft) = self.draft.as_mut().filter(|_| is("sequence")) {
+            draft.sequences += 1;
+            if draft.sequences < self.graph.inputs.len() {
+                let expected = "sequences before captured values";
+                return Err(self.reader.error(
+                    keyword_place,
+                    expected,
+                    "a captured value before this sequence",
+                ));
+            }
         }
         self.leaves.insert(id, leaf.id);
         self.nodes.insert(key, (id, line));
@@ -425,7 +533,9 @@ impl Parser<'_> {
         let id = self.known_name()?;
         let Some(&leaf) = self.leaves.get(&id) else {
             let found = format!("{token}, which is computed");
-            return Err(self.reader.error(place, "the name of a shared variable", found));
+            let expected =
+                if self.draft.is_some() { "the name of a carry" } else { "the name of a shared variable" };
+            return Err(self.reader.error(place, expected, found));
         };
         self.reader.expect("=")?;
         let value = self.operand()?;
@@ -576,6 +686,7 @@ impl Parser<'_> {
                 Op::Random { key, dims: self.dims(",")? }
             }
             "stop_gradient" => Op::StopGradient,
+            "scan" => Op::Scan(Box::new(self.scan()?)),
             "grad" => Op::Grad(Box::new(self.grad()?)),
             _ => return Err(wrong(&self.reader)),
         })
@@ -643,6 +754,62 @@ impl Parser<'_> {
         }
         let axes = starts.into_iter().zip(lengths).zip(steps);
         Ok(axes.map(|((start, len), step)| WindowAxis { start, len: len as usize, step }).collect())
+    }
+
+    /// `{body=b0, result=rows 0, steps=5, truncate=2, checkpointed=true}`, the last two left out where they are not set.
+    fn scan(&mut self) -> Parsed<Scan> {
+        self.key("{", "body")?;
+        let place = self.reader.place();
+        let token = self.reader.take();
+        let body = match &token {
+            Token::Word(name) => self.bodies.get(name).map(|(body, _)| body.clone()),
+            Token::Name(_)
+            | Token::Unnamed(_)
+            | Token::Number(..)
+            | Token::Sign(_)
+            | Token::Newline
+            | Token::End => None,
+        };
+        let Some(body) = body else {
+            let expected = "the name of a body that stands above";
+            return Err(self.reader.error(place, expected, token.to_string()));
+        };
+        self.key(",", "result")?;
+        let kinds =
+            [("rows", ScanResult::Rows(0)), ("last", ScanResult::Last(0)), ("steps", ScanResult::Steps)];
+        let result = match self.choice(&kinds)? {
+            ScanResult::Rows(_) => ScanResult::Rows(self.unsigned("an output", u64::from(u16::MAX))? as u16),
+            ScanResult::Last(_) => ScanResult::Last(self.unsigned("a carry", u64::from(u16::MAX))? as u16),
+            ScanResult::Steps => ScanResult::Steps,
+        };
+        self.key(",", "steps")?;
+        let steps = self.dim()?;
+        let mut backward = Backward::default();
+        while self.reader.takes(",") {
+            let place = self.reader.place();
+            let token = self.reader.take();
+            self.reader.expect("=")?;
+            match &token {
+                Token::Word(word) if word == "truncate" && backward == Backward::default() => {
+                    backward.truncate = Some(self.unsigned("a number of steps", u64::from(u32::MAX))? as u32);
+                }
+                Token::Word(word) if word == "checkpointed" && !backward.checkpointed => {
+                    backward.checkpointed = self.choice(&[("true", true)])?;
+                }
+                Token::Name(_)
+                | Token::Unnamed(_)
+                | Token::Word(_)
+                | Token::Number(..)
+                | Token::Sign(_)
+                | Token::Newline
+                | Token::End => {
+                    let expected = "the attribute `truncate` or `checkpointed`";
+                    return Err(self.reader.error(place, expected, token.to_string()));
+                }
+            }
+        }
+        self.reader.expect("}")?;
+        Ok(Scan { body, steps, result, backward })
     }
 
     fn grad(&mut self) -> Parsed<Grad> {

@@ -84,6 +84,65 @@ fn every_operator_returns_as_it_was() {
     }
 }
 
+/// Loops with every attribute, one in another, and a body used by two loops.
+const LOOPS: &str = "\
+input %xs: f32[5, 3]
+input %w: f32[3, 3]
+input %n: i64[]
+input %w.1: f32[3]
+body b0 {
+  sequence %x: f32[3]
+  captured %w: f32[3, 3]
+  carry %h: f32[3]
+  carry %count: i64[]
+  constant %0: f32[3] = [1.0, 2.0, 3.0]
+  %1 = add(%x, %h) : f32[3]
+  %2 = reshape{dims=[1, 3]}(%1) : f32[1, 3]
+  body b1 {
+    captured %w: f32[3, 3]
+    carry %v: f32[1, 3]
+    %0 = dot(%v, %w) : f32[1, 3]
+    next %v = %0
+  }
+  %3 = scan{body=b1, result=last 0, steps=4}(%w, %2) : f32[1, 3]
+  %\"next state\" = reshape{dims=[3]}(%3) : f32[3]
+  %4 = mul(%\"next state\", %0) : f32[3]
+  %5 = add(%count, 1i64) : i64[]
+  %6 = ge(%5, 4i64) : bool[]
+  row %\"next state\"
+  row %count
+  row 2.5f64
+  until %6
+  next %h = %4
+  next %count = %5
+}
+%0 = scan{body=b0, result=rows 0, steps=5}(%xs, %w, %w.1, 0i64) : f32[5, 3]
+%1 = scan{body=b0, result=last 1, steps=5, truncate=2}(%xs, %w, %w.1, 0i64) : i64[]
+%2 = scan{body=b0, result=steps, steps=5, checkpointed=true}(%xs, %w, %w.1, 0i64) : i64[]
+%3 = scan{body=b0, result=rows 2, steps=5, truncate=0, checkpointed=true}(%xs, %w, %w.1, 0i64) : f64[5]
+body b2 {
+  captured %x: f32[?]
+  %0 = exp(%x) : f32[?]
+  row %0
+}
+%4 = scan{body=b2, result=rows 0, steps=?}(%w.1, %n) : f32[?, ?]
+output %0
+output %1
+output %4
+";
+
+#[test]
+fn loops_return_as_they_were() {
+    assert_eq!(reprinted(LOOPS), LOOPS);
+    let graph = parse(LOOPS).unwrap();
+    verify(&graph, Stage::Collected).unwrap();
+    let bodies: BTreeSet<Arc<Body>> = graph
+        .nodes()
+        .filter_map(|(_, node)| if let Op::Scan(scan) = &node.op { Some(scan.body.clone()) } else { None })
+        .collect();
+    assert_eq!(bodies.len(), 2);
+}
+
 #[test]
 fn every_function_returns_as_it_was() {
     for f in ScalarFn::ALL {
@@ -181,6 +240,43 @@ fn errors_point_at_the_text() {
             "1:7: expected a name, a number or an operator, found a name without its closing quote",
         ),
         ("input %x: f32[] ~", "1:17: expected a name, a number or an operator, found `~`"),
+        ("body {", "1:6: expected the name of a body, such as `b0`, found `{`"),
+        (
+            "body b {\n}\nbody b {\n}",
+            "3:6: expected a new name, found the name of the body that ends in line 2",
+        ),
+        ("body b {\n input %x: f32[]\n}", "2:2: expected `sequence`, `captured`, `carry`"),
+        ("body b {\n row 1i64\n", "2:10: expected `sequence`, `captured`, `carry`"),
+        (
+            "body b {\n captured %x: f32[]\n sequence %y: f32[]\n}",
+            "3:2: expected sequences before captured values",
+        ),
+        ("body b {\n until 1i64\n}", "2:8: expected a condition of type `bool[]`, found `i64[]`"),
+        ("body b {\n until true\n until true\n}", "3:2: expected one condition, found a second one"),
+        (
+            "body b {\n captured %x: f32[]\n %y = exp(%x)\n next %y = %x\n}",
+            "4:7: expected the name of a carry",
+        ),
+        ("input %x: f32[]\nbody b {\n row %x\n}", "3:6: expected a name that a line above defines"),
+        ("%0 = scan{body=b, result=steps, steps=1}()", "1:16: expected the name of a body that stands above"),
+        (
+            "body b {\n}\n%0 = scan{body=b, result=first, steps=1}()",
+            "3:26: expected `rows` or `last` or `steps`",
+        ),
+        (
+            "body b {\n}\n%0 = scan{body=b, result=steps, steps=1, often=true}()",
+            "3:42: expected the attribute",
+        ),
+        (
+            "body b {\n}\n%0 = scan{body=b, result=rows 0, steps=1}()",
+            "3:6: expected operands that `scan` takes, found that `scan` names a result that its body does not give",
+        ),
+        (
+            "body b {\n sequence %x: f32[]\n}\ninput %x: f32[3]\n%0 = scan{body=b, result=steps, steps=2}(%x)",
+            "5:6: expected operands that `scan` takes, found that a sequence of a loop has another length",
+        ),
+        ("}", "1:1: expected `input`, `shared`, `constant`, `body`"),
+        ("output 1i64 }", "1:13: expected the end of the line, found `}`"),
     ];
     for (text, expected) in cases {
         let error = parse(text).unwrap_err();
@@ -194,6 +290,17 @@ fn errors_point_at_the_text() {
          2 | output %xx\n  \
            |        ^"
     );
+}
+
+#[test]
+fn loops_nest_so_far() {
+    let nested = |depth: usize| {
+        let open: String = (0..depth).map(|level| format!("body b{level} {{\n")).collect();
+        open + &"}\n".repeat(depth)
+    };
+    assert!(parse(&nested(16)).is_ok());
+    assert_eq!(parse(&nested(17)).unwrap_err().expected, "at most 16 loops in each other");
+    assert!(parse(&nested(100_000)).is_err());
 }
 
 /// An operator that may or may not fit what it will be applied to.
@@ -281,45 +388,139 @@ fn any_leaf() -> impl Strategy<Value = Leaf> {
     )
 }
 
+/// What a graph, or the body of a loop, is made of.
+#[derive(Debug)]
+struct Level {
+    leaves: Vec<Leaf>,
+    steps: Vec<(Op, [u32; 6], Option<String>)>,
+    roots: [u32; 8],
+}
+
+fn any_level(steps: usize) -> impl Strategy<Value = Level> {
+    let name = proptest::option::of("[xyz%\"\\\\]{1,2}");
+    let step = (any_op(), any::<[u32; 6]>(), name);
+    let leaves = proptest::collection::vec(any_leaf(), 1..5);
+    (leaves, proptest::collection::vec(step, 0..steps), any::<[u32; 8]>())
+        .prop_map(|(leaves, steps, roots)| Level { leaves, steps, roots })
+}
+
+/// Random operators on random nodes, those kept that the typing rules accept.
+fn add_steps(graph: &mut Graph, steps: &[(Op, [u32; 6], Option<String>)]) {
+    let zero = graph.add(Op::Literal(Literal::I64(0)), &[], None);
+    for (op, choices, name) in steps {
+        for count in 0..=6 {
+            let mut operands: Vec<NodeId> =
+                choices[..count].iter().map(|&n| NodeId(n % graph.len() as u32)).collect();
+            // Bounds and extents are seldom met by chance.
+            for scalar in operands.iter_mut().skip(2) {
+                *scalar = zero;
+            }
+            let inferred = {
+                let types: Vec<&TensorType> = operands.iter().map(|id| graph.ty(*id)).collect();
+                crate::infer::infer(op, &types)
+            };
+            if inferred.is_ok_and(|ty| ty.element_count().unwrap_or(0) < 1000) {
+                let id = graph.add(op.clone(), &operands, None);
+                if let Some(name) = name {
+                    graph.set_name(id, name.as_str().into());
+                }
+            }
+        }
+    }
+}
+
+/// All results of a loop with that body, on new inputs of the graph.
+fn add_loop(graph: &mut Graph, body: &Arc<Body>, roots: &[u32; 8]) {
+    let length = roots[0] as usize % 4;
+    let mut operands: Vec<NodeId> = Vec::new();
+    for (position, id) in body.parameters().enumerate() {
+        let leaf = body.graph.leaf(id).unwrap();
+        let mut ty = leaf.ty.clone();
+        if position < body.sequences {
+            ty.shape.insert(0, Extent::Known(length));
+        }
+        let leaf =
+            Leaf { id: fresh_leaf_id(), name: leaf.name.clone(), ty, site: None, kind: LeafKind::Input };
+        graph.inputs.push(leaf.id);
+        operands.push(graph.add_leaf(&Arc::new(leaf)));
+    }
+    let mut steps = Dim::Known(length);
+    if roots[1].is_multiple_of(2) {
+        steps = Dim::Operand;
+        operands.push(graph.add(Op::Literal(Literal::I64(length as i64)), &[], None));
+    }
+    let backward = crate::op::Backward {
+        truncate: (roots[2].is_multiple_of(2)).then_some(roots[2] % 5),
+        checkpointed: roots[3].is_multiple_of(2),
+    };
+    let rows = (0..body.rows().len()).map(|row| ScanResult::Rows(row as u16));
+    let carries = (0..body.carries()).map(|carry| ScanResult::Last(carry as u16));
+    for result in rows.chain(carries).chain([ScanResult::Steps]) {
+        let scan = Scan { body: body.clone(), steps, result, backward };
+        graph.add(Op::Scan(Box::new(scan)), &operands, None);
+    }
+}
+
+/// A body with sequences, captured values, carries in the place of shared variables, and perhaps a condition.
+fn body_of(level: Level, inner: Option<&Arc<Body>>) -> Arc<Body> {
+    let mut graph = Graph::new();
+    let mut carries = Vec::new();
+    for mut leaf in level.leaves {
+        if let LeafKind::Shared(_) = leaf.kind {
+            leaf.kind = LeafKind::Carry;
+        }
+        let leaf = Arc::new(leaf);
+        let id = graph.add_leaf(&leaf);
+        match leaf.kind {
+            LeafKind::Input => graph.inputs.push(leaf.id),
+            LeafKind::Carry => carries.push((leaf.id, id)),
+            LeafKind::Shared(_) | LeafKind::Constant(_) => {}
+        }
+    }
+    let sequences = level.roots[7] as usize % (graph.inputs.len() + 1);
+    if let Some(inner) = inner {
+        add_loop(&mut graph, inner, &level.roots);
+    }
+    add_steps(&mut graph, &level.steps);
+    let len = graph.len() as u32;
+    // Rows have one axis more in the stack.
+    let rows = level.roots[..3].iter().map(|n| NodeId(n % len)).filter(|id| graph.ty(*id).rank() < 6);
+    let mut outputs: Vec<NodeId> = rows.collect();
+    let condition = graph.nodes().rev().find(|(_, node)| node.ty == TensorType::scalar(DType::Bool));
+    let until = condition.filter(|_| !level.roots[3].is_multiple_of(3)).map(|(id, _)| id);
+    outputs.extend(until);
+    graph.outputs = outputs;
+    graph.updates = carries
+        .into_iter()
+        .map(|(leaf, before)| {
+            let next = graph.nodes().rev().find(|(_, node)| node.ty == *graph.ty(before));
+            (leaf, next.map_or(before, |(id, _)| id))
+        })
+        .collect();
+    Arc::new(Body::new(graph, sequences, until.is_some()))
+}
+
 proptest! {
-    /// Random well-typed graphs: random operators on random nodes, those kept that the typing rules accept.
+    /// Random well-typed graphs, some with loops of random bodies, some of which hold loops.
     #[test]
-    fn graphs_return_as_they_were(
-        leaves in proptest::collection::vec(any_leaf(), 1..5),
-        steps in proptest::collection::vec((any_op(), any::<[u32; 6]>(), proptest::option::of("[xyz%\"\\\\]{1,2}")), 0..200),
-        roots in any::<[u32; 8]>(),
-    ) {
+    fn graphs_return_as_they_were(level in any_level(200), bodies in proptest::collection::vec(any_level(40), 0..3)) {
+        let body = bodies.into_iter().fold(None, |inner, level| Some(body_of(level, inner.as_ref())));
         let mut graph = Graph::new();
-        for leaf in leaves.into_iter().map(Arc::new) {
+        for leaf in level.leaves.into_iter().map(Arc::new) {
             graph.add_leaf(&leaf);
             if let LeafKind::Input = leaf.kind {
                 graph.inputs.push(leaf.id);
             }
         }
-        let zero = graph.add(Op::Literal(Literal::I64(0)), &[], None);
-        for (op, choices, name) in steps {
-            for count in 0..=6 {
-                let mut operands: Vec<NodeId> =
-                    choices[..count].iter().map(|&n| NodeId(n % graph.len() as u32)).collect();
-                // Bounds and extents are seldom met by chance.
-                for scalar in operands.iter_mut().skip(2) {
-                    *scalar = zero;
-                }
-                let inferred = {
-                    let types: Vec<&TensorType> = operands.iter().map(|id| graph.ty(*id)).collect();
-                    crate::infer::infer(&op, &types)
-                };
-                if inferred.is_ok_and(|ty| ty.element_count().unwrap_or(0) < 1000) {
-                    let id = graph.add(op.clone(), &operands, None);
-                    if let Some(name) = &name {
-                        graph.set_name(id, name.as_str().into());
-                    }
-                }
-            }
+        if let Some(body) = &body {
+            add_loop(&mut graph, body, &level.roots);
         }
+        add_steps(&mut graph, &level.steps);
+        let roots = level.roots;
         graph.outputs.extend(roots.map(|n| NodeId(n % graph.len() as u32)));
         let shared = graph.leaves().find(|leaf| matches!(leaf.kind, LeafKind::Shared(_))).map(|leaf| leaf.id);
         graph.updates.extend(shared.map(|id| (id, NodeId(roots[0] % graph.len() as u32))));
+        graph.check().map_err(|e| TestCaseError::fail(e.to_string()))?;
         let text = graph.to_string();
         prop_assert_eq!(reprinted(&text), text);
         // Run, they give values of their types, which the interpreter checks, or a message; never a panic.
@@ -334,7 +535,7 @@ proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(text in "\\PC*", changes in proptest::collection::vec((any::<usize>(), any::<char>()), 1..8)) {
         let _ = parse(&text);
-        let mut changed: Vec<char> = EVERY_OPERATOR.chars().collect();
+        let mut changed: Vec<char> = [EVERY_OPERATOR, LOOPS][changes.len() % 2].chars().collect();
         for (place, c) in changes {
             let place = place % changed.len();
             changed[place] = if c.is_ascii() { c } else { changed[(place * 31) % changed.len()] };

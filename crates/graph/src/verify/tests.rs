@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::array::Array;
+use crate::body::parameter;
 use crate::collect::{Request, collect};
 use crate::compose::All;
 use crate::differentiate::differentiate;
@@ -205,4 +206,158 @@ fn stages_leave_nothing_behind() {
         problems(&graph, Stage::Differentiated),
         ["node 2 (`grad`) is a gradient not taken after differentiation"]
     );
+}
+
+/// A loop that keeps all promises at every stage; `change` gets the graph of its body.
+fn broken_body(change: impl FnOnce(&mut Graph, &mut usize, &mut bool)) -> Vec<String> {
+    let graph = parse(
+        "body b0 {\n\
+           sequence %x: f32[3]\n\
+           captured %w: f32[3]\n\
+           carry %h: f32[3]\n\
+           %0 = add(%h, %x) : f32[3]\n\
+           %1 = mul(%0, %w) : f32[3]\n\
+           %2 = max{axes=[0]}(%1) : f32[]\n\
+           %3 = gt(%2, 9.0f32) : bool[]\n\
+           row %0\n\
+           until %3\n\
+           next %h = %1\n\
+         }\n\
+         input %xs: f32[4, 3]\n\
+         input %w: f32[3]\n\
+         %0 = scan{body=b0, result=rows 0, steps=4}(%xs, %w, %w) : f32[4, 3]\n\
+         output %0\n",
+    )
+    .unwrap();
+    assert_eq!(problems(&graph, Stage::Differentiated), Vec::<String>::new());
+    let mut change = Some(change);
+    let changed = graph.rebuilt(|out, from, id, operands| {
+        let Op::Scan(scan) = &from.node(id).op else { return out.add_like(from, id, operands) };
+        let (mut body, mut sequences, mut until) = (scan.body.graph.clone(), scan.body.sequences, true);
+        change.take().unwrap()(&mut body, &mut sequences, &mut until);
+        let body = Arc::new(Body::new(body, sequences, until));
+        out.add(Op::Scan(Box::new(crate::op::Scan { body, ..(**scan).clone() })), operands, None)
+    });
+    problems(&changed, Stage::Differentiated)
+}
+
+#[test]
+fn bodies_keep_the_promises_of_graphs() {
+    assert_eq!(broken_body(|_, _, _| {}), Vec::<String>::new());
+    let found = broken_body(|graph, _, _| {
+        let sum = node_of(graph, "add");
+        graph.node_mut(sum).operands[0] = NodeId(100);
+    });
+    assert_eq!(found, ["node 3 (`add`) uses node 100, which does not stand before it"]);
+    let found = broken_body(|graph, _, _| graph.inputs[1] = graph.updates[0].0);
+    assert_eq!(
+        found,
+        ["input 1 is `h`, which is no input", "node 1 (`leaf`) is an input that is not among the inputs"]
+    );
+    let found = broken_body(|graph, _, _| {
+        let product = node_of(graph, "mul");
+        graph.node_mut(product).op = Op::StopGradient;
+        graph.node_mut(product).operands.pop();
+        let x = NodeId(0);
+        let grad = parse("input %a: f32[]\n%0 = grad{index=0, variables=1, known=0, constants=0, cost=true, disconnected=zero}(%a, %a)\n").unwrap();
+        let largest = node_of(graph, "max");
+        let taken = graph.add(grad.node(NodeId(1)).op.clone(), &[largest, x], None);
+        graph.outputs[0] = taken;
+    });
+    assert_eq!(found, ["node 8 (`grad`) is a gradient not taken after differentiation"]);
+}
+
+#[test]
+fn updates_of_bodies_are_their_carries() {
+    assert_eq!(
+        broken_body(|graph, _, _| graph.updates[0].1 = node_of(graph, "max")),
+        ["the update of `h` has another type than the variable"]
+    );
+    let found = broken_body(|graph, _, _| graph.updates.push(graph.updates[0]));
+    assert!(found.contains(&"`h` is updated twice".to_string()), "{found:?}");
+    // Without a next value the loop has an operand too many as well, which is the fault of the graph that holds it.
+    let found = broken_body(|graph, _, _| graph.updates.clear());
+    assert!(found.contains(&"node 2 (`leaf`) is a carry without a next value".to_string()), "{found:?}");
+    let found = broken_body(|graph, _, _| graph.updates[0].0 = graph.inputs[1]);
+    assert!(found.contains(&"the update of `w` writes what is not a carry".to_string()), "{found:?}");
+}
+
+#[test]
+fn conditions_and_sequences_of_bodies_exist() {
+    let found = broken_body(|graph, _, _| graph.outputs[1] = node_of(graph, "max"));
+    assert_eq!(found, ["node 5 (`max`) is the condition to end a loop at and has another type"]);
+    let found = broken_body(|graph, _, until| {
+        graph.outputs.clear();
+        *until = true;
+    });
+    assert!(
+        found.contains(&"the body of a loop with a condition to end at has no output for it".to_string()),
+        "{found:?}"
+    );
+    let found = broken_body(|_, sequences, _| *sequences = 3);
+    assert!(found.contains(&"a body reads 3 sequences and has 2 inputs".to_string()), "{found:?}");
+}
+
+#[test]
+fn what_belongs_outside_stays_outside() {
+    let w = tensor::shared("v", Array::vector(&[1.0f32, 2.0, 3.0]));
+    let found = broken_body(|graph, _, _| {
+        let shared = graph.add_leaf(w.leaf());
+        let sum = graph.outputs[0];
+        let both = graph.add(Op::Map(crate::scalar::ScalarFn::Mul), &[shared, sum], None);
+        graph.outputs[0] = both;
+    });
+    assert_eq!(found, ["node 8 (`leaf`) is a shared variable in the body of a loop"]);
+    let carry = parameter(Some("h".into()), TensorType::scalar(DType::F32), LeafKind::Carry);
+    let found = broken(|graph| {
+        let outside = graph.add_leaf(&carry);
+        graph.outputs.push(outside);
+    });
+    assert_eq!(found, ["node 6 (`leaf`) is a carry outside of its loop"]);
+    let found = broken(|graph| {
+        let w = graph.updates[0].1;
+        let ty = graph.ty(w).clone();
+        let carry = parameter(Some("h".into()), ty, LeafKind::Carry);
+        graph.add_leaf(&carry);
+        graph.updates.push((carry.id, w));
+    });
+    assert_eq!(found, ["the update of `h` writes what is not a shared variable"]);
+}
+
+#[test]
+fn stages_reach_into_bodies() {
+    let graph = parse(
+        "body b0 {\n\
+           sequence %x: f32[?]\n\
+           body b1 {\n\
+             captured %y: f32[?]\n\
+             carry %h: i64[]\n\
+             %0 = extent{axis=0}(%y)\n\
+             next %h = %0\n\
+           }\n\
+           %0 = scan{body=b1, result=last 0, steps=2}(%x, 0i64)\n\
+           row %0\n\
+         }\n\
+         input %x: f32[?, ?]\n\
+         %0 = extent{axis=0}(%x)\n\
+         %1 = scan{body=b0, result=rows 0, steps=?}(%x, %0)\n\
+         output %1\n",
+    )
+    .unwrap();
+    assert_eq!(problems(&graph, Stage::Collected), Vec::<String>::new());
+    assert_eq!(
+        problems(&graph, Stage::Specialised),
+        [
+            "node 0 (`leaf`) has an unknown extent after specialisation",
+            "node 1 (`extent`) is of a kind that specialisation replaces",
+            "node 2 (`scan`) has an unknown extent after specialisation",
+            "node 2 (`scan`) is of a kind that specialisation replaces",
+            "node 0 (`leaf`) has an unknown extent after specialisation",
+            "node 0 (`leaf`) has an unknown extent after specialisation",
+            "node 2 (`extent`) is of a kind that specialisation replaces",
+        ]
+    );
+    let shapes = [(graph.inputs[0], [5, 2].into_iter().collect())].into_iter().collect();
+    let concrete = specialise(&graph, &Arguments { shapes, ..Arguments::default() }).unwrap();
+    verify(&concrete, Stage::Specialised).unwrap();
 }

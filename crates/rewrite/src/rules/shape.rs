@@ -33,6 +33,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("window_concat", Exact, "(window:w (concat:c ?x ...))", window_concat),
         function("window_set_window", Exact, "(window:w (set_window:s ?x ?y))", window_set_window),
         function("gather_broadcast", Exact, "(gather:g (broadcast:b ?x) ?i)", gather_broadcast),
+        function("gather_one_place", Exact, "(gather:g ?x ?i) if constant ?i", gather_one_place),
         // Elementwise functions leave views.
         rule("unary_of_view", Exact, "(unary:f (view:v ?x)) => (:v (:f ?x))"),
         function("cast_of_view", Exact, "(cast:c (view:v ?x))", cast_of_view),
@@ -281,6 +282,24 @@ fn window_concat(found: &Found<'_, '_>) -> Option<Built> {
 fn window_set_window(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Window(read), Op::SetWindow(written, _)) = (found.op("w"), found.op("s")) else { return None };
     (read == written).then(|| Built::Class(found.class("y")))
+}
+
+/// Picking one row again and again: a window on it, repeated.
+fn gather_one_place(found: &Found<'_, '_>) -> Option<Built> {
+    let Op::Gather { batch } = found.op("g") else { return None };
+    let axis = usize::from(*batch);
+    let extents = found.extents("x");
+    let n = *extents.get(axis)? as i64;
+    let place = found.data("i").constant?.to_i64()?;
+    // A place out of range is an error when run.
+    if found.result().count() == 0 || !(-n..n).contains(&place) {
+        return None;
+    }
+    let mut axes: Vec<WindowAxis> = extents.iter().map(|&extent| WindowAxis::whole(extent)).collect();
+    axes[axis] = WindowAxis { start: Start::Known(place.rem_euclid(n) as usize), len: 1, step: 1 };
+    let row = Built::node(Op::Window(axes.into()), x(found));
+    let all = (0..extents.len() as u8).collect();
+    Some(Built::node(Op::Broadcast { axes: all, dims: known_dims(&found.result().extents()) }, row))
 }
 
 /// Picking rows of equal rows: the rows are equal.

@@ -433,9 +433,16 @@ impl Instance<'_> {
                 let x = self.build(&operands[0], dtype, &x_shape)?;
                 let mut index_shape: Shape = shape[..batch].into();
                 index_shape.push(count);
-                let indices = self.leaf(DType::I64, &index_shape);
-                self.indices.insert(indices, limit);
                 let Pattern::Variable(index) = &operands[1] else { return None };
+                let constant = self.guards(*index).any(|guard| matches!(guard, Guard::Constant(_)));
+                let indices = if constant {
+                    let place = self.random.below(2 * limit) as f64 - limit as f64;
+                    self.graph.add_uniform(Literal::from_f64(place, DType::I64), &index_shape, None)
+                } else {
+                    let indices = self.leaf(DType::I64, &index_shape);
+                    self.indices.insert(indices, limit);
+                    indices
+                };
                 self.variables[*index] = Some(indices);
                 if *head == Head::Gather {
                     return Some((Op::Gather { batch: batch as u8 }, vec![x, indices]));

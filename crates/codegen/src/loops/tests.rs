@@ -1,0 +1,351 @@
+//! Loops through every engine of this crate, against the interpreter and against loops written out.
+
+use std::sync::Arc;
+
+use hypatia_graph::collect::{Request, collect};
+use hypatia_graph::interp::interpret;
+use hypatia_graph::leaf::{LeafKind, SharedCell};
+use hypatia_graph::scan::{Next, Scan, ScanStep};
+use hypatia_graph::specialise::{Arguments, specialise};
+use hypatia_graph::streams::RandomStreams;
+use hypatia_graph::tensor::{Shared, constant, matrix, scalar, shared, vector};
+use hypatia_graph::{Array, Graph, Tensor, ix};
+
+use crate::cpu::call::CpuProgram;
+use crate::cpu::features::{Features, InstructionSet};
+use crate::cpu::pool::Pool;
+use crate::kernel::reference::evaluate;
+use crate::kernel::{Kernel, OutOfRange, Program, RunError, ScanKernel};
+use crate::opencl::OpenClProgram;
+
+/// Numbers that are not exact, in [-1, 1): the fractional parts of multiples of the golden ratio.
+fn numbers(shape: &[usize], seed: usize) -> Array {
+    let len = shape.iter().product::<usize>();
+    let golden = |i: usize| ((i + 1 + 1000 * seed) as f64 * 0.618_033_988_749_894_9).fract() * 2.0 - 1.0;
+    Array::new(shape, &(0..len).map(|i| golden(i) as f32).collect::<Vec<_>>())
+}
+
+/// A graph whose extents are known.
+fn graph(outputs: &[&Tensor], updates: &[(Shared, Tensor)], inputs: &[(&Tensor, Array)]) -> Graph {
+    let request = Request {
+        inputs: inputs.iter().map(|(input, _)| (*input).clone()).collect(),
+        outputs: outputs.iter().map(|output| (*output).clone()).collect(),
+        updates: updates.to_vec(),
+        ..Request::default()
+    };
+    let graph = collect(&request).unwrap();
+    let mut arguments = Arguments::default();
+    for (id, (_, value)) in graph.inputs.iter().zip(inputs) {
+        if !graph.leaf(*id).unwrap().ty.is_known() {
+            arguments.shapes.insert(*id, value.shape().into());
+        }
+        if value.rank() == 0
+            && let Some(value) = value.get(0).to_i64()
+        {
+            arguments.values.insert(*id, value);
+        }
+    }
+    specialise(&graph, &arguments).unwrap()
+}
+
+fn cells(graph: &Graph, program: &Program) -> Vec<Arc<SharedCell>> {
+    let cell = |id| match &graph.leaf(id).unwrap().kind {
+        LeafKind::Shared(cell) => cell.clone(),
+        kind => panic!("{kind:?} is no shared variable"),
+    };
+    program.shared.iter().map(|id| cell(*id)).collect()
+}
+
+/// What the processor gives: results, then the new values of all shared variables.
+fn on_cpu(
+    graph: &Graph,
+    inputs: &[Array],
+    limit: InstructionSet,
+    threads: usize,
+) -> Result<Vec<Array>, RunError> {
+    let program = Arc::new(crate::compile(graph).unwrap());
+    let pool = Arc::new(Pool::new(threads));
+    let mut cpu = CpuProgram::new(program.clone(), &Features::detect().restricted_to(limit), pool).unwrap();
+    let before: Vec<Array> = cells(graph, &program).iter().map(|cell| cell.lock().host.clone()).collect();
+    let inputs: Vec<&Array> = inputs.iter().collect();
+    let mut outputs: Vec<Array> =
+        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect();
+    let mut shared = before.clone();
+    // The second call finds memory as the first one left it.
+    for _ in 0..2 {
+        shared.clone_from(&before);
+        let result = cpu.run(&inputs, &mut shared.iter_mut().collect::<Vec<_>>(), &mut outputs);
+        if result.is_err() {
+            assert_eq!(shared, before, "a failed call changed a shared variable");
+        }
+        result?;
+    }
+    Ok(outputs.into_iter().chain(shared).collect())
+}
+
+/// Results and updated variables of every engine; all agree with the interpreter to that relative difference.
+fn check(
+    outputs: &[&Tensor],
+    updates: &[(Shared, Tensor)],
+    inputs: &[(&Tensor, Array)],
+    tolerance: f64,
+) -> (Vec<Array>, Program) {
+    let graph = graph(outputs, updates, inputs);
+    let inputs: Vec<Array> = inputs.iter().map(|(_, value)| value.clone()).collect();
+    let expected = interpret(&graph, &inputs).unwrap();
+    let program = crate::compile(&graph).unwrap();
+    let cells = cells(&graph, &program);
+    let mut values: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
+    for (id, new) in &expected.updates {
+        values[program.shared.binary_search(id).unwrap()] = new.clone();
+    }
+    let expected: Vec<Array> = expected.outputs.into_iter().chain(values).collect();
+    let compare = |engine: &str, found: &[Array]| {
+        assert_eq!(found.len(), expected.len());
+        for (n, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
+            for i in 0..found.len() {
+                let (f, e) = (found.get(i).to_f64(), expected.get(i).to_f64());
+                let near = (f - e).abs() <= tolerance * e.abs().max(1.0) || (f.is_nan() && e.is_nan());
+                assert!(near, "{engine}: result {n}[{i}]: expected {e}, found {f}\n{program}");
+            }
+        }
+    };
+    let mut shared: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
+    let mut found = evaluate(&program, &inputs.iter().collect::<Vec<_>>(), &mut shared).unwrap();
+    found.extend(shared);
+    compare("reference", &found);
+    let one = on_cpu(&graph, &inputs, InstructionSet::Avx512, 1).unwrap();
+    compare("processor", &one);
+    assert_eq!(one, on_cpu(&graph, &inputs, InstructionSet::Avx512, 3).unwrap(), "threads change bits");
+    for limit in [InstructionSet::Avx2, InstructionSet::Portable] {
+        compare("processor, narrower", &on_cpu(&graph, &inputs, limit, 1).unwrap());
+    }
+    match OpenClProgram::new(Arc::new(program.clone()), 0) {
+        Err(reason) => eprintln!("skipped: {reason}"),
+        Ok(mut device) => {
+            let before: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
+            let mut outputs: Vec<Array> =
+                program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect();
+            let shared: Vec<&SharedCell> = cells.iter().map(|cell| &**cell).collect();
+            device.run(&inputs.iter().collect::<Vec<_>>(), &shared, &mut outputs).unwrap();
+            for (cell, old) in cells.iter().zip(before) {
+                let mut state = cell.lock();
+                state.fetch().unwrap();
+                outputs.push(std::mem::replace(&mut state.host, old));
+                state.version += 1;
+            }
+            compare("OpenCL", &outputs);
+        }
+    }
+    (one, program)
+}
+
+/// The only loop among the steps.
+fn only_loop(program: &Program) -> &ScanKernel {
+    let mut loops = program.steps.iter().filter_map(|step| match &step.kernel {
+        Kernel::Scan(kernel) => Some(kernel),
+        _ => None,
+    });
+    let first = loops.next().expect("a loop");
+    assert!(loops.next().is_none(), "more than one loop:\n{program}");
+    first
+}
+
+fn floats(array: &Array) -> Vec<f64> {
+    (0..array.len()).map(|i| array.get(i).to_f64()).collect()
+}
+
+#[test]
+fn a_sum_over_a_sequence_keeps_the_last_only() {
+    let x = vector::<f32>("x");
+    let sum = Scan::new()
+        .sequence(&x)
+        .carry(0.5)
+        .run(|step| Next::new().carry(&step.carries[0] + &step.sequences[0]));
+    let input = Array::vector(&[1f32, 2.0, 4.0, 8.0]);
+    let (found, program) = check(&[&sum.last[0]], &[], &[(&x, input)], 0.0);
+    assert_eq!(floats(&found[0]), [15.5]);
+    let kernel = only_loop(&program);
+    assert!(kernel.rows.is_empty());
+    // The carry is updated where it lies: neither the body nor the program needs memory.
+    assert_eq!((kernel.body.steps.len(), kernel.body.arena_bytes, program.arena_bytes), (1, 0, 0));
+}
+
+/// h[t] = tanh(x[t] + h[t - 1] . w).
+fn recurrent(x: &Tensor, h0: &Tensor, w: &Tensor) -> hypatia_graph::scan::Scanned {
+    Scan::new()
+        .sequence(x)
+        .carry(h0)
+        .run(|step| Next::new().carry((&step.sequences[0] + step.carries[0].dot(w)).tanh()))
+}
+
+#[test]
+fn a_recurrent_layer_lives_in_its_rows() {
+    let (x, h0, w) = (input3("x"), matrix::<f32>("h0"), matrix::<f32>("w"));
+    let layer = recurrent(&x, &h0, &w);
+    let inputs = [(&x, numbers(&[7, 3, 50], 1)), (&h0, numbers(&[3, 50], 2)), (&w, numbers(&[50, 50], 3))];
+    let (found, program) = check(&[&layer.carries[0], &layer.last[0]], &[], &inputs, 1e-5);
+    let kernel = only_loop(&program);
+    assert!(kernel.carries[0].row.as_ref().is_some_and(|row| row.kept));
+    // The product and the rest: nothing is copied in a step.
+    assert_eq!(kernel.body.steps.len(), 2, "{program}");
+    let (rows, last) = (floats(&found[0]), floats(&found[1]));
+    assert_eq!(rows[6 * 150..], last);
+    // Written out, the loop does the same arithmetic but for the packed product, whose order of summing may be another.
+    let mut h = h0.clone();
+    let mut unrolled = Vec::new();
+    for t in 0..7 {
+        h = (x.index(ix![t]) + h.dot(&w)).tanh();
+        unrolled.push(h.clone());
+    }
+    let outputs: Vec<&Tensor> = unrolled.iter().collect();
+    let graph = graph(&outputs, &[], &inputs);
+    let values: Vec<Array> = inputs.iter().map(|(_, value)| value.clone()).collect();
+    let written = on_cpu(&graph, &values, InstructionSet::Avx512, 1).unwrap();
+    let written: Vec<f64> = written.iter().flat_map(floats).collect();
+    assert_eq!(rows, written);
+}
+
+fn input3(name: &str) -> Tensor {
+    hypatia_graph::tensor::input(name, hypatia_graph::DType::F32, &[None, None, None])
+}
+
+#[test]
+fn sequences_and_captured_values_are_read_where_they_lie() {
+    let (x, w) = (matrix::<f32>("x"), matrix::<f32>("w"));
+    let loop_ = Scan::new().sequence_taps(&x, &[-2, 0]).go_backwards().carry(w.index(ix![1])).run(|step| {
+        let next =
+            &step.sequences[0] - &step.sequences[1] * 2.0 + step.carries[0].dot(w.index(ix![0..3])) * 0.1;
+        Next::new().carry(&next).output(&step.carries[0])
+    });
+    let inputs = [(&x, numbers(&[6, 3], 1)), (&w, numbers(&[4, 3], 2))];
+    let (_, program) = check(&[&loop_.carries[0], &loop_.outputs[0], &loop_.last[0]], &[], &inputs, 1e-5);
+    let kernel = only_loop(&program);
+    let strides: Vec<i64> = kernel.inputs.iter().map(|input| input.stride).collect();
+    assert_eq!(strides, [-3, -3, 0], "{program}");
+    // Only the initial value is computed before the loop.
+    assert_eq!(program.steps.len(), 2, "{program}");
+}
+
+#[test]
+fn a_condition_ends_the_loop_and_the_last_row_is_repeated() {
+    let limit = scalar::<f32>("limit");
+    let doubled = Scan::new().carry(1.0).steps(6).run(|step| {
+        let next = &step.carries[0] * 2.0;
+        Next::new().carry(&next).output(-&next).until(next.gt(&limit))
+    });
+    let results = [&doubled.carries[0], &doubled.last[0], &doubled.steps, &doubled.outputs[0]];
+    let (found, _) = check(&results, &[], &[(&limit, Array::scalar(5f32))], 0.0);
+    let found: Vec<Vec<f64>> = found.iter().map(floats).collect();
+    let rows = vec![2.0, 4.0, 8.0, 8.0, 8.0, 8.0];
+    let negative = rows.iter().map(|x| -x).collect::<Vec<f64>>();
+    assert_eq!(found, [rows, vec![8.0], vec![3.0], negative]);
+    let (found, _) = check(&[&doubled.last[0], &doubled.steps], &[], &[(&limit, Array::scalar(5f32))], 0.0);
+    assert_eq!(found.iter().map(floats).collect::<Vec<_>>(), [[8.0], [3.0]]);
+}
+
+#[test]
+fn no_step_leaves_the_initial_values() {
+    let (x, n) = (matrix::<f32>("x"), scalar::<i64>("n"));
+    let loop_ = Scan::new().carry(x.sum(0)).steps(&n).run(|step| Next::new().carry(step.carries[0].exp()));
+    let inputs = [(&x, numbers(&[3, 4], 1)), (&n, Array::scalar(0i64))];
+    let (found, _) = check(&[&loop_.carries[0], &loop_.last[0], &loop_.steps], &[], &inputs, 1e-6);
+    assert_eq!(found[0].shape(), [0, 4]);
+    assert_eq!(floats(&found[2]), [0.0]);
+}
+
+#[test]
+fn loops_in_loops() {
+    let (x, w) = (matrix::<f32>("x"), matrix::<f32>("w"));
+    let outer = Scan::new().sequence(&x).carry(w.index(ix![0])).run(|outer| {
+        let inner = Scan::new().carry(&outer.carries[0]).steps(4).run(|inner| {
+            let next = (inner.carries[0].dot(&w) * 0.1 + &outer.sequences[0]).tanh();
+            Next::new().carry(&next).until(next.sum(0).gt(2.0))
+        });
+        let made = inner.steps.cast(hypatia_graph::DType::F32);
+        Next::new().carry(&inner.last[0]).output(inner.carries[0].sum(0) * 0.5).output(made)
+    });
+    let inputs = [(&x, numbers(&[5, 40], 1)), (&w, numbers(&[40, 40], 2))];
+    let results = [&outer.carries[0], &outer.outputs[0], &outer.outputs[1]];
+    let (_, program) = check(&results, &[], &inputs, 2e-5);
+    assert_eq!(program.count(), program.all_steps().len());
+    for (number, step) in program.all_steps().into_iter().enumerate() {
+        assert!(std::ptr::eq(step, program.step(number).unwrap()));
+    }
+    assert!(program.step(program.count()).is_none());
+}
+
+#[test]
+fn draws_differ_from_step_to_step_and_advance_the_stream() {
+    let streams = RandomStreams::new(7);
+    let loop_ = Scan::new()
+        .carry(constant(Array::vector(&[0f32; 5])))
+        .steps(4)
+        .run(|step| Next::new().carry(&step.carries[0] + streams.uniform([5], 0.0, 1.0)));
+    let (found, _) = check(&[&loop_.carries[0]], &[], &[], 1e-6);
+    let rows = floats(&found[0]);
+    assert_ne!(rows[0..5], rows[5..10].iter().zip(&rows[0..5]).map(|(b, a)| b - a).collect::<Vec<_>>());
+    // The counter, the only shared variable, has moved.
+    assert_eq!(found.len(), 2);
+    assert_ne!(found[1], streams.counters()[0].get_value().unwrap());
+}
+
+#[test]
+fn an_index_out_of_range_in_a_step_changes_nothing() {
+    let (x, i) = (vector::<f32>("x"), vector::<i64>("i"));
+    let total = shared("total", 1f32);
+    let loop_ = Scan::new()
+        .sequence(&i)
+        .carry(&total)
+        .run(|step| Next::new().carry(&step.carries[0] + x.take(&step.sequences[0])));
+    let updates = [(total.clone(), loop_.last[0].clone())];
+    let good = [(&x, numbers(&[5], 1)), (&i, Array::vector(&[0i64, 4, -1, 2]))];
+    check(&[&loop_.carries[0]], &updates, &good, 1e-6);
+    let bad = [(&x, numbers(&[5], 1)), (&i, Array::vector(&[0i64, 4, 5, 2]))];
+    let graph = graph(&[&loop_.carries[0]], &updates, &bad);
+    let program = crate::compile(&graph).unwrap();
+    let values: Vec<Array> = bad.iter().map(|(_, value)| value.clone()).collect();
+    let error = on_cpu(&graph, &values, InstructionSet::Avx512, 1).unwrap_err();
+    let RunError::OutOfRange(OutOfRange { step, value: 5, extent: 5 }) = error else { panic!("{error:?}") };
+    // The number is that of a step in the body, which knows its line.
+    assert!(matches!(program.step(step).unwrap().kernel, Kernel::Loop(_)));
+    assert!(!program.steps.iter().any(|s| std::ptr::eq(s, program.step(step).unwrap())));
+    assert!(program.step(step).unwrap().site.is_some());
+    let mut shared = [Array::scalar(1f32)];
+    let found = evaluate(&program, &values.iter().collect::<Vec<_>>(), &mut shared);
+    assert_eq!(found, Err(error));
+}
+
+#[test]
+fn an_accumulated_matrix_is_one_product_in_place() {
+    let (x, d, w) = (input3("x"), input3("d"), shared("w", numbers(&[4, 6], 3)));
+    let loop_ = Scan::new().sequence(&x).sequence(&d).carry(&w).run(|step| {
+        let [x, d] = &step.sequences[..] else { unreachable!() };
+        Next::new().carry(&step.carries[0] * 0.9 - x.t().dot(d) * 0.1)
+    });
+    let updates = [(w.clone(), loop_.last[0].clone())];
+    let inputs = [(&x, numbers(&[5, 3, 4], 1)), (&d, numbers(&[5, 3, 6], 2))];
+    let (_, program) = check(&[], &updates, &inputs, 1e-5);
+    // The loop works in the shared variable's own memory, and a step is one accumulating product.
+    assert_eq!((program.steps.len(), program.arena_bytes), (1, 0), "{program}");
+    let kernel = only_loop(&program);
+    assert!(
+        matches!(&kernel.body.steps[..], [step] if matches!(step.kernel, Kernel::Product(_))),
+        "{program}"
+    );
+}
+
+#[test]
+fn carries_change_places() {
+    let (a, b) = (shared("a", numbers(&[6], 1)), shared("b", numbers(&[6], 2)));
+    let loop_ = Scan::new().carry(&a).carry(&b).steps(3).run(|step: &ScanStep| {
+        let [a, b] = &step.carries[..] else { unreachable!() };
+        Next::new().carry(b).carry(a + b)
+    });
+    // The variables change places as well.
+    let updates = [(a.clone(), loop_.last[1].clone()), (b.clone(), loop_.last[0].clone())];
+    check(&[&loop_.last[0]], &updates, &[], 1e-6);
+    let updates = [(a, loop_.last[0].clone()), (b, loop_.last[1].clone())];
+    check(&[&loop_.carries[1]], &updates, &[], 1e-6);
+}

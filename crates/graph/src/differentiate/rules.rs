@@ -1,0 +1,461 @@
+//! The rules of differentiation, one arm an operator: how the cotangent of a node's value becomes that of an operand.
+//!
+//! A rule never accumulates and never looks at who uses what; the walk of [`super`] alone does. Loops have their own
+//! file, as all results of one are pulled back together.
+
+use std::collections::HashMap;
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::diagnostic::Site;
+use crate::dtype::Literal;
+use crate::graph::{Graph, NodeId, Operands};
+use crate::op::{Fold, Op, Start, WindowAxis, Write, known_dims};
+use crate::scalar::ScalarFn;
+use crate::shape::Axes;
+
+/// Short names for building nodes, so that the rules read as mathematics. Operands have equal shapes.
+pub(super) struct Rules<'a> {
+    pub(super) graph: &'a mut Graph,
+    pub(super) site: Option<Site>,
+}
+
+impl Rules<'_> {
+    pub(super) fn op(&mut self, op: Op, operands: &[NodeId]) -> NodeId {
+        self.graph.add(op, operands, self.site)
+    }
+
+    pub(super) fn map(&mut self, f: ScalarFn, operands: &[NodeId]) -> NodeId {
+        self.op(Op::Map(f), operands)
+    }
+
+    pub(super) fn add(&mut self, x: NodeId, y: NodeId) -> NodeId {
+        self.map(ScalarFn::Add, &[x, y])
+    }
+
+    pub(super) fn sub(&mut self, x: NodeId, y: NodeId) -> NodeId {
+        self.map(ScalarFn::Sub, &[x, y])
+    }
+
+    pub(super) fn mul(&mut self, x: NodeId, y: NodeId) -> NodeId {
+        self.map(ScalarFn::Mul, &[x, y])
+    }
+
+    pub(super) fn div(&mut self, x: NodeId, y: NodeId) -> NodeId {
+        self.map(ScalarFn::Div, &[x, y])
+    }
+
+    pub(super) fn neg(&mut self, x: NodeId) -> NodeId {
+        self.map(ScalarFn::Neg, &[x])
+    }
+
+    pub(super) fn sqr(&mut self, x: NodeId) -> NodeId {
+        self.map(ScalarFn::Sqr, &[x])
+    }
+
+    pub(super) fn select(&mut self, condition: NodeId, then: NodeId, otherwise: NodeId) -> NodeId {
+        self.map(ScalarFn::Select, &[condition, then, otherwise])
+    }
+
+    pub(super) fn extents(&self, id: NodeId) -> SmallVec<[usize; 4]> {
+        self.graph.ty(id).shape.iter().map(|e| e.known().unwrap_or(0)).collect()
+    }
+
+    /// The same number everywhere, of the type of `x`.
+    pub(super) fn like(&mut self, x: NodeId, value: f64) -> NodeId {
+        let shape = self.extents(x);
+        let literal = Literal::from_f64(value, self.graph.ty(x).dtype);
+        self.graph.add_uniform(literal, &shape, self.site)
+    }
+
+    pub(super) fn reshape(&mut self, x: NodeId, shape: &[usize]) -> NodeId {
+        self.op(Op::Reshape(known_dims(shape)), &[x])
+    }
+
+    /// `x`, reduced over `axes` of a tensor of that shape, repeated to the shape again.
+    pub(super) fn spread(&mut self, x: NodeId, axes: Axes, shape: &[usize]) -> NodeId {
+        let axes = axes.others(shape.len()).map(|axis| axis as u8).collect();
+        self.op(Op::Broadcast { axes, dims: known_dims(shape) }, &[x])
+    }
+
+    /// Swaps the last two axes.
+    pub(super) fn transpose(&mut self, x: NodeId) -> NodeId {
+        let rank = self.graph.ty(x).rank() as u8;
+        let permutation = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+        self.op(Op::Permute(permutation), &[x])
+    }
+
+    /// `rows` where index `m` is the last of its value, else zeros: of equal indices only the last one's row stands in
+    /// what a scatter into `x` gave. Every index writes its number, and reads back who wrote last.
+    pub(super) fn of_last_writers(&mut self, batch: u8, x: NodeId, indices: NodeId, rows: NodeId) -> NodeId {
+        let lead = usize::from(batch);
+        let shape = self.extents(indices);
+        let count = shape[lead];
+        if count <= 1 {
+            return rows;
+        }
+        let numbers = self.op(Op::Iota(known_dims(&[count])), &[]);
+        let numbers = self.op(Op::Broadcast { axes: smallvec![batch], dims: known_dims(&shape) }, &[numbers]);
+        let places = self.extents(x);
+        let nobody = self.graph.add_uniform(Literal::I64(0), &places[..=lead], self.site);
+        let writers = self.op(Op::Scatter { batch, write: Write::Set }, &[nobody, indices, numbers]);
+        let writers = self.op(Op::Gather { batch }, &[writers, indices]);
+        let last = self.map(ScalarFn::Eq, &[writers, numbers]);
+        let extents = self.extents(rows);
+        let within: Axes = (lead + 1..extents.len()).collect();
+        let last = self.spread(last, within, &extents);
+        let zero = self.like(rows, 0.0);
+        self.select(last, rows, zero)
+    }
+
+    pub(super) fn accumulate(&mut self, cotangents: &mut HashMap<NodeId, NodeId>, id: NodeId, part: NodeId) {
+        let total = match cotangents.get(&id) {
+            Some(&sum) => self.add(sum, part),
+            None => part,
+        };
+        cotangents.insert(id, total);
+    }
+}
+
+/// The cotangent of operand `index` of a node, given that of its value; `None` where it is zero.
+#[warn(clippy::wildcard_enum_match_arm)]
+pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<NodeId> {
+    let node = g.graph.node(id).clone();
+    let x = *node.operands.get(index)?;
+    let shape = g.extents(x);
+    match &node.op {
+        Op::Map(f) => pullback_map(g, *f, id, &node.operands, c, index),
+        Op::Cast(_) => {
+            let dtype = g.graph.ty(x).dtype;
+            dtype.is_float().then(|| g.op(Op::Cast(dtype), &[c]))
+        }
+        Op::Reduce(fold, axes) => pullback_reduce(g, *fold, *axes, id, x, c),
+        Op::Dot => {
+            let other = g.transpose(node.operands[1 - index]);
+            Some(if index == 0 { g.op(Op::Dot, &[c, other]) } else { g.op(Op::Dot, &[other, c]) })
+        }
+        Op::Broadcast { axes, .. } => {
+            let result = g.extents(id);
+            let own = |axis: usize| axes.iter().position(|&a| usize::from(a) == axis);
+            let summed: Axes = (0..result.len())
+                .filter(|&axis| own(axis).is_none_or(|i| shape[i] != result[axis]))
+                .collect();
+            let sum = if summed.is_empty() { c } else { g.op(Op::Reduce(Fold::Sum, summed), &[c]) };
+            Some(if g.extents(sum) == shape { sum } else { g.reshape(sum, &shape) })
+        }
+        Op::Reshape(_) => Some(g.reshape(c, &shape)),
+        Op::Permute(permutation) => {
+            let mut inverse: SmallVec<[u8; 8]> = smallvec![0; permutation.len()];
+            for (to, &from) in permutation.iter().enumerate() {
+                inverse[usize::from(from)] = to as u8;
+            }
+            Some(g.op(Op::Permute(inverse), &[c]))
+        }
+        Op::Window(axes) => {
+            let zeros = g.like(x, 0.0);
+            let mut operands: Operands = smallvec![zeros, c];
+            operands.extend_from_slice(&node.operands[1..]);
+            Some(g.op(Op::SetWindow(axes.clone(), Write::Add), &operands))
+        }
+        Op::SetWindow(axes, write) => {
+            let mut operands: Operands = smallvec![c];
+            if index == 0 && *write == Write::Add {
+                return Some(c);
+            }
+            if index == 0 {
+                operands.push(g.like(node.operands[1], 0.0));
+            }
+            operands.extend_from_slice(&node.operands[2..]);
+            Some(if index == 0 {
+                g.op(Op::SetWindow(axes.clone(), Write::Set), &operands)
+            } else {
+                g.op(Op::Window(axes.clone()), &operands)
+            })
+        }
+        Op::Concat(axis) => {
+            let axis = usize::from(*axis);
+            let start = node.operands[..index].iter().map(|o| g.extents(*o)[axis]).sum();
+            let mut window: Vec<WindowAxis> = shape.iter().map(|&n| WindowAxis::whole(n)).collect();
+            window[axis].start = Start::Known(start);
+            Some(g.op(Op::Window(window.into()), &[c]))
+        }
+        Op::Gather { batch } => {
+            let zeros = g.like(x, 0.0);
+            Some(g.op(Op::Scatter { batch: *batch, write: Write::Add }, &[zeros, node.operands[1], c]))
+        }
+        Op::Scatter { batch, write } => match (index, write) {
+            (0, Write::Add) => Some(c),
+            (0, Write::Set) => {
+                let zeros = g.like(node.operands[2], 0.0);
+                Some(g.op(Op::Scatter { batch: *batch, write: Write::Set }, &[c, node.operands[1], zeros]))
+            }
+            (_, Write::Add) => Some(g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]])),
+            (_, Write::Set) => {
+                let rows = g.op(Op::Gather { batch: *batch }, &[c, node.operands[1]]);
+                Some(g.of_last_writers(*batch, node.operands[0], node.operands[1], rows))
+            }
+        },
+        // Specialisation and this very walk have removed the symbolic ones; nothing flows through the others.
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Extent(_)
+        | Op::ArgMax(_)
+        | Op::Slice(_)
+        | Op::SetSlice(..)
+        | Op::Random { .. }
+        | Op::StopGradient
+        | Op::Scan(_)
+        | Op::Grad(_) => None,
+    }
+}
+
+fn pullback_reduce(
+    g: &mut Rules<'_>,
+    fold: Fold,
+    axes: Axes,
+    id: NodeId,
+    x: NodeId,
+    c: NodeId,
+) -> Option<NodeId> {
+    let shape = g.extents(x);
+    let c = g.spread(c, axes, &shape);
+    match fold {
+        Fold::Sum => Some(c),
+        Fold::Prod => {
+            // The product of the other elements, also where one or several are zero.
+            let (zero, one) = (g.like(x, 0.0), g.like(x, 1.0));
+            let is_zero = g.map(ScalarFn::Eq, &[x, zero]);
+            let nonzero = g.select(is_zero, one, x);
+            let product = g.op(Op::Reduce(Fold::Prod, axes), &[nonzero]);
+            let product = g.spread(product, axes, &shape);
+            let flags = g.select(is_zero, one, zero);
+            let zeros = g.op(Op::Reduce(Fold::Sum, axes), &[flags]);
+            let zeros = g.spread(zeros, axes, &shape);
+            let others = g.sub(zeros, flags);
+            let alone = g.map(ScalarFn::Eq, &[others, zero]);
+            let quotient = g.div(product, nonzero);
+            let derivative = g.select(alone, quotient, zero);
+            Some(g.mul(c, derivative))
+        }
+        Fold::Max | Fold::Min => {
+            let extreme = g.spread(id, axes, &shape);
+            let (zero, one) = (g.like(x, 0.0), g.like(x, 1.0));
+            let tied = g.map(ScalarFn::Eq, &[x, extreme]);
+            let mask = g.select(tied, one, zero);
+            let count = g.op(Op::Reduce(Fold::Sum, axes), &[mask]);
+            let count = g.spread(count, axes, &shape);
+            let share = g.div(mask, count);
+            Some(g.mul(c, share))
+        }
+        Fold::All | Fold::Any => None,
+    }
+}
+
+#[warn(clippy::wildcard_enum_match_arm)]
+fn pullback_map(
+    g: &mut Rules<'_>,
+    f: ScalarFn,
+    out: NodeId,
+    operands: &[NodeId],
+    c: NodeId,
+    index: usize,
+) -> Option<NodeId> {
+    let x = operands[0];
+    let y = operands.get(1).copied().unwrap_or(x);
+    let first = index == 0;
+    Some(match f {
+        ScalarFn::Add => c,
+        ScalarFn::Sub => {
+            if first {
+                c
+            } else {
+                g.neg(c)
+            }
+        }
+        ScalarFn::Mul => g.mul(c, if first { y } else { x }),
+        ScalarFn::Div if first => g.div(c, y),
+        ScalarFn::Div => {
+            let scaled = g.mul(c, out);
+            let quotient = g.div(scaled, y);
+            g.neg(quotient)
+        }
+        ScalarFn::Mod if first => c,
+        ScalarFn::Mod => {
+            let quotient = g.map(ScalarFn::FloorDiv, &[x, y]);
+            let scaled = g.mul(c, quotient);
+            g.neg(scaled)
+        }
+        ScalarFn::Pow if first => {
+            // y x^(y-1), and 0 for y = 0 whatever x is.
+            let (zero, one) = (g.like(y, 0.0), g.like(y, 1.0));
+            let lower = g.sub(y, one);
+            let power = g.map(ScalarFn::Pow, &[x, lower]);
+            let slope = g.mul(y, power);
+            let constant = g.map(ScalarFn::Eq, &[y, zero]);
+            let slope = g.select(constant, zero, slope);
+            g.mul(c, slope)
+        }
+        ScalarFn::Pow => {
+            // x^y log x, and 0 for x = 0.
+            let zero = g.like(x, 0.0);
+            let logarithm = g.map(ScalarFn::Log, &[x]);
+            let slope = g.mul(out, logarithm);
+            let vanishes = g.map(ScalarFn::Eq, &[x, zero]);
+            let slope = g.select(vanishes, zero, slope);
+            g.mul(c, slope)
+        }
+        ScalarFn::Max | ScalarFn::Min => {
+            let wins = g.map(if f == ScalarFn::Max { ScalarFn::Ge } else { ScalarFn::Le }, &[x, y]);
+            let zero = g.like(c, 0.0);
+            if first { g.select(wins, c, zero) } else { g.select(wins, zero, c) }
+        }
+        ScalarFn::Neg => g.neg(c),
+        ScalarFn::Abs => {
+            let sign = g.map(ScalarFn::Sign, &[x]);
+            g.mul(c, sign)
+        }
+        ScalarFn::Sqr => {
+            let two = g.like(x, 2.0);
+            let slope = g.mul(two, x);
+            g.mul(c, slope)
+        }
+        ScalarFn::Sqrt => {
+            let half = g.like(x, 0.5);
+            let slope = g.div(half, out);
+            g.mul(c, slope)
+        }
+        ScalarFn::Recip => {
+            let square = g.sqr(out);
+            let scaled = g.mul(c, square);
+            g.neg(scaled)
+        }
+        ScalarFn::Exp => g.mul(c, out),
+        ScalarFn::Exp2 => {
+            let ln2 = g.like(x, std::f64::consts::LN_2);
+            let slope = g.mul(out, ln2);
+            g.mul(c, slope)
+        }
+        ScalarFn::Expm1 => {
+            let slope = g.map(ScalarFn::Exp, &[x]);
+            g.mul(c, slope)
+        }
+        ScalarFn::Log => g.div(c, x),
+        ScalarFn::Log2 | ScalarFn::Log10 => {
+            let base = if f == ScalarFn::Log2 { std::f64::consts::LN_2 } else { std::f64::consts::LN_10 };
+            let base = g.like(x, base);
+            let scaled = g.mul(x, base);
+            g.div(c, scaled)
+        }
+        ScalarFn::Log1p => {
+            let one = g.like(x, 1.0);
+            let shifted = g.add(one, x);
+            g.div(c, shifted)
+        }
+        ScalarFn::Log1mexp => {
+            // d log(1 - e^x) = -1 / (e^-x - 1)
+            let minus = g.neg(x);
+            let below = g.map(ScalarFn::Expm1, &[minus]);
+            let quotient = g.div(c, below);
+            g.neg(quotient)
+        }
+        ScalarFn::Sin => {
+            let slope = g.map(ScalarFn::Cos, &[x]);
+            g.mul(c, slope)
+        }
+        ScalarFn::Cos => {
+            let slope = g.map(ScalarFn::Sin, &[x]);
+            let scaled = g.mul(c, slope);
+            g.neg(scaled)
+        }
+        ScalarFn::Tan => {
+            let (one, square) = (g.like(x, 1.0), g.sqr(out));
+            let slope = g.add(one, square);
+            g.mul(c, slope)
+        }
+        ScalarFn::Asin | ScalarFn::Acos => {
+            let (one, square) = (g.like(x, 1.0), g.sqr(x));
+            let rest = g.sub(one, square);
+            let root = g.map(ScalarFn::Sqrt, &[rest]);
+            let quotient = g.div(c, root);
+            if f == ScalarFn::Asin { quotient } else { g.neg(quotient) }
+        }
+        ScalarFn::Atan => {
+            let (one, square) = (g.like(x, 1.0), g.sqr(x));
+            let norm = g.add(one, square);
+            g.div(c, norm)
+        }
+        ScalarFn::Atan2 => {
+            let (xx, yy) = (g.sqr(x), g.sqr(y));
+            let norm = g.add(xx, yy);
+            let scaled = g.mul(c, if first { y } else { x });
+            let quotient = g.div(scaled, norm);
+            if first { quotient } else { g.neg(quotient) }
+        }
+        ScalarFn::Sinh => {
+            let slope = g.map(ScalarFn::Cosh, &[x]);
+            g.mul(c, slope)
+        }
+        ScalarFn::Cosh => {
+            let slope = g.map(ScalarFn::Sinh, &[x]);
+            g.mul(c, slope)
+        }
+        ScalarFn::Tanh => {
+            let (one, square) = (g.like(x, 1.0), g.sqr(out));
+            let slope = g.sub(one, square);
+            g.mul(c, slope)
+        }
+        ScalarFn::Asinh | ScalarFn::Acosh => {
+            let (one, square) = (g.like(x, 1.0), g.sqr(x));
+            let inner = if f == ScalarFn::Asinh { g.add(square, one) } else { g.sub(square, one) };
+            let root = g.map(ScalarFn::Sqrt, &[inner]);
+            g.div(c, root)
+        }
+        ScalarFn::Atanh => {
+            let (one, square) = (g.like(x, 1.0), g.sqr(x));
+            let rest = g.sub(one, square);
+            g.div(c, rest)
+        }
+        ScalarFn::Sigmoid => {
+            let one = g.like(x, 1.0);
+            let rest = g.sub(one, out);
+            let slope = g.mul(out, rest);
+            g.mul(c, slope)
+        }
+        ScalarFn::Softplus => {
+            let slope = g.map(ScalarFn::Sigmoid, &[x]);
+            g.mul(c, slope)
+        }
+        ScalarFn::Erf | ScalarFn::Erfc => {
+            let scale = std::f64::consts::FRAC_2_SQRT_PI;
+            let scale = g.like(x, if f == ScalarFn::Erf { scale } else { -scale });
+            let square = g.sqr(x);
+            let minus = g.neg(square);
+            let bell = g.map(ScalarFn::Exp, &[minus]);
+            let slope = g.mul(scale, bell);
+            g.mul(c, slope)
+        }
+        ScalarFn::Select => {
+            let zero = g.like(c, 0.0);
+            if index == 1 { g.select(x, c, zero) } else { g.select(x, zero, c) }
+        }
+        ScalarFn::FloorDiv
+        | ScalarFn::Sign
+        | ScalarFn::Floor
+        | ScalarFn::Ceil
+        | ScalarFn::Trunc
+        | ScalarFn::Round
+        | ScalarFn::Lt
+        | ScalarFn::Le
+        | ScalarFn::Gt
+        | ScalarFn::Ge
+        | ScalarFn::Eq
+        | ScalarFn::Ne
+        | ScalarFn::And
+        | ScalarFn::Or
+        | ScalarFn::Xor
+        | ScalarFn::Not
+        | ScalarFn::IsNan
+        | ScalarFn::IsInf => return None,
+    })
+}

@@ -1,0 +1,332 @@
+//! Rewritings of loops: each keeps the values of the interpreter, and leaves in the loop what it is said to.
+#![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]
+
+use hypatia_graph::collect::{Request, Unused, collect};
+use hypatia_graph::compose::{All, Size, full};
+use hypatia_graph::index::Index;
+use hypatia_graph::interp::interpret;
+use hypatia_graph::op::{self, ScanResult};
+use hypatia_graph::scan::{Next, Scan};
+use hypatia_graph::specialise::{Arguments, specialise};
+use hypatia_graph::tensor::input;
+use hypatia_graph::verify::{Stage, verify};
+use hypatia_graph::{Array, DType, Graph, Op, ScalarFn, Tensor};
+use hypatia_rewrite::{Numerics, Options, Report, simplify};
+
+const TAKEN: Options = Options { numerics: Numerics::Real, gradients_taken: true };
+
+fn graph_of(inputs: &[&Tensor], outputs: &[&Tensor]) -> Graph {
+    let request = Request {
+        inputs: inputs.iter().map(|t| (*t).clone()).collect(),
+        outputs: outputs.iter().map(|t| (*t).clone()).collect(),
+        unused: Unused::Ignore,
+        ..Request::default()
+    };
+    specialise(&collect(&request).unwrap(), &Arguments::default()).unwrap()
+}
+
+/// Numbers that look like any others.
+fn some_numbers(ty: &hypatia_graph::TensorType, seed: f64) -> Array {
+    let extents = ty.extents().unwrap();
+    let count: usize = extents.iter().product();
+    let values: Vec<f64> = (0..count).map(|i| (seed + 1.7 * i as f64).sin()).collect();
+    Array::new(&extents, &values).cast(ty.dtype)
+}
+
+/// The simplified graph, after its values were compared with those of the graph as it was built.
+#[track_caller]
+fn simplified(inputs: &[&Tensor], outputs: &[&Tensor]) -> (Graph, Report) {
+    let graph = graph_of(inputs, outputs);
+    let arrays: Vec<Array> = inputs.iter().enumerate().map(|(i, t)| some_numbers(t.ty(), i as f64)).collect();
+    let expected = interpret(&graph, &arrays).unwrap().outputs;
+    let mut result = None;
+    for numerics in [Numerics::Strict, Numerics::Real] {
+        for gradients_taken in [false, true] {
+            let (simple, report) = simplify(&graph, Options { numerics, gradients_taken });
+            verify(&simple, Stage::Specialised).unwrap();
+            let found = interpret(&simple, &arrays).unwrap().outputs;
+            for (x, y) in found.iter().zip(&expected) {
+                assert_eq!(x.shape(), y.shape());
+                for i in 0..x.len() {
+                    let (x, y) = (x.get(i).to_f64(), y.get(i).to_f64());
+                    assert!(
+                        (x - y).abs() <= 1e-5 * (1.0 + y.abs()),
+                        "{x} instead of {y} in\n{graph}\nas\n{simple}"
+                    );
+                }
+            }
+            result = Some((simple, report));
+        }
+    }
+    result.unwrap()
+}
+
+/// The loops of a graph, each once.
+fn loops(graph: &Graph) -> Vec<op::Scan> {
+    let live = graph.reachable();
+    let mut found: Vec<op::Scan> = Vec::new();
+    for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        if let Op::Scan(scan) = &node.op
+            && !found.iter().any(|other| other.body == scan.body)
+        {
+            let _ = id;
+            found.push((**scan).clone());
+        }
+    }
+    found
+}
+
+fn results(graph: &Graph) -> Vec<ScanResult> {
+    let live = graph.reachable();
+    let scans = graph.nodes().filter(|(id, _)| live[id.index()]);
+    scans
+        .filter_map(|(_, node)| if let Op::Scan(scan) = &node.op { Some(scan.result) } else { None })
+        .collect()
+}
+
+fn count(graph: &Graph, is: impl Fn(&Op) -> bool) -> usize {
+    let live = graph.reachable();
+    graph.nodes().filter(|(id, node)| live[id.index()] && is(&node.op)).count()
+}
+
+fn matrix(name: &str, rows: usize, columns: usize) -> Tensor {
+    input(name, DType::F32, &[Some(rows), Some(columns)])
+}
+
+fn cube(name: &str, n: usize, rows: usize, columns: usize) -> Tensor {
+    input(name, DType::F32, &[Some(n), Some(rows), Some(columns)])
+}
+
+#[test]
+fn what_nothing_uses_goes_away() {
+    let (x, y, h) = (cube("x", 5, 2, 3), cube("y", 5, 2, 3), matrix("h", 2, 3));
+    let scan = Scan::new().sequence(&x).sequence(&y).carry(&h).carry(&h).run(|step| {
+        let [x, y] = &step.sequences[..] else { unreachable!() };
+        let [a, b] = &step.carries[..] else { unreachable!() };
+        Next::new().carry((a * x).tanh()).carry(b + y * y).output(a * y).output(x + 1.0)
+    });
+    let (graph, _) = simplified(&[&x, &y, &h], &[&scan.last[0]]);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!((scan.body.carries(), scan.body.inputs(), scan.body.rows().len()), (1, 1, 0), "{graph}");
+}
+
+#[test]
+fn numbers_and_repeated_values_are_written_in_the_body() {
+    let (x, h, b) = (cube("x", 5, 2, 3), matrix("h", 2, 3), input("b", DType::F32, &[Some(3)]));
+    let wide = b.reshape([1, 3]) + full(0.0, DType::F32, &[2, 3]);
+    let ones = full(1.0, DType::F32, &[5, 2, 3]);
+    let scan = Scan::new().sequence(&x).sequence(&ones).carry(&h).run(|step| {
+        let next = (&step.carries[0] * &step.sequences[0] + &wide).tanh() * &step.sequences[1];
+        Next::new().carry(next)
+    });
+    let graph = graph_of(&[&x, &h, &b], &[&scan.carries[0]]);
+    // Simplified once, the values outside are seen to be numbers; the loop is looked at after that.
+    let (graph, _) = simplify(&simplify(&graph, TAKEN).0, TAKEN);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!((scan.body.sequences, scan.body.inputs()), (1, 2), "{graph}");
+    let captured = scan.body.graph.leaf(scan.body.graph.inputs[1]).unwrap();
+    assert_eq!(captured.ty.to_string(), "f32[3]");
+    simplified(&[&x, &h, &b], &[&scan_output(&x, &h, &b)]);
+}
+
+fn scan_output(x: &Tensor, h: &Tensor, b: &Tensor) -> Tensor {
+    let scan = Scan::new()
+        .sequence(x)
+        .carry(h)
+        .run(|step| Next::new().carry((&step.carries[0] * &step.sequences[0] + b).tanh()));
+    scan.carries[0].clone()
+}
+
+#[test]
+fn only_the_last_step_is_kept() {
+    let (x, h) = (cube("x", 5, 2, 3), matrix("h", 2, 3));
+    let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+        let next = (&step.carries[0] + &step.sequences[0]).tanh();
+        Next::new().carry(&next).output(next.sin())
+    });
+    let (graph, report) =
+        simplified(&[&x, &h], &[&scan.carries[0].take(-1), &(scan.outputs[0].take(-1) + 1.0)]);
+    assert!(report.rules.contains_key("loop_last_step"), "{report}");
+    assert!(results(&graph).iter().all(|result| matches!(result, ScanResult::Last(_))), "{graph}");
+    let all = simplified(&[&x, &h], &[&scan.carries[0].take(-1), &scan.carries[0].take(2)]).0;
+    assert_eq!(results(&all), [ScanResult::Rows(0)]);
+}
+
+#[test]
+fn work_that_is_the_same_in_every_step_leaves_the_loop() {
+    let (x, h, w) = (cube("x", 5, 2, 3), matrix("h", 2, 3), matrix("w", 3, 3));
+    let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+        // The builder captures what does not depend on the step; what the rules bring to light is left.
+        let zero = &step.carries[0] - &step.carries[0];
+        let scale = (&w + zero.sum(All)).exp();
+        Next::new().carry((step.carries[0].dot(scale.t()) + &step.sequences[0]).tanh())
+    });
+    let (graph, report) = simplified(&[&x, &h, &w], &[&scan.last[0]]);
+    assert!(report.rules.contains_key("loop_invariant"), "{report}");
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!(count(&scan.body.graph, |op| *op == Op::Map(ScalarFn::Exp)), 0, "{graph}");
+    assert_eq!(count(&graph, |op| *op == Op::Map(ScalarFn::Exp)), 1, "{graph}");
+}
+
+#[test]
+fn equal_carries_are_one() {
+    let (x, h) = (cube("x", 5, 2, 3), matrix("h", 2, 3));
+    let scan = Scan::new().sequence(&x).carry(&h).carry(&h).carry(&h).run(|step| {
+        let [a, b, c] = &step.carries[..] else { unreachable!() };
+        let x = &step.sequences[0];
+        // Each of the first two needs the other.
+        Next::new().carry((b + x).tanh()).carry((a + x).tanh()).carry((a * c).sin())
+    });
+    let (graph, _) = simplified(&[&x, &h], &[&scan.last[0], &scan.last[1], &scan.last[2]]);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!(scan.body.carries(), 2, "{graph}");
+}
+
+#[test]
+fn carries_that_never_change_and_rows_of_sequences_need_no_loop() {
+    let (x, h) = (cube("x", 5, 2, 3), matrix("h", 2, 3));
+    let scan = Scan::new()
+        .sequence(&x)
+        .carry(&h)
+        .run(|step| Next::new().carry(&step.carries[0]).output(&step.sequences[0]).output(&step.carries[0]));
+    let (graph, _) = simplified(&[&x, &h], &[&scan.last[0], &scan.outputs[0], &scan.outputs[1]]);
+    assert!(loops(&graph).is_empty(), "{graph}");
+}
+
+#[test]
+fn loops_of_one_step_and_of_none_are_no_loops() {
+    for n in [0, 1] {
+        let (x, h) = (cube("x", n, 2, 3), matrix("h", 2, 3));
+        let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+            let next = (&step.carries[0] + &step.sequences[0]).tanh();
+            Next::new().carry(&next).output(next.sin()).until(next.sum(All).gt(0.0))
+        });
+        let (graph, _) =
+            simplified(&[&x, &h], &[&scan.last[0], &scan.outputs[0], &scan.carries[0], &scan.steps]);
+        assert!(loops(&graph).is_empty(), "{graph}");
+    }
+}
+
+#[test]
+fn a_loop_with_a_condition_keeps_it() {
+    let (x, h) = (cube("x", 9, 2, 3), matrix("h", 2, 3));
+    let scan = Scan::new().sequence(&x).carry(&h).carry(&h).run(|step| {
+        let next = (&step.carries[0] + &step.sequences[0]).tanh();
+        let sum = &step.carries[1] + 1.0;
+        let until = sum.sum(All).gt(30.0);
+        Next::new().carry(&next).carry(sum).output(&step.sequences[0]).until(until)
+    });
+    let (graph, _) = simplified(&[&x, &h], &[&scan.last[0], &scan.outputs[0].take(-1), &scan.steps]);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert!(scan.body.until);
+}
+
+#[test]
+fn bodies_and_loops_in_bodies_are_simplified() {
+    let (x, h) = (cube("x", 5, 2, 3), matrix("h", 2, 3));
+    let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+        let x = step.sequences[0].clone();
+        let inner = Scan::new()
+            .carry(&step.carries[0])
+            .steps(3)
+            .run(|step| Next::new().carry((1.0 + (&step.carries[0] + &x).exp()).log()));
+        Next::new().carry(inner.carries[0].take(-1))
+    });
+    let (graph, report) = simplified(&[&x, &h], &[&scan.last[0]]);
+    let [outer] = &loops(&graph)[..] else { panic!("{graph}") };
+    let [inner] = &loops(&outer.body.graph)[..] else { panic!("{graph}") };
+    assert_eq!(count(&inner.body.graph, |op| *op == Op::Map(ScalarFn::Softplus)), 1, "{report}");
+    assert_eq!(results(&outer.body.graph), [ScanResult::Last(0)]);
+}
+
+/// Four steps of `h = sigmoid(x + 2 h)` from 0.25 with pre-activations around -200 and 200, where every sigmoid is 0 or
+/// 1 in `f32`.
+fn saturated() -> (Tensor, Array, hypatia_graph::scan::Scanned) {
+    let x = matrix("x", 4, 2);
+    let values: Vec<f64> =
+        (0..4).flat_map(|t| [-200.0 - 10.0 * f64::from(t), 200.0 + 10.0 * f64::from(t)]).collect();
+    let h = full(0.25, DType::F32, &[2]);
+    let scan = Scan::new()
+        .sequence(&x)
+        .carry(&h)
+        .run(|step| Next::new().carry((&step.sequences[0] + &step.carries[0] * 2.0).sigmoid()));
+    (x, Array::new(&[4, 2], &values).cast(DType::F32), scan)
+}
+
+#[track_caller]
+fn check(inputs: &[&Tensor], arrays: &[Array], output: &Tensor, expected: &[f64]) {
+    for gradients_taken in [false, true] {
+        let options = Options { numerics: Numerics::Real, gradients_taken };
+        let (graph, _) = simplify(&graph_of(inputs, &[output]), options);
+        let value = &interpret(&graph, arrays).unwrap().outputs[0];
+        let found: Vec<f64> = (0..value.len()).map(|i| value.get(i).to_f64()).collect();
+        assert_eq!(found.len(), expected.len());
+        for (x, y) in found.iter().zip(expected) {
+            // What is below the smallest number of the type is 0.
+            assert!((x - y).abs() <= 1e-5 * y.abs() + 1e-37, "{x} instead of {y} in\n{graph}");
+        }
+    }
+}
+
+/// Values of tests/reference/loop_traps.py.
+#[test]
+fn logarithms_of_what_saturates_in_a_loop_are_finite() {
+    let log = [-230.0, -1.7525894717410478e-101];
+    let rest = [-1.2949981925089836e-100, -232.0];
+    let last = Index::At(Size::from(-1));
+    let (x, values, scan) = saturated();
+    let check =
+        |output: &Tensor, expected: &[f64]| check(&[&x], std::slice::from_ref(&values), output, expected);
+    let (rows, end) = (&scan.carries[0], &scan.last[0]);
+    for h in
+        [rows.index([last.clone()]), rows.take(-1), end.clone(), rows.take(3).reshape([1, 2]).reshape([2])]
+    {
+        check(&h.log(), &log);
+        check(&(1.0 - &h).log(), &rest);
+        check(&((1.0 - &h).log() + h.log()), &[log[0] + rest[0], log[1] + rest[1]]);
+    }
+    check(&rows.log().index([last.clone()]), &log);
+    check(&(1.0 - rows).reshape([8]).log().index([Index::from(6..8)]), &rest);
+}
+
+#[test]
+fn cross_entropy_of_what_saturates_in_a_loop_is_finite() {
+    let (x, values, scan) = saturated();
+    let y = input("y", DType::F32, &[Some(2)]);
+    let targets = Array::new(&[2], &[0.25, 0.75]).cast(DType::F32);
+    let h = &scan.carries[0];
+    let cost = -(&y * h.log() + (1.0 - &y) * (1.0 - h).log()).mean(All);
+    check(&[&x, &y], &[values.clone(), targets.clone()], &cost, &[53.9375]);
+    // A target for every step.
+    let all = matrix("all", 4, 2);
+    let targets = Array::new(&[4, 2], &[0.25, 0.75, 0.25, 0.75, 0.25, 0.75, 0.25, 0.75]).cast(DType::F32);
+    check(
+        &[&x, &all],
+        &[values.clone(), targets.clone()],
+        &h.binary_crossentropy(&all).mean(All),
+        &[53.9375],
+    );
+    let flat = h.reshape([8, 1]).binary_crossentropy(all.reshape([8, 1])).sum(1).mean(All);
+    check(&[&x, &all], &[values, targets], &flat, &[53.9375]);
+}
+
+#[test]
+fn logarithm_of_a_softmax_in_a_loop_is_finite() {
+    let x = cube("x", 4, 1, 3);
+    let values: Vec<f64> = (0..4).flat_map(|t| [0.0, 300.0 + f64::from(t), -300.0]).collect();
+    let values = Array::new(&[4, 1, 3], &values).cast(DType::F32);
+    let p = input("p", DType::F32, &[Some(1), Some(3)]);
+    let first = Array::new(&[1, 3], &[0.25, 0.25, 0.5]).cast(DType::F32);
+    let scan = Scan::new()
+        .sequence(&x)
+        .carry(&p)
+        .run(|step| Next::new().carry((&step.sequences[0] + &step.carries[0] * 2.0).softmax(1)));
+    let arrays = [values, first];
+    let log_softmax = [-305.0, -3.4688300239292163e-133, -605.0];
+    check(&[&x, &p], &arrays, &scan.carries[0].log().take(-1).reshape([3]), &log_softmax);
+    check(&[&x, &p], &arrays, &scan.last[0].log().reshape([3]), &log_softmax);
+    let labels = hypatia_graph::tensor::constant(Array::vector(&[0i64, 0, 0, 2]));
+    let cost = scan.carries[0].reshape([4, 3]).categorical_crossentropy(&labels);
+    let last = cost.index([Index::from(3..4)]);
+    check(&[&x, &p], &arrays, &last, &[-log_softmax[2]]);
+}
