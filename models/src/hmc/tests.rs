@@ -93,7 +93,7 @@ fn a_density_with_two_peaks_is_sampled() {
         }];
     const CHAINS: usize = 64;
     let start = Array::new(&[CHAINS, 1], &floats(&RandomState::new(5).standard_normal(CHAINS)));
-    let settings = HmcSettings { stepsize_max: 0.3, ..HmcSettings::default() };
+    let settings = HmcSettings { stepsize_max: 0.15, ..HmcSettings::default() };
     let formula = |x: &Tensor| (x.sqr().sqr() - 3.0 * x.sqr()).sum(1);
     let mut sampler = HmcSampler::new(start, formula, settings, 99).unwrap();
     let mut sums = vec![[0.0; 5]; CHAINS];
