@@ -6,7 +6,7 @@
 //! disturbance changes is not decided by the formula, and not compared.
 //! Always true: where nothing rounds, the tolerance is zero but for the last place.
 
-use hypatia_graph::interp::{Evaluation, evaluate_node, interpret};
+use hypatia_graph::interp::{Evaluation, evaluate_node, interpret, interpret_with};
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::op::Write;
 use hypatia_graph::{Array, DType, Fold, Graph, Literal, Op, ScalarFn};
@@ -114,38 +114,37 @@ fn interpret_disturbed(
     generator: &mut Generator,
     finite: &mut bool,
 ) -> Result<Evaluation, String> {
+    let is_number = |value: &Array, index| !value.dtype().is_float() || value.get(index).to_f64().is_finite();
+    let all_finite = |value: &Array| (0..value.len()).all(|index| is_number(value, index));
     let live = graph.reachable();
-    let mut values: Vec<Option<Array>> = vec![None; graph.len()];
-    for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-        let value = if let Op::Leaf(leaf) = node.op {
-            leaf_value(graph, leaf, inputs)?
-        } else {
-            let operands: Vec<&Array> =
-                node.operands.iter().filter_map(|o| values.get(o.index())?.as_ref()).collect();
-            let disturbs = node.ty.dtype.is_float() && rounds(&node.op);
-            // Partial sums round as well: their error is as if the terms had one.
-            let accumulates = disturbs && !matches!(node.op, Op::Map(_));
-            let moved: Vec<Array> = if accumulates {
-                operands
-                    .iter()
-                    .map(|x| if x.dtype().is_float() { disturb(x, generator) } else { (*x).clone() })
-                    .collect()
-            } else {
-                Vec::new()
-            };
-            let operands = if accumulates { moved.iter().collect() } else { operands };
-            let value = evaluate_node(&node.op, &operands).map_err(|e| e.to_string())?;
-            if disturbs { disturb(&value, generator) } else { value }
-        };
-        let is_number = |index| !value.dtype().is_float() || value.get(index).to_f64().is_finite();
-        *finite &= (0..value.len()).all(is_number);
-        values[id.index()] = Some(value);
+    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        if let Op::Leaf(leaf) = node.op {
+            *finite &= all_finite(&leaf_value(graph, leaf, inputs)?);
+        }
     }
-    let at = |id: hypatia_graph::NodeId| values[id.index()].clone().ok_or("a root was not computed");
-    Ok(Evaluation {
-        outputs: graph.outputs.iter().map(|id| at(*id)).collect::<Result<_, _>>()?,
-        updates: graph.updates.iter().map(|(leaf, id)| Ok((*leaf, at(*id)?))).collect::<Result<_, &str>>()?,
-    })
+    // Of loops, the nodes of the bodies are disturbed anew in every step.
+    let evaluation = interpret_with(graph, inputs, &mut |op, operands| {
+        let disturbs = rounds(op) && operands.iter().any(|x| x.dtype().is_float());
+        // Partial sums round as well: their error is as if the terms had one.
+        let accumulates = disturbs && !matches!(op, Op::Map(_));
+        let moved: Vec<Array> = if accumulates {
+            operands
+                .iter()
+                .map(|x| if x.dtype().is_float() { disturb(x, generator) } else { (*x).clone() })
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let value = if accumulates {
+            evaluate_node(op, &moved.iter().collect::<Vec<_>>())?
+        } else {
+            evaluate_node(op, operands)?
+        };
+        let value = if disturbs && value.dtype().is_float() { disturb(&value, generator) } else { value };
+        *finite &= all_finite(&value);
+        Ok(value)
+    });
+    evaluation.map_err(|e| e.to_string())
 }
 
 /// The value of a leaf.
@@ -156,6 +155,7 @@ pub fn leaf_value(graph: &Graph, id: hypatia_graph::LeafId, inputs: &[Array]) ->
     match graph.leaf(id).map(|leaf| &leaf.kind) {
         Some(LeafKind::Constant(value)) => Ok((**value).clone()),
         Some(LeafKind::Shared(cell)) => Ok(cell.lock().host.clone()),
+        Some(LeafKind::Carry) => Err("a carry has no value outside of its loop".to_string()),
         Some(LeafKind::Input) => graph
             .inputs
             .iter()

@@ -210,7 +210,7 @@ fn pool(threads: usize) -> Arc<Pool> {
 fn shared_cells(graph: &Graph, program: &Program) -> Result<Vec<Arc<SharedCell>>, String> {
     let cell = |id: &LeafId| match graph.leaf(*id).map(|leaf| &leaf.kind) {
         Some(LeafKind::Shared(cell)) => Ok(cell.clone()),
-        Some(LeafKind::Input | LeafKind::Constant(_)) | None => {
+        Some(LeafKind::Input | LeafKind::Constant(_) | LeafKind::Carry) | None => {
             Err(format!("the program's shared variable {id:?} is none of the graph's"))
         }
     };

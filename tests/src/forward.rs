@@ -3,13 +3,16 @@
 //! A graph is interpreted together with the directional derivative of every node. Derivatives of the elementwise
 //! functions are closed forms written here from mathematics and from the conventions of the operators' documentation
 //! (ties, kinks), so that the reverse rules are compared with something that shares no line with them.
-//! Works in `f64`; a tangent that is absent is zero.
+//! A loop is run step by step with the tangents of its carries. Works in `f64`; a tangent that is absent is zero.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use hypatia_graph::array::row_major_strides;
 use hypatia_graph::interp::evaluate_node;
-use hypatia_graph::{Array, Axes, DType, Fold, Graph, Literal, NodeId, Op, ScalarFn};
+use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::op::{Dim, Scan, ScanResult};
+use hypatia_graph::{Array, Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 
 use crate::compare::leaf_value;
 
@@ -22,28 +25,53 @@ pub struct Dual {
     pub tangents: Vec<Option<Array>>,
 }
 
+/// A value and how it moves.
+type Pair = (Array, Option<Array>);
+
 /// Interprets a graph without gradients to be taken, moving the given nodes along tangents besides what moves them.
 ///
 /// # Errors
 /// What the interpreter says.
 pub fn forward(graph: &Graph, inputs: &[Array], seeds: &BTreeMap<NodeId, Array>) -> Result<Dual, String> {
+    forward_from(graph, &|leaf| Ok((leaf_value(graph, leaf, inputs)?, None)), seeds)
+}
+
+fn forward_from(
+    graph: &Graph,
+    leaf_pair: &dyn Fn(LeafId) -> Result<Pair, String>,
+    seeds: &BTreeMap<NodeId, Array>,
+) -> Result<Dual, String> {
     let live = graph.reachable();
     let mut dual = Dual { values: vec![None; graph.len()], tangents: vec![None; graph.len()] };
+    let mut loops: BTreeMap<NodeId, Loop> = BTreeMap::new();
     for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-        let (value, tangent) = if let Op::Leaf(leaf) = node.op {
-            (leaf_value(graph, leaf, inputs)?, None)
-        } else {
-            let operands: Vec<&Array> =
-                node.operands.iter().filter_map(|o| dual.values.get(o.index())?.as_ref()).collect();
-            let tangents: Vec<Option<&Array>> =
-                node.operands.iter().map(|o| dual.tangents.get(o.index())?.as_ref()).collect();
-            let value = evaluate_node(&node.op, &operands).map_err(|e| e.to_string())?;
-            let tangent = if tangents.iter().all(Option::is_none) || !value.dtype().is_float() {
-                None
-            } else {
-                tangent_of(&node.op, &operands, &tangents, &value)?
-            };
-            (value, tangent)
+        let operands: Vec<&Array> =
+            node.operands.iter().filter_map(|o| dual.values.get(o.index())?.as_ref()).collect();
+        let tangents: Vec<Option<&Array>> =
+            node.operands.iter().map(|o| dual.tangents.get(o.index())?.as_ref()).collect();
+        let (value, tangent) = match &node.op {
+            Op::Leaf(leaf) => leaf_pair(*leaf)?,
+            Op::Scan(scan) => {
+                let first = graph.nodes().find(|(_, other)| {
+                    let same = |of: &Scan| of.body == scan.body && of.backward == scan.backward;
+                    matches!(&other.op, Op::Scan(of) if same(of)) && other.operands == node.operands
+                });
+                let key = first.map_or(id, |(first, _)| first);
+                let made = match loops.entry(key) {
+                    Entry::Occupied(made) => made.into_mut(),
+                    Entry::Vacant(place) => place.insert(forward_loop(scan, &operands, &tangents)?),
+                };
+                made.result(scan.result)?
+            }
+            _ => {
+                let value = evaluate_node(&node.op, &operands).map_err(|e| e.to_string())?;
+                let tangent = if tangents.iter().all(Option::is_none) || !value.dtype().is_float() {
+                    None
+                } else {
+                    tangent_of(&node.op, &operands, &tangents, &value)?
+                };
+                (value, tangent)
+            }
         };
         let tangent = match (tangent, seeds.get(&id)) {
             (Some(t), Some(seed)) => Some(combine(&t, seed, |a, b| a + b)),
@@ -53,6 +81,102 @@ pub fn forward(graph: &Graph, inputs: &[Array], seeds: &BTreeMap<NodeId, Array>)
         dual.tangents[id.index()] = tangent;
     }
     Ok(dual)
+}
+
+/// All results of a loop.
+struct Loop {
+    made: usize,
+    rows: Vec<Pair>,
+    last: Vec<Pair>,
+}
+
+impl Loop {
+    fn result(&self, result: ScanResult) -> Result<Pair, String> {
+        let pair = match result {
+            ScanResult::Rows(row) => self.rows.get(usize::from(row)).cloned(),
+            ScanResult::Last(carry) => self.last.get(usize::from(carry)).cloned(),
+            ScanResult::Steps => Some((Array::scalar(self.made as i64), None)),
+        };
+        pair.ok_or_else(|| "a loop has no such result".to_string())
+    }
+}
+
+/// Runs a loop with known steps, each on the values and tangents that the one before left. Truncation stops all motion
+/// at the beginning of the first step that gradients flow through.
+fn forward_loop(scan: &Scan, operands: &[&Array], tangents: &[Option<&Array>]) -> Result<Loop, String> {
+    let body = &*scan.body;
+    let Dim::Known(steps) = scan.steps else { return Err("the number of steps is not known".into()) };
+    let count = Op::Scan(Box::new(Scan { result: ScanResult::Steps, ..scan.clone() }));
+    let made = evaluate_node(&count, operands).map_err(|e| e.to_string())?;
+    let made = made.get(0).to_i64().map_or(0, |made| made as usize);
+    let still = scan.backward.truncate.map_or(0, |last| made.saturating_sub(last as usize));
+    let own = |x: &Array, t: Option<&Array>| (x.clone(), t.cloned());
+    let initial = body.inputs()..body.inputs() + body.carries();
+    let mut carries: Vec<Pair> =
+        initial.map(|position| own(operands[position], tangents[position])).collect();
+    let mut outputs: Vec<Vec<Pair>> = vec![Vec::new(); body.rows().len()];
+    for step in 0..made {
+        if step == still && step > 0 {
+            carries.iter_mut().for_each(|(_, tangent)| *tangent = None);
+        }
+        let leaf_pair = |leaf: LeafId| -> Result<Pair, String> {
+            if let Some(LeafKind::Constant(value)) = body.graph.leaf(leaf).map(|leaf| &leaf.kind) {
+                return Ok(((**value).clone(), None));
+            }
+            let position = body.parameters().position(|parameter| parameter == leaf);
+            let position = position.ok_or("a leaf of a body is no parameter")?;
+            let (value, tangent) = match position {
+                p if p < body.sequences => {
+                    (element(operands[p], step), tangents[p].map(|tangent| element(tangent, step)))
+                }
+                p if p < body.inputs() => own(operands[p], tangents[p]),
+                p => carries[p - body.inputs()].clone(),
+            };
+            Ok((value, if step < still { None } else { tangent }))
+        };
+        let dual = forward_from(&body.graph, &leaf_pair, &BTreeMap::new())?;
+        let pair = |id: NodeId| -> Result<Pair, String> {
+            let value = dual.values[id.index()].clone().ok_or("a root was not computed")?;
+            Ok((value, dual.tangents[id.index()].clone()))
+        };
+        for (rows, id) in outputs.iter_mut().zip(body.rows()) {
+            rows.push(pair(*id)?);
+        }
+        carries = body.graph.updates.iter().map(|(_, id)| pair(*id)).collect::<Result<_, _>>()?;
+    }
+    if still == made && made > 0 {
+        carries.iter_mut().for_each(|(_, tangent)| *tangent = None);
+    }
+    let result =
+        |row: usize| Op::Scan(Box::new(Scan { result: ScanResult::Rows(row as u16), ..scan.clone() }));
+    let rows = outputs.iter().enumerate().map(|(row, pairs)| {
+        let value = evaluate_node(&result(row), operands).map_err(|e| e.to_string())?;
+        if pairs.iter().all(|(_, tangent)| tangent.is_none()) {
+            return Ok((value, None));
+        }
+        let mut tangent = zeros_like(&value);
+        let size = value.len() / steps.max(1);
+        // Rows of steps that were not made repeat the last, and move with it.
+        for step in 0..steps {
+            if let Some((_, Some(moved))) = pairs.get(step.min(made - 1)) {
+                for index in 0..size {
+                    tangent.set(step * size + index, moved.get(index));
+                }
+            }
+        }
+        Ok((value, Some(tangent)))
+    });
+    let rows = rows.collect::<Result<_, String>>()?;
+    Ok(Loop { made, rows, last: carries })
+}
+
+/// Element `step` of a sequence.
+fn element(sequence: &Array, step: usize) -> Array {
+    let mut element = Array::zeros(sequence.dtype(), &sequence.shape()[1..]);
+    for index in 0..element.len() {
+        element.set(index, sequence.get(step * element.len() + index));
+    }
+    element
 }
 
 fn combine(a: &Array, b: &Array, f: impl Fn(f64, f64) -> f64) -> Array {

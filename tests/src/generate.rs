@@ -6,7 +6,11 @@
 
 use hypatia_graph::array::element_count;
 use hypatia_graph::interp::evaluate_node;
-use hypatia_graph::op::{Bound, Dim, SliceAxis, Write, known_dims};
+use std::sync::Arc;
+
+use hypatia_graph::body::{Body, parameter};
+use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::op::{Backward, Bound, Dim, Scan, ScanResult, SliceAxis, Write, known_dims};
 use hypatia_graph::{
     Array, Axes, DType, Extent, Fold, Graph, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
 };
@@ -55,6 +59,8 @@ pub struct Soil {
     pub symbolic: bool,
     /// Whether values that are not finite may occur.
     pub wild: bool,
+    /// How deep loops may stand in each other; 0 for none.
+    pub loops: usize,
 }
 
 /// The graph of a recipe.
@@ -69,7 +75,11 @@ pub fn grow(recipe: &Recipe, soil: Soil) -> Grown {
     growth.plant();
     for step in &recipe.steps {
         growth.generator = Generator(recipe.seed ^ (u64::from(*step) << 20));
-        growth.step(step % 64);
+        if soil.loops > 0 && step % 11 == 0 {
+            growth.grow_loop();
+        } else {
+            growth.step(step % 64);
+        }
     }
     growth.harvest();
     Grown { graph: growth.graph, inputs: growth.inputs }
@@ -169,6 +179,10 @@ impl Growth {
             self.values.push(value);
         }
         Some(id)
+    }
+
+    fn is_input(&self, id: NodeId) -> bool {
+        !self.inputs.is_empty() && matches!(self.graph.node(id).op, Op::Leaf(_))
     }
 
     fn converted(&mut self, id: NodeId, dtype: DType) -> Option<NodeId> {
@@ -319,17 +333,135 @@ impl Growth {
             }
             62 => {
                 let n = self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)?;
-                match self.generator.below(3) {
+                match self.generator.below(4) {
                     0 => self.add(Op::Extent(axis as u8), &[x]),
-                    // Only inputs decide extents: others are refused when the graph is made concrete.
-                    1 if matches!(self.graph.node(n).op, Op::Leaf(_)) => {
-                        self.add(Op::Iota(Box::new([Dim::Operand])), &[n])
+                    // Only inputs of the function decide extents: others are refused when the graph is made concrete.
+                    1 if self.is_input(n) => self.add(Op::Iota(Box::new([Dim::Operand])), &[n]),
+                    2 => {
+                        let dims = known_dims(&shape[..rank.min(2)]);
+                        self.add(Op::Random { key: 7, dims }, &[n])
                     }
                     _ => self.add(Op::Iota(known_dims(&[5])), &[]),
                 }
             }
             _ => self.add(Op::StopGradient, &[x]),
         }
+    }
+
+    /// A loop over some of the nodes, of as many steps as their leading axis is long, with a random body; all of its
+    /// results, or none where one of them is not moderate.
+    fn grow_loop(&mut self) -> Option<()> {
+        let depth = self.soil.loops;
+        let first = self.pick_where(|x| x.rank() > 0 && x.shape()[0] < 7);
+        let length = first.map_or(3, |id| self.value(id).shape()[0]);
+        let mut operands: Vec<NodeId> = Vec::new();
+        for _ in 0..self.generator.below(3) {
+            operands.extend(self.pick_where(|x| x.rank() > 0 && x.shape()[0] == length && x.rank() < 4));
+        }
+        let sequences = operands.len();
+        for _ in 0..self.generator.below(4) {
+            let id = self.pick();
+            operands.push(id);
+        }
+        let inputs = operands.len();
+        // A counter, for windows and random numbers that change from step to step.
+        operands.extend(self.pick_where(|x| x.rank() == 0 && x.dtype() == DType::I64));
+        for _ in 0..1 + self.generator.below(2) {
+            let id = self.pick_where(|x| x.len() < 60)?;
+            operands.push(id);
+        }
+        let mut body = Growth {
+            graph: Graph::new(),
+            values: Vec::new(),
+            inputs: Vec::new(),
+            generator: Generator(self.generator.next_u64()),
+            soil: Soil { loops: depth - 1, ..self.soil },
+        };
+        let mut carries = Vec::new();
+        for (position, id) in operands.iter().enumerate() {
+            let (mut ty, mut value) = (self.graph.ty(*id).clone(), self.value(*id).clone());
+            if position < sequences {
+                ty.shape.remove(0);
+                let mut element = Array::zeros(value.dtype(), &value.shape()[1..]);
+                if length > 0 {
+                    (0..element.len()).for_each(|index| element.set(index, value.get(index)));
+                }
+                value = element;
+            }
+            let kind = if position < inputs { LeafKind::Input } else { LeafKind::Carry };
+            let name = ["s", "c", "h"][usize::from(position >= sequences) + usize::from(position >= inputs)];
+            let leaf = parameter(Some(format!("{name}{position}").into()), ty, kind);
+            let node = body.graph.add_leaf(&leaf);
+            body.values.push(value);
+            if position < inputs {
+                body.graph.inputs.push(leaf.id);
+            } else {
+                carries.push((leaf.id, node));
+            }
+        }
+        for _ in 0..4 + body.generator.below(10) {
+            let kind = body.generator.below(66) as u32;
+            if kind >= 64 && body.soil.loops > 0 {
+                body.grow_loop();
+            } else {
+                body.step(kind);
+            }
+        }
+        // What the body gives: late nodes, as outputs and as next values.
+        for _ in 0..1 + body.generator.below(3) {
+            let output = body.pick();
+            body.graph.outputs.push(output);
+        }
+        let until = (body.generator.below(3) == 0).then(|| body.condition()).flatten();
+        body.graph.outputs.extend(until);
+        for (position, (leaf, before)) in carries.iter().enumerate() {
+            let (dtype, shape) = (body.value(*before).dtype(), body.value(*before).shape().to_vec());
+            let counts = position == 0 && dtype == DType::I64 && shape.is_empty();
+            let next = if counts {
+                let one = body.add(Op::Literal(Literal::I64(1)), &[])?;
+                body.add(Op::Map(ScalarFn::Add), &[*before, one])
+            } else {
+                let fits: Vec<usize> = (0..body.values.len())
+                    .filter(|i| body.values[*i].dtype() == dtype && body.values[*i].shape() == shape)
+                    .collect();
+                // The latest is the likeliest to have been computed.
+                let back = body.generator.below(3);
+                fits.iter().rev().nth(back).or(fits.last()).map(|i| NodeId(*i as u32))
+            };
+            let next = next.filter(|next| body.graph.ty(*next) == body.graph.ty(*before)).unwrap_or(*before);
+            body.graph.updates.push((*leaf, next));
+        }
+        let rows = body.graph.outputs.len() - usize::from(until.is_some());
+        let body = Arc::new(Body::new(body.graph, sequences, until.is_some()));
+        let count = carries.len();
+        let steps = match first.filter(|_| self.generator.below(2) == 0) {
+            Some(first) => {
+                let length = self.add(Op::Extent(0), &[first])?;
+                operands.push(length);
+                Dim::Operand
+            }
+            None => Dim::Known(length),
+        };
+        let backward = Backward { truncate: None, checkpointed: self.generator.below(4) == 0 };
+        let all = (0..rows).map(|row| ScanResult::Rows(row as u16));
+        let all = all.chain((0..count).map(|carry| ScanResult::Last(carry as u16)));
+        for result in all.chain([ScanResult::Steps]) {
+            if self.generator.below(4) > 0 {
+                let scan = Scan { body: body.clone(), steps, result, backward };
+                self.add(Op::Scan(Box::new(scan)), &operands);
+            }
+        }
+        Some(())
+    }
+
+    /// A truth value that is there, or whether a number exceeds another.
+    fn condition(&mut self) -> Option<NodeId> {
+        if let Some(id) = self.pick_where(|x| x.dtype() == DType::Bool && x.rank() == 0) {
+            return Some(id);
+        }
+        let x = self.pick_where(|x| x.rank() == 0 && x.dtype() != DType::Bool)?;
+        let limit = self.add(Op::Literal(Literal::from_i64(2, self.value(x).dtype())), &[])?;
+        self.add(Op::Map(ScalarFn::Gt), &[x, limit])
     }
 
     fn write(&mut self, dtype: DType) -> Write {
@@ -472,7 +604,7 @@ trait SharedLeaves {
 impl SharedLeaves for Graph {
     fn shared_leaves(&self) -> Vec<(hypatia_graph::LeafId, TensorType)> {
         self.leaves()
-            .filter(|leaf| matches!(leaf.kind, hypatia_graph::leaf::LeafKind::Shared(_)))
+            .filter(|leaf| matches!(leaf.kind, LeafKind::Shared(_)))
             .map(|leaf| (leaf.id, leaf.ty.clone()))
             .collect()
     }

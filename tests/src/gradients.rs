@@ -126,7 +126,7 @@ fn floats(graph: &Graph) -> Vec<NodeId> {
     all
 }
 
-const SMOOTH: Soil = Soil { float: DType::F64, mixed: false, symbolic: true, wild: false };
+const SMOOTH: Soil = Soil { float: DType::F64, mixed: false, symbolic: true, wild: false, loops: 0 };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(128), failure_persistence: None, ..ProptestConfig::default() })]

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod engines;
 pub mod forward;
 pub mod generate;
+pub mod loops;
 pub mod samples;
 pub mod values;
 

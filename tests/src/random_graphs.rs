@@ -30,32 +30,44 @@ proptest! {
 
     #[test]
     fn graphs_of_one_float_type(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_of_all_types_and_symbolic_extents(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_with_nan_and_infinity(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_in_double_precision(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false };
+        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false, loops: 0 };
+        agree(&recipe, soil, &engines())?;
+    }
+
+    #[test]
+    fn graphs_with_loops(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, loops: 2 };
+        agree(&recipe, soil, &engines())?;
+    }
+
+    #[test]
+    fn graphs_with_loops_in_double_precision(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F64, mixed: false, symbolic: false, wild: true, loops: 3 };
         agree(&recipe, soil, &engines())?;
     }
 
     /// The text form loses nothing that a graph means.
     #[test]
     fn text_returns(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, loops: 2 };
         let text = grow(&recipe, soil).graph.to_string();
         let read = parse(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(read.to_string(), text);

@@ -11,8 +11,12 @@
 
 mod consume;
 mod form;
+mod fuse;
 mod hoist;
 mod last;
+mod lift;
+mod products;
+mod sums;
 mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -46,11 +50,15 @@ type Rewriting = fn(&mut Graph, &Group, Options) -> Option<Vec<(NodeId, NodeId)>
 
 /// The rewritings by the names under which a report counts them, and whether one loop is rewritten after another: where
 /// two loops could take in what the other computes, only the first may.
-const REWRITINGS: [(&str, Rewriting, bool); 4] = [
+const REWRITINGS: [(&str, Rewriting, bool); 8] = [
     ("loop_tidied", tidy::tidy, false),
     ("loop_consumer", consume::consume, true),
     ("loop_last_step", last::keep_last, false),
     ("loop_invariant", hoist::hoist, false),
+    ("loop_product_before", products::products_before, false),
+    ("loop_product_after", products::products_after, false),
+    ("loop_sum_after", sums::sums_after, false),
+    ("loop_sum_inside", sums::sums_inside, false),
 ];
 
 /// The bodies that are simplified already.
@@ -106,8 +114,23 @@ fn rewrite(graph: &Graph, options: Options, report: &mut Report) -> Option<Graph
                 break;
             }
         }
+        if name == "loop_consumer" {
+            result = fuse_all(result.as_ref().unwrap_or(graph), report).or(result);
+        }
     }
     result
+}
+
+/// The graph with loops joined that share carries; none if there are none.
+fn fuse_all(graph: &Graph, report: &mut Report) -> Option<Graph> {
+    let mut result: Option<Graph> = None;
+    loop {
+        let graph = result.as_ref().unwrap_or(graph);
+        let mut extended = graph.clone();
+        let Some(pairs) = fuse::fuse(&mut extended, &groups(graph)) else { return result };
+        *report.rules.entry("loops_fused").or_default() += 1;
+        result = Some(substituted(&extended, &pairs.into_iter().collect()));
+    }
 }
 
 /// The loops of a graph by their used results, in the order of their first ones.

@@ -330,3 +330,73 @@ fn logarithm_of_a_softmax_in_a_loop_is_finite() {
     let last = cost.index([Index::from(3..4)]);
     check(&[&x, &p], &arrays, &last, &[-log_softmax[2]]);
 }
+
+/// A recurrent layer with its output layer: `h = tanh(x . w + h . u)`, `y = h . v`.
+fn recurrent(n: usize, m: usize) -> (Vec<Tensor>, hypatia_graph::scan::Scanned) {
+    let (x, h, w) = (cube("x", n, m, 3), matrix("h", m, 4), matrix("w", 3, 4));
+    let (u, v) = (matrix("u", 4, 4), matrix("v", 4, 2));
+    let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+        let next = ((&step.sequences[0] * 2.0).dot(&w) + step.carries[0].dot(&u)).tanh();
+        Next::new().carry(&next).output(next.dot(&v).softmax(1))
+    });
+    (vec![x, h, w, u, v], scan)
+}
+
+#[test]
+fn products_that_no_later_step_needs_leave_the_loop() {
+    for m in [1, 5] {
+        let (inputs, scan) = recurrent(6, m);
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        let (graph, report) = simplified(&inputs, &[&scan.outputs[0], &scan.last[0]]);
+        let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+        assert_eq!(count(&scan.body.graph, |op| *op == Op::Dot), 1, "{report}\n{graph}");
+        assert_eq!(count(&graph, |op| *op == Op::Dot), 2, "{graph}");
+    }
+}
+
+/// The weight gradients of a recurrent layer, as the loop that goes backwards computes them.
+#[test]
+fn sums_of_products_are_one_product() {
+    let (n, m) = (7, 5);
+    let (x, d) = (cube("x", n, m, 3), cube("d", n, m, 4));
+    let u = matrix("u", 4, 4);
+    let zero = |shape: &[usize]| full(0.0, DType::F32, shape);
+    let (cotangent, w, b) = (zero(&[m, 4]), matrix("w", 3, 4), zero(&[4]));
+    let scan = Scan::new().sequence(&x).sequence(&d).carry(&cotangent).carry(&w).carry(&b).run(|step| {
+        let [x, d] = &step.sequences[..] else { unreachable!() };
+        let [c, w, b] = &step.carries[..] else { unreachable!() };
+        let e = (c.dot(u.t()) + d).sin();
+        Next::new().carry(&e).carry(w + x.t().dot(&e) * 0.5 - e.sum(0)).carry(b + e.sum(0))
+    });
+    let (graph, report) = simplified(&[&x, &d, &u, &w], &[&scan.last[1], &scan.last[2], &scan.last[0]]);
+    assert!(report.rules.contains_key("loop_sum_after"), "{report}\n{graph}");
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!(scan.body.carries(), 1, "{graph}");
+    assert_eq!(count(&graph, |op| *op == Op::Dot), 1, "{graph}");
+}
+
+#[test]
+fn sums_over_large_rows_are_added_up_in_the_loop() {
+    let (x, h) = (cube("x", 5, 20, 30), matrix("h", 20, 30));
+    let scan = Scan::new()
+        .sequence(&x)
+        .carry(&h)
+        .run(|step| Next::new().carry((&step.carries[0] + &step.sequences[0]).sin()));
+    let (graph, _) = simplified(&[&x, &h], &[&scan.carries[0].sum(0)]);
+    assert!(results(&graph).iter().all(|result| matches!(result, ScanResult::Last(_))), "{graph}");
+}
+
+#[test]
+fn loops_with_a_carry_in_common_are_one() {
+    let (x, h, w) = (cube("x", 5, 2, 3), matrix("h", 2, 3), matrix("w", 3, 3));
+    let run = |output: fn(&Tensor) -> Tensor| {
+        Scan::new().sequence(&x).carry(&h).run(|step| {
+            let next = (step.carries[0].dot(&w) + &step.sequences[0]).tanh();
+            Next::new().carry(&next).output(output(&next))
+        })
+    };
+    let (a, b) = (run(|h| h.exp()), run(|h| h.sin()));
+    let (graph, report) = simplified(&[&x, &h, &w], &[&a.outputs[0], &b.outputs[0], &b.last[0]]);
+    assert!(report.rules.contains_key("loops_fused"), "{report}\n{graph}");
+    assert_eq!(loops(&graph).len(), 1, "{graph}");
+}

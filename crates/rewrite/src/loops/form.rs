@@ -45,8 +45,8 @@ pub(super) struct Loop {
     pub(super) initial: Vec<NodeId>,
     pub(super) until: bool,
     pub(super) steps: usize,
-    backward: Backward,
-    updated: Vec<Arc<Leaf>>,
+    pub(super) backward: Backward,
+    pub(super) updated: Vec<Arc<Leaf>>,
 }
 
 /// Where the results of a loop stand that was put together.
@@ -163,7 +163,7 @@ impl Loop {
 
     /// A new carry: the node of its value and its number. It keeps its value until its update is changed.
     pub(super) fn add_carry(&mut self, initial: NodeId, ty: TensorType) -> (NodeId, usize) {
-        let leaf = parameter(None, ty, LeafKind::Carry, None);
+        let leaf = parameter(None, ty, LeafKind::Carry);
         let node = self.graph.add_leaf(&leaf);
         self.graph.updates.push((leaf.id, node));
         self.initial.push(initial);
@@ -183,7 +183,7 @@ impl Loop {
             }
             ty.shape.remove(0);
         }
-        let leaf = parameter(outer.name(value).map(Arc::from), ty, LeafKind::Input, outer.node(value).site);
+        let leaf = parameter(outer.name(value).map(Arc::from), ty, LeafKind::Input);
         self.graph.inputs.push(leaf.id);
         self.inputs.push(input);
         Some(self.graph.add_leaf(&leaf))

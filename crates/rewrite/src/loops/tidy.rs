@@ -179,7 +179,7 @@ fn unchanged_carries(outer: &Graph, inner: &mut Loop, replaced: &mut BTreeMap<No
 
 /// Carries that begin equal and go on equal are one. Those that begin equal are taken for equal until their next values
 /// differ, so that carries which need each other are found too.
-fn merge_carries(inner: &mut Loop, members: &mut [(NodeId, ScanResult)]) -> bool {
+pub(super) fn merge_carries(inner: &mut Loop, members: &mut [(NodeId, ScanResult)]) -> bool {
     let count = inner.initial.len();
     let first_like = |same: &dyn Fn(usize, usize) -> bool| -> Vec<usize> {
         (0..count).map(|at| (0..at).find(|&other| same(other, at)).unwrap_or(at)).collect()

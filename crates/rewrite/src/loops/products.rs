@@ -1,0 +1,159 @@
+//! Matrix products leave the loop where all steps can be computed at once: those on sequences before it, those that no
+//! later step needs after it. One large product is faster than many small ones, and its gradient is one as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hypatia_graph::op::{ScanResult, known_dims};
+use hypatia_graph::{Graph, NodeId, Op};
+
+use super::Group;
+use super::form::{Dependence, Loop};
+use super::lift::{Lift, Lifted, is_liftable};
+use crate::Options;
+
+/// The most elements of stacks that are stored so that products can leave a loop.
+pub(super) const MOST_STACKED: usize = 1 << 25;
+
+/// The loop with its products of elements of sequences with captured matrices before it.
+pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
+    let near = group.members[0].0;
+    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until)?;
+    let dependence = inner.dependence();
+    let live = inner.graph.reachable();
+    let on_sequences = |id: NodeId| {
+        let node = inner.graph.node(id);
+        node.op == Op::Dot && dependence[id.index()] == Dependence::Sequence && live[id.index()]
+    };
+    let found: Vec<NodeId> = inner.graph.nodes().map(|(id, _)| id).filter(|id| on_sequences(*id)).collect();
+    let mut before = Vec::new();
+    {
+        let mut lift = Lift::new(&inner, &dependence);
+        for id in found {
+            let size = inner.graph.ty(id).element_count()?.saturating_mul(inner.steps);
+            let liftable = is_liftable(&inner.graph, id, &|o| dependence[o.index()] >= Dependence::Sequence);
+            if size <= MOST_STACKED
+                && liftable
+                && let Some(Lifted::Stack(stack)) = lift.lift(outer, id)
+            {
+                before.push((id, stack));
+            }
+        }
+    }
+    if before.is_empty() {
+        return None;
+    }
+    let mut replaced = BTreeMap::new();
+    for (id, stack) in before {
+        replaced.insert(id, inner.add_input(outer, stack, true)?);
+    }
+    inner.substitute(&replaced);
+    Some(inner.write(outer, &group.wanted(), near).replacing(&group.members))
+}
+
+/// The loop without those products of which only rows are made, which are computed from stacks after it.
+pub(super) fn products_after(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
+    let near = group.members[0].0;
+    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1)?;
+    let dependence = inner.dependence();
+    let carried = needed_by_steps(&inner);
+    let mut stacked: BTreeSet<NodeId> = group
+        .members
+        .iter()
+        .filter_map(|(_, result)| {
+            if let ScanResult::Rows(at) = result { inner.rows().get(usize::from(*at)).copied() } else { None }
+        })
+        .collect();
+    let mut members: Vec<(NodeId, ScanResult)> = Vec::new();
+    let mut lifted: Vec<(NodeId, NodeId)> = Vec::new();
+    let mut bases: BTreeSet<NodeId> = BTreeSet::new();
+    for &(old, result) in &group.members {
+        let row = match result {
+            ScanResult::Rows(at) => inner.rows().get(usize::from(at)).copied(),
+            ScanResult::Last(_) | ScanResult::Steps => None,
+        };
+        let tail = row.and_then(|row| Some((row, tail_of(&inner, &dependence, &carried, row)?)));
+        let Some((row, tail)) = tail else {
+            members.push((old, result));
+            continue;
+        };
+        let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
+        let new: usize = tail.iter().filter(|id| !stacked.contains(id)).map(size).sum();
+        let largest_new = new.saturating_mul(inner.steps);
+        if new > 2 * size(&row).max(64) || largest_new > MOST_STACKED {
+            members.push((old, result));
+            continue;
+        }
+        stacked.extend(tail.iter().copied());
+        bases.extend(tail);
+        lifted.push((old, row));
+    }
+    if lifted.is_empty() {
+        return None;
+    }
+    let bases: Vec<(NodeId, ScanResult)> =
+        bases.into_iter().map(|base| (base, inner.add_row(base))).collect();
+    let wanted: Vec<ScanResult> = members.iter().chain(&bases).map(|(_, result)| *result).collect();
+    let written = inner.write(outer, &wanted, near);
+    let mut pairs = written.replacing(&members);
+    let mut lift = Lift::new(&inner, &dependence);
+    for (base, result) in bases {
+        lift.assume(base, written.get(result)?);
+    }
+    for (old, row) in lifted {
+        let Lifted::Stack(value) = lift.lift(outer, row)? else { return None };
+        let extents = outer.ty(old).extents()?;
+        let site = outer.node(old).site;
+        pairs.push((old, outer.add(Op::Reshape(known_dims(&extents)), &[value], site)));
+    }
+    Some(pairs)
+}
+
+/// For every node of a body whether a carry or the condition depends on it.
+fn needed_by_steps(inner: &Loop) -> Vec<bool> {
+    let mut needed = vec![false; inner.graph.len()];
+    for (_, next) in &inner.graph.updates {
+        needed[next.index()] = true;
+    }
+    if let Some(condition) = inner.graph.outputs.last().filter(|_| inner.until) {
+        needed[condition.index()] = true;
+    }
+    for (id, node) in inner.graph.nodes().rev() {
+        if needed[id.index()] {
+            for operand in &node.operands {
+                needed[operand.index()] = true;
+            }
+        }
+    }
+    needed
+}
+
+/// The values from which a row can be computed after the loop, if a product is on the way.
+fn tail_of(
+    inner: &Loop,
+    dependence: &[Dependence],
+    carried: &[bool],
+    row: NodeId,
+) -> Option<BTreeSet<NodeId>> {
+    let graph = &inner.graph;
+    let varies = |id: NodeId| dependence[id.index()] >= Dependence::Sequence;
+    let mut bases = BTreeSet::new();
+    let mut products = false;
+    let mut seen = BTreeSet::new();
+    let mut pending = vec![row];
+    while let Some(id) = pending.pop() {
+        if !varies(id) || !seen.insert(id) {
+            continue;
+        }
+        let sequence = !inner.until && inner.sequence(id).is_some();
+        if sequence {
+            continue;
+        }
+        if carried[id.index()] || !is_liftable(graph, id, &varies) {
+            bases.insert(id);
+            continue;
+        }
+        products |= graph.node(id).op == Op::Dot;
+        pending.extend(graph.node(id).operands.iter().copied());
+    }
+    (products && !bases.contains(&row)).then_some(bases)
+}
