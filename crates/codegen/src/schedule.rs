@@ -41,6 +41,8 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
         .flat_map(|(_, node)| match &node.op {
             Op::Random { .. } => &node.operands[..1],
             Op::Scan(scan) => &node.operands[..scan.body.inputs()],
+            Op::Window(_) => &node.operands[1..],
+            Op::SetWindow(..) => &node.operands[2..],
             _ => &[],
         })
         .copied()
