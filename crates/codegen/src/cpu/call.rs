@@ -1,6 +1,6 @@
 //! Running a program on the processor: memory, arguments, results.
 //!
-//! A call fills in the pointers of its arguments and runs the steps in order (see [`super::steps`]). It allocates nothing.
+//! A call fills in the pointers of its arguments and runs the steps in order (see `cpu::steps`). It allocates nothing.
 //! Threads take parts of a step that write disjoint elements, so they change no bit.
 #![allow(
     unsafe_code,
