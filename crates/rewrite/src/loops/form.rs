@@ -138,6 +138,11 @@ impl Loop {
         options.gradients_taken || self.backward.truncate.is_none()
     }
 
+    /// Whether values may be stored for every step so that work is done at once: not where little memory is asked for.
+    pub(super) fn may_stack(&self) -> bool {
+        !self.backward.checkpointed
+    }
+
     /// The number of the row with that value, which is added if there is none.
     pub(super) fn add_row(&mut self, value: NodeId) -> ScanResult {
         let at = self.rows().iter().position(|row| *row == value).unwrap_or_else(|| {

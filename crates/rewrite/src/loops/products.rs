@@ -17,7 +17,8 @@ pub(super) const MOST_STACKED: usize = 1 << 24;
 /// The loop with its products of elements of sequences with captured matrices before it.
 pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until)?;
+    let mut inner =
+        Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until && inner.may_stack())?;
     let dependence = inner.dependence();
     let live = inner.graph.reachable();
     let on_sequences = |id: NodeId| {
@@ -58,7 +59,8 @@ pub(super) fn products_after(
     options: Options,
 ) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && inner.may_give(options))?;
+    let mut inner = Loop::of(outer, near)
+        .filter(|inner| inner.steps > 1 && inner.may_give(options) && inner.may_stack())?;
     let dependence = inner.dependence();
     let carried = needed_by_steps(&inner);
     // Rows that cannot be computed from anything else.

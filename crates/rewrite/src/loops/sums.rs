@@ -54,7 +54,7 @@ pub(super) fn sums_after(
     options: Options,
 ) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until)?;
+    let inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until && inner.may_stack())?;
     if options.numerics != Numerics::Real || !options.gradients_taken {
         return None;
     }
