@@ -446,6 +446,20 @@ pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
     }
 }
 
+/// Whether a value is a result of a loop in the body, or a view of one.
+pub(super) fn is_made_by_loop(graph: &Graph, mut id: NodeId) -> bool {
+    loop {
+        let node = graph.node(id);
+        match &node.op {
+            Op::Scan(_) => return true,
+            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) | Op::StopGradient => {
+                id = node.operands[0];
+            }
+            _ => return false,
+        }
+    }
+}
+
 /// Operations that a node takes, about; a view takes none.
 pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
     let node = graph.node(id);

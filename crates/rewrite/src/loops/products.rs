@@ -7,7 +7,7 @@ use hypatia_graph::op::{ScanResult, known_dims};
 use hypatia_graph::{Graph, NodeId, Op};
 
 use super::Group;
-use super::form::{Dependence, Loop, root_of, work_of};
+use super::form::{Dependence, Loop, is_made_by_loop, root_of, work_of};
 use super::lift::{Lift, Lifted, is_liftable};
 use crate::Options;
 
@@ -82,8 +82,11 @@ pub(super) fn products_after(
         };
         let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
         let new: usize = tail.bases.iter().filter(|id| !stacked.contains(id)).map(size).sum();
-        // What is made of stacks alone need not be stored as well.
-        let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1);
+        // What is made of stacks alone need not be stored as well. A loop with checkpoints is to keep little, and what a
+        // loop in the body made is perhaps made again for that.
+        let again = tail.bases.iter().any(|id| !stacked.contains(id) && is_made_by_loop(&inner.graph, *id));
+        let kept = inner.backward.checkpointed && new > size(&row);
+        let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1) && !again && !kept;
         if !worthwhile || new.saturating_mul(inner.steps) > MOST_STACKED {
             members.push((old, result));
             continue;
