@@ -90,6 +90,7 @@ fn state(directory: &Path) -> Checkpoint {
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
     let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
     let keeping = [&network[..], &["--keep-activations"]].concat();
+    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
     // Before the first minibatch, within epochs, between two of them, between phases, several times in one run. There
     // are 15 minibatches in an epoch.
     let every: &[&[usize]] = &[&[0], &[1], &[14], &[15], &[37], &[60], &[4, 0, 11, 30]];
@@ -102,6 +103,7 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
         // Two epochs for each layer, then four, after which the patience is over.
         ("dbn", &network, 8, few),
         ("dbn", &keeping, 8, few),
+        ("mcrbm", &mcrbm, 6, few),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
