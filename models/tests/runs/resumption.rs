@@ -90,6 +90,7 @@ fn state(directory: &Path) -> Checkpoint {
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
     let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
     let keeping = [&network[..], &["--keep-activations"]].concat();
+    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
     for (model, words, epochs) in [
         ("logreg", &[][..], 6),
         ("mlp", &["--hidden", "30"], 6),
@@ -98,6 +99,7 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
         // Two epochs for each layer, then four, after which the patience is over.
         ("dbn", &network, 8),
         ("dbn", &keeping, 8),
+        ("mcrbm", &mcrbm, 6),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));

@@ -139,16 +139,12 @@ fn repro() {
         .collect();
     let expected = expected(&graph, &inputs).unwrap();
     if std::env::var("SHOW").is_ok() {
-        let g = crate::engines::prepare(&concrete(&graph, &inputs).unwrap(), None).unwrap();
-        let g = hypatia_codegen::loops::sink(&hypatia_codegen::accumulate::split_reductions(
-            &hypatia_codegen::accumulate::accumulate(&g),
-        ));
-        println!("{g}");
-        let g = hypatia_codegen::loops::with_carries(g);
-        println!("{g}");
-        let stored = hypatia_codegen::schedule::stored_nodes(&g);
-        for draft in hypatia_codegen::lower::lower(&g, &stored) {
-            println!("{:?} {}", draft.arguments, draft.label);
+        for numerics in [None, Some(hypatia_rewrite::Numerics::Strict)] {
+            let g = crate::engines::prepare(&concrete(&graph, &inputs).unwrap(), numerics).unwrap();
+            println!("{g}");
+            if let Ok(p) = hypatia_codegen::compile(&g) {
+                println!("{p}");
+            }
         }
     }
     for engine in [Engine::literal(), Engine::rewriting()].concat() {
