@@ -26,10 +26,7 @@ pub const MODELS: &[&dyn Model] = &[
     &crate::rbm::BoltzmannMachine,
     &crate::dbn::BeliefNetwork,
     &crate::rnn_rbm::RecurrentRbm,
-<<<<<<< HEAD
-=======
     &crate::mcrbm::MeanCovarianceRbm,
->>>>>>> main
 ];
 
 /// The model of that name.

@@ -118,9 +118,7 @@ impl Layer {
 fn a_recurrent_layer_runs_once_each_way() {
     let layer = Layer::new();
     let scanned = layer.run(&Scan::new());
-    for cost in
-        [scanned.last[0].sqr().sum(All), scanned.carries[0].exp().sum(All) + scanned.outputs[0].sum(All)]
-    {
+    for cost in [scanned.last[0].sqr().sum(All), scanned.carries[0].exp().sum(All) + scanned.outputs[0].sum(All)] {
         let mut outputs = grad(&cost, layer.inputs());
         outputs.push(cost);
         assert_eq!(loops(&compiled(&layer.inputs(), outputs)), 2);
