@@ -6,6 +6,7 @@
 //! weights come from [`crate::generator`], so that the first costs can be compared with those of others. A new workload
 //! is a function below this module and a line in [`WORKLOADS`].
 
+mod boltzmann;
 mod classifiers;
 mod machine;
 mod samplers;
@@ -27,6 +28,11 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "rbm_cd1", build: boltzmann::rbm_cd1 },
+    Workload { name: "rbm_pcd15", build: boltzmann::rbm_pcd15 },
+    Workload { name: "rbm_sample", build: boltzmann::rbm_sample },
+    Workload { name: "dbn_pretrain", build: boltzmann::dbn_pretrain },
+    Workload { name: "dbn_finetune", build: classifiers::dbn_finetune },
     Workload { name: "hmc_3x10", build: samplers::hmc_3x10 },
     Workload { name: "hmc_128x105", build: samplers::hmc_128x105 },
     Workload { name: "mcrbm", build: samplers::mcrbm },

@@ -13,7 +13,7 @@ use crate::data::Dataset;
 use crate::early_stopping::{EarlyStopping, Patience, Verdict};
 use crate::filters::write_filters;
 use crate::log::{Done, Epoch};
-use crate::model::{Position, Setting, Settings, Step, TrainError, Training, saved_number};
+use crate::model::{POSITION, Position, Setting, Settings, Step, TrainError, Training, saved_number};
 use crate::resident::{Resident, set_index};
 use crate::state::{Parameter, to_saved};
 
@@ -174,20 +174,7 @@ impl ClassifierTraining {
             valid_error: optional(VALID_ERROR)?,
             test_error: optional(TEST_ERROR)?,
         };
-        let position = Position {
-            epochs: saved_number(checkpoint, EPOCHS)?,
-            batches: saved_number(checkpoint, BATCHES)?,
-        };
-        let iterations = position.epochs.checked_mul(self.batches[0]);
-        if position.batches >= self.batches[0] || iterations.is_none_or(|n| n > u64::MAX / 4) {
-            return Err(TrainError::State {
-                path: checkpoint.path().to_owned(),
-                reason: format!(
-                    "expected a position within epochs of {} minibatches, found epoch {}, minibatch {}",
-                    self.batches[0], position.epochs, position.batches
-                ),
-            });
-        }
+        let position = Position::saved(POSITION, checkpoint, self.batches[0])?;
         let mut stopping = self.stopping.clone();
         stopping.restore(&checkpoint.metadata).map_err(|error| TrainError::State {
             path: checkpoint.path().to_owned(),
@@ -333,13 +320,12 @@ impl Training for ClassifierTraining {
         }
         let metadata = &mut checkpoint.metadata;
         metadata.append(&mut self.stopping.to_metadata());
-        metadata.insert(EPOCHS.to_owned(), self.position.epochs.to_string());
-        metadata.insert(BATCHES.to_owned(), self.position.batches.to_string());
         metadata.insert(COST_SUM.to_owned(), self.current.cost_sum.to_string());
         let errors = [(VALID_ERROR, self.current.valid_error), (TEST_ERROR, self.current.test_error)];
         for (name, value) in errors {
             metadata.extend(value.map(|value| (name.to_owned(), value.to_string())));
         }
+        self.position.save(POSITION, checkpoint);
         Ok(())
     }
 
@@ -363,8 +349,6 @@ impl Training for ClassifierTraining {
     }
 }
 
-const EPOCHS: &str = "position.epochs";
-const BATCHES: &str = "position.batches";
 const COST_SUM: &str = "epoch.cost_sum";
 const VALID_ERROR: &str = "epoch.valid_error";
 const TEST_ERROR: &str = "epoch.test_error";

@@ -21,8 +21,10 @@ use crate::plot::PlotError;
 
 /// Every model, in the order of the tutorials.
 pub const MODELS: &[&dyn Model] = &[
-    &crate::logistic_regression::Logreg, //
+    &crate::logistic_regression::Logreg,
     &crate::mlp::Perceptron,
+    &crate::rbm::BoltzmannMachine,
+    &crate::dbn::BeliefNetwork,
     &crate::mcrbm::MeanCovarianceRbm,
 ];
 
@@ -241,6 +243,40 @@ pub struct Position {
     pub epochs: u64,
     /// Minibatches of the present epoch that are over.
     pub batches: u64,
+}
+
+/// Name of the position of a training among the metadata of its checkpoints.
+pub const POSITION: &str = "position";
+
+impl Position {
+    /// Adds it to the metadata of a checkpoint under that name.
+    pub fn save(self, name: &str, checkpoint: &mut Checkpoint) {
+        checkpoint.metadata.insert(format!("{name}.epochs"), self.epochs.to_string());
+        checkpoint.metadata.insert(format!("{name}.batches"), self.batches.to_string());
+    }
+
+    /// The position of that name in a checkpoint, within epochs of so many minibatches.
+    ///
+    /// # Errors
+    ///
+    /// A counter that is missing, is none or is too large.
+    pub fn saved(name: &str, checkpoint: &Checkpoint, batches_per_epoch: u64) -> Result<Self, TrainError> {
+        let position = Self {
+            epochs: saved_number(checkpoint, &format!("{name}.epochs"))?,
+            batches: saved_number(checkpoint, &format!("{name}.batches"))?,
+        };
+        let iterations = position.epochs.checked_mul(batches_per_epoch);
+        if position.batches < batches_per_epoch && iterations.is_some_and(|n| n <= u64::MAX / 4) {
+            return Ok(position);
+        }
+        Err(TrainError::State {
+            path: checkpoint.path().to_owned(),
+            reason: format!(
+                "expected a position within epochs of {batches_per_epoch} minibatches, found epoch {}, minibatch {}",
+                position.epochs, position.batches
+            ),
+        })
+    }
 }
 
 /// A model being trained.

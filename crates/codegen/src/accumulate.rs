@@ -5,7 +5,7 @@
 //! a sum of terms with scalar factors and, where exactly W and one product are left, writes it anew with the factors
 //! gathered. Regrouping scalar factors rounds differently in the last place, as any order of a sum does.
 
-use hypatia_graph::{Fold, Graph, Literal, NodeId, Op, ScalarFn};
+use hypatia_graph::{Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::{SmallVec, smallvec};
 
 use hypatia_graph::op::known_dims;
@@ -26,40 +26,48 @@ pub struct Accumulation {
 pub fn accumulate(graph: &Graph) -> Graph {
     let uses = graph.use_counts();
     let mut copies: Vec<Option<NodeId>> = vec![None; graph.len()];
-    let mut result = graph.rebuilt(|out, from, id, operands| {
-        let copy = out.add_like(from, id, operands);
-        copies[id.index()] = Some(copy);
-        copy
-    });
-    for index in 0..graph.updates.len() {
-        let (leaf, old) = graph.updates[index];
-        let Some(terms) = terms(graph, old) else { continue };
-        let is_base = |id: NodeId| graph.node(id).op == Op::Leaf(leaf);
-        let product =
-            terms.iter().find(|(id, _)| graph.node(*id).op == Op::Dot && graph.ty(*id).dtype.is_float());
-        let base = terms.iter().find(|(id, _)| is_base(*id));
-        let (Some((product, alpha)), Some((base, beta)), 2) = (product, base, terms.len()) else { continue };
-        if uses[product.index()] > 1 {
-            continue;
-        }
-        let new = result.updates[index].1;
-        let site = graph.node(old).site;
-        let (Some(base), Some(product)) = (copies[base.index()], copies[product.index()]) else { continue };
-        let shape: SmallVec<[usize; 4]> = crate::schedule::shape(&result, new);
-        let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
-            let factor = factor.build(&copies, &mut result, value)?;
-            let factor =
-                result.add(Op::Broadcast { axes: smallvec![], dims: known_dims(&shape) }, &[factor], site);
-            Some(result.add(Op::Map(ScalarFn::Mul), &[value, factor], site))
-        };
-        let (Some(base), Some(product)) = (scaled(base, beta), scaled(product, alpha)) else { continue };
-        let sum = result.add(Op::Map(ScalarFn::Add), &[base, product], site);
-        if let Some(name) = graph.name(old) {
-            result.set_name(sum, name.into());
-        }
-        result.updates[index].1 = sum;
+    graph
+        .rebuilt(|out, from, id, operands| {
+            let mut leaves = from.updates.iter().filter(|(_, new)| *new == id).map(|(leaf, _)| *leaf);
+            let sum = leaves.find_map(|leaf| accumulated(out, from, id, leaf, &uses, &copies));
+            let copy = sum.unwrap_or_else(|| out.add_like(from, id, operands));
+            copies[id.index()] = Some(copy);
+            copy
+        })
+        .pruned()
+}
+
+/// The update of a variable as a node of `out` in that form; what else uses the new value uses that too, so that the
+/// product is made once.
+fn accumulated(
+    out: &mut Graph,
+    graph: &Graph,
+    old: NodeId,
+    leaf: LeafId,
+    uses: &[u32],
+    copies: &[Option<NodeId>],
+) -> Option<NodeId> {
+    let terms = terms(graph, old, uses)?;
+    let is_base = |id: NodeId| graph.node(id).op == Op::Leaf(leaf);
+    let product = terms
+        .iter()
+        .find(|(id, _)| graph.node(*id).op == Op::Dot && graph.ty(*id).dtype.is_float() && uses[id.index()] == 1);
+    let base = terms.iter().find(|(id, _)| is_base(*id));
+    let (Some((product, alpha)), Some((base, beta)), 2) = (product, base, terms.len()) else { return None };
+    let site = graph.node(old).site;
+    let (base, product) = (copies[base.index()]?, copies[product.index()]?);
+    let shape: SmallVec<[usize; 4]> = crate::schedule::shape(graph, old);
+    let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
+        let factor = factor.build(copies, out, value)?;
+        let factor = out.add(Op::Broadcast { axes: smallvec![], dims: known_dims(&shape) }, &[factor], site);
+        Some(out.add(Op::Map(ScalarFn::Mul), &[value, factor], site))
+    };
+    let (base, product) = (scaled(base, beta)?, scaled(product, alpha)?);
+    let sum = out.add(Op::Map(ScalarFn::Add), &[base, product], site);
+    if let Some(name) = graph.name(old) {
+        out.set_name(sum, name.into());
     }
-    result.pruned()
+    Some(sum)
 }
 
 /// The parts of an update that [`accumulate`] has brought to its shape.
@@ -135,8 +143,9 @@ impl Factor {
     }
 }
 
-/// An update as terms with factors, equal terms joined; `None` where it is not a sum or there are too many.
-fn terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, Factor)>> {
+/// An update as terms with factors, equal terms joined; `None` where it is not a sum or there are too many. What is used
+/// elsewhere as well is a term as it stands.
+fn terms(graph: &Graph, root: NodeId, uses: &[u32]) -> Option<Vec<(NodeId, Factor)>> {
     let mut terms: Vec<(NodeId, Factor)> = Vec::new();
     let mut pending = vec![(root, Factor::one())];
     let mut budget = 64;
@@ -146,6 +155,10 @@ fn terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, Factor)>> {
             return None;
         }
         let node = graph.node(id);
+        if id != root && uses[id.index()] > 1 {
+            join(&mut terms, id, &factor);
+            continue;
+        }
         let scalar = |id: NodeId| -> Option<(f64, Option<NodeId>)> {
             if let Some(value) = graph.uniform(id) {
                 return Some((value.to_f64(), None));

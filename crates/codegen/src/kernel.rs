@@ -556,12 +556,13 @@ impl Program {
         self.steps.iter().map(Step::count).sum()
     }
 
-    /// Every step, those in the bodies of loops included, by its number.
-    pub fn all_steps(&self) -> Vec<&Step> {
+    /// Every step, those in the bodies of loops included, by its number, with the number of loops around it.
+    pub fn all_steps(&self) -> Vec<(usize, &Step)> {
         let mut all = Vec::with_capacity(self.count());
         for step in &self.steps {
-            all.push(step);
-            all.extend(step.kernel.body().into_iter().flat_map(|body| body.all_steps()));
+            all.push((0, step));
+            let inner = step.kernel.body().into_iter().flat_map(|body| body.all_steps());
+            all.extend(inner.map(|(depth, step)| (depth + 1, step)));
         }
         all
     }

@@ -144,6 +144,10 @@ fn with_sunk(graph: &Graph, body: &Arc<Body>, sunk: &[Sunk]) -> Arc<Body> {
         }
         value.unwrap_or(NodeId(0))
     });
+    // A body has the leaves of all its inputs, also of those that it does not read.
+    for leaf in leaves.values() {
+        step.add_leaf(leaf);
+    }
     step.inputs = inputs;
     Arc::new(body.with_graph(step))
 }

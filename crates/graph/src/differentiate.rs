@@ -5,27 +5,31 @@
 //! alone does. All results of a loop are pulled back together ([`loops`]). Before a gradient is taken the forward formula
 //! passes through `stabilise`, so rules see the stable form.
 
+mod divided;
 mod flow;
 mod kept;
 mod loops;
 mod rules;
+mod stable;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use self::divided::divided;
 pub use self::flow::{Flow, Parameters};
 use self::loops::Loops;
 use self::rules::{Rules, pullback};
+use self::stable::{stable_forward, stable_whole};
 use crate::body::Body;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::DType;
 use crate::graph::{Graph, NodeId, Operands};
-use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
 use crate::op::{Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult};
 use crate::scalar::ScalarFn;
 
 /// The graph with every gradient taken. `stabilise` rewrites a graph into one of the same meaning; its outputs
-/// correspond one to one, and it leaves loops as they are.
+/// correspond one to one.
 pub fn differentiate(
     graph: &Graph,
     stabilise: &mut dyn FnMut(&Graph) -> Graph,
@@ -37,36 +41,34 @@ pub fn differentiate(
 }
 
 fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diagnostic> {
-    loops.note(graph);
+    let graph = divided(graph, false, loops);
+    let graph = bodies_without_gradients(graph, loops)?;
+    let graph = stable_whole(graph, loops);
+    loops.note(&graph);
+    let behind = behind_gradients(&graph);
+    let has_loops = graph.nodes().any(|(_, node)| matches!(node.op, Op::Scan(_)));
     let mut taken: HashMap<Operands, Vec<(Grad, Vec<NodeId>)>> = HashMap::new();
     let mut failure = None;
     let result = graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
-        let grad = match &node.op {
-            Op::Grad(grad) => grad,
-            Op::Scan(scan) => {
-                let body = body_without_gradients(&scan.body, loops).unwrap_or_else(|fault| {
-                    failure.get_or_insert(fault);
-                    scan.body.clone()
-                });
-                return loops::add_with_body(out, from, id, operands, scan, body);
-            }
-            _ => return out.add_like(from, id, operands),
-        };
+        let Op::Grad(grad) = &node.op else { return out.add_like(from, id, operands) };
         let request = Grad { index: 0, ..(**grad).clone() };
         let known = taken.get(operands).and_then(|all| all.iter().find(|(g, _)| *g == request));
         let gradients = match known {
             Some((_, gradients)) => gradients.clone(),
-            None => match take_gradients(out, &request, operands, node.site, loops) {
-                Ok(gradients) => {
-                    taken.entry(operands.into()).or_default().push((request, gradients.clone()));
-                    gradients
+            None => {
+                let is_stable = has_loops && !node.operands.iter().any(|o| behind[o.index()]);
+                match take_gradients(out, &request, operands, node.site, is_stable, loops) {
+                    Ok(gradients) => {
+                        taken.entry(operands.into()).or_default().push((request, gradients.clone()));
+                        gradients
+                    }
+                    Err(fault) => {
+                        failure.get_or_insert(fault);
+                        operands[usize::from(grad.has_cost)..].into()
+                    }
                 }
-                Err(fault) => {
-                    failure.get_or_insert(fault);
-                    operands[usize::from(grad.has_cost)..].into()
-                }
-            },
+            }
         };
         let gradient = gradients[usize::from(grad.index)];
         if let Some(name) = from.name(id) {
@@ -80,19 +82,27 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diag
     }
 }
 
-/// The body with every gradient in it taken; the same one where there is none.
-fn body_without_gradients(body: &Arc<Body>, loops: &mut Loops<'_>) -> Result<Arc<Body>, Diagnostic> {
-    if !holds_gradients(&body.graph) {
-        return Ok(body.clone());
+/// The graph with every gradient in the bodies of its loops taken.
+fn bodies_without_gradients<'g>(
+    graph: Cow<'g, Graph>,
+    loops: &mut Loops<'_>,
+) -> Result<Cow<'g, Graph>, Diagnostic> {
+    let holds = |op: &Op| matches!(op, Op::Scan(scan) if holds_gradients(&scan.body.graph));
+    if !graph.nodes().any(|(_, node)| holds(&node.op)) {
+        return Ok(graph);
     }
-    let latest = loops.latest(body);
-    if latest != *body {
-        return Ok(latest);
+    let live = graph.reachable();
+    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        if let Op::Scan(scan) = &node.op
+            && loops.latest(&scan.body) == scan.body
+            && holds_gradients(&scan.body.graph)
+        {
+            let free = without_gradients(&scan.body.graph, loops)?;
+            let free = Arc::new(scan.body.with_graph(loops.settle(free)));
+            loops.succeed(&scan.body, &free);
+        }
     }
-    let graph = without_gradients(&body.graph, loops)?;
-    let free = Arc::new(body.with_graph(loops.settle(graph)));
-    loops.succeed(body, &free);
-    Ok(free)
+    Ok(Cow::Owned(loops.settle(graph.into_owned())))
 }
 
 fn holds_gradients(graph: &Graph) -> bool {
@@ -101,6 +111,16 @@ fn holds_gradients(graph: &Graph) -> bool {
         Op::Scan(scan) => holds_gradients(&scan.body.graph),
         _ => false,
     })
+}
+
+/// For each node, whether it is a gradient or depends on one.
+fn behind_gradients(graph: &Graph) -> Vec<bool> {
+    let mut behind = Vec::with_capacity(graph.len());
+    for (_, node) in graph.nodes() {
+        let found = matches!(node.op, Op::Grad(_)) || node.operands.iter().any(|o| behind[o.index()]);
+        behind.push(found);
+    }
+    behind
 }
 
 /// Whether a change of an operand can reach the value at all. Steps (`floor`) connect with a gradient of zero;
@@ -205,11 +225,12 @@ fn take_gradients(
     grad: &Grad,
     operands: &[NodeId],
     site: Option<Site>,
+    is_stable: bool,
     loops: &mut Loops<'_>,
 ) -> Result<Vec<NodeId>, Diagnostic> {
     let roles = Roles::new(grad, operands);
     check_connected(out, grad, &roles, site)?;
-    let stable = stable_forward(out, &roles, loops);
+    let stable = if is_stable { BTreeMap::new() } else { stable_forward(out, &roles, loops) };
     let at = |id: &NodeId| stable.get(id).copied().unwrap_or(*id);
     let mapped: Vec<NodeId> = operands.iter().map(at).collect();
     let roles = Roles::new(grad, &mapped);
@@ -245,59 +266,6 @@ fn dependents(graph: &Graph, roles: &Roles<'_>, targets: &[NodeId]) -> HashSet<N
         }
     }
     reached
-}
-
-/// Stabilises what the origins compute and adds it to `out`; returns where each node of a role now stands. Nodes of a
-/// role are cut out of the formulas that use them, so they are found again afterwards.
-fn stable_forward(out: &mut Graph, roles: &Roles<'_>, loops: &mut Loops<'_>) -> BTreeMap<NodeId, NodeId> {
-    let mut cuts: Vec<NodeId> =
-        roles.variables.iter().chain(roles.constants).copied().chain(roles.origins()).collect();
-    cuts.sort_unstable();
-    cuts.dedup();
-    cuts.retain(|id| !matches!(out.node(*id).op, Op::Leaf(_)));
-    let mut forward = out.emptied();
-    let mut placeholders: BTreeMap<NodeId, LeafId> = BTreeMap::new();
-    let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
-    let mut cone: HashSet<NodeId> = HashSet::new();
-    let mut pending = cuts.clone();
-    while let Some(id) = pending.pop() {
-        if cone.insert(id) {
-            pending.extend(out.node(id).operands.iter().copied());
-        }
-    }
-    let mut order: Vec<NodeId> = cone.into_iter().collect();
-    order.sort_unstable();
-    for id in order {
-        let operands: Operands = out.node(id).operands.iter().map(|o| copies[o]).collect();
-        let copy = loops.add_stable(&mut forward, out, id, &operands);
-        if cuts.contains(&id) {
-            forward.outputs.push(copy);
-            let ty = out.ty(id).clone();
-            let leaf = Arc::new(Leaf {
-                id: fresh_leaf_id(),
-                name: None,
-                ty,
-                site: out.node(id).site,
-                kind: LeafKind::Input,
-            });
-            placeholders.insert(id, leaf.id);
-            copies.insert(id, forward.add_leaf(&leaf));
-        } else {
-            copies.insert(id, copy);
-        }
-    }
-    let stable = (loops.stabilise)(&forward);
-    let of_leaf: HashMap<LeafId, NodeId> = placeholders.iter().map(|(id, leaf)| (*leaf, *id)).collect();
-    let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
-    let mut imported: Vec<Option<NodeId>> = vec![None; stable.len()];
-    // Each formula may use the cut nodes before it, so they are brought over one by one.
-    for (cut, root) in cuts.iter().zip(&stable.outputs) {
-        let id = import(out, &stable, *root, &mut imported, &|leaf| {
-            of_leaf.get(&leaf).and_then(|id| placed.get(id)).copied()
-        });
-        placed.insert(*cut, id);
-    }
-    placed
 }
 
 /// Adds the cone of `root` to `out`, nodes already imported and leaves replaced as `place` says; where the root now
@@ -338,7 +306,7 @@ fn walk(
     let reached = dependents(out, roles, roles.variables);
     let mut order: Vec<NodeId> = reached.iter().copied().collect();
     order.sort_unstable();
-    let groups = results_of_loops(out, &order);
+    let groups = results_of_loops(out, &order, loops);
     let mut rules = Rules { graph: out, site };
     let mut cotangents: HashMap<NodeId, NodeId> = HashMap::new();
     if let Some(cost) = roles.cost {
@@ -374,16 +342,17 @@ fn walk(
 }
 
 /// The results of each loop among these nodes, by the first of them.
-fn results_of_loops(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<NodeId>> {
-    let mut loops: HashMap<(Scan, &Operands), Vec<NodeId>> = HashMap::new();
+fn results_of_loops(graph: &Graph, order: &[NodeId], loops: &Loops<'_>) -> HashMap<NodeId, Vec<NodeId>> {
+    let mut groups: HashMap<(Scan, &Operands), Vec<NodeId>> = HashMap::new();
     for id in order {
         let node = graph.node(*id);
         if let Op::Scan(scan) = &node.op {
-            let whole = Scan { result: ScanResult::Steps, ..(**scan).clone() };
-            loops.entry((whole, &node.operands)).or_default().push(*id);
+            let body = loops.latest(&scan.body);
+            let whole = Scan { result: ScanResult::Steps, body, ..(**scan).clone() };
+            groups.entry((whole, &node.operands)).or_default().push(*id);
         }
     }
-    loops.into_values().map(|results| (results[0], results)).collect()
+    groups.into_values().map(|results| (results[0], results)).collect()
 }
 
 fn zeros_like(graph: &mut Graph, id: NodeId, site: Option<Site>) -> NodeId {

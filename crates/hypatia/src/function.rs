@@ -458,7 +458,8 @@ impl Function {
         let times = executable.engine.times().unwrap_or(&[]);
         let steps = executable.stages.program.all_steps();
         let rows = steps.into_iter().zip(times).enumerate();
-        let rows = rows.map(|(index, (step, time))| ProfileRow {
+        let rows = rows.map(|(index, ((depth, step), time))| ProfileRow {
+            depth,
             label: step.label.clone(),
             how: executable.engine.describe(index),
             site: step.site.map(|site| format!("{}:{}", site.file(), site.line())).unwrap_or_default(),
@@ -625,13 +626,15 @@ fn run_on_cpu(
 /// What the kernels of a function cost.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// One row a kernel, in the order in which they run.
+    /// One row a kernel, in the order in which they run; a loop comes before the kernels of its body.
     pub rows: Vec<ProfileRow>,
 }
 
 /// What a kernel costs.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
+    /// The number of loops around it; the time of a loop holds that of its kernels.
+    pub depth: usize,
     /// What it computes.
     pub label: String,
     /// How it is carried out.
@@ -648,15 +651,21 @@ pub struct ProfileRow {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: Duration = self.rows.iter().map(|row| row.time).sum();
+        let total: Duration = self.rows.iter().filter(|row| row.depth == 0).map(|row| row.time).sum();
         writeln!(f, "{:>6} {:>10} {:>12} {:>12}  kernel", "share", "time/ms", "operations", "bytes")?;
         for row in &self.rows {
             let share = 100.0 * row.time.as_secs_f64() / total.as_secs_f64().max(1e-12);
             let time = row.time.as_secs_f64() * 1e3;
             writeln!(
                 f,
-                "{share:5.1}% {time:10.3} {:12} {:12}  {} ({}) {}",
-                row.operations, row.bytes, row.label, row.how, row.site
+                "{share:5.1}% {time:10.3} {:12} {:12}  {:indent$}{} ({}) {}",
+                row.operations,
+                row.bytes,
+                "",
+                row.label,
+                row.how,
+                row.site,
+                indent = 2 * row.depth
             )?;
         }
         Ok(())

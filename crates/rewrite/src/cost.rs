@@ -48,7 +48,7 @@ pub(crate) fn cost(egraph: &Egraph<'_>, class: Id, term: &Term) -> Cost {
 }
 
 /// Additions that a function is worth.
-fn function_work(f: ScalarFn) -> i64 {
+pub(crate) fn function_work(f: ScalarFn) -> i64 {
     match f {
         ScalarFn::Add
         | ScalarFn::Sub

@@ -1,9 +1,11 @@
 //! Rewrites of loops, from graph to graph: what a loop computes is the same, but less of it, and less of it inside.
 //!
 //! To the e-graph a loop is a black box, so what needs to look into a body and at its surroundings at once is done here,
-//! before the rules run: `tidy` removes what nothing uses and what is one value for all steps, `last` keeps only the
-//! steps that are used, `hoist` takes work that is the same in every step out of the loop. The bodies themselves are
-//! simplified as any graph is.
+//! before and after the rules run. `tidy` removes what nothing uses and what is one value for all steps, `consume` takes
+//! formulas into the body where rules can do something with them, `fuse` joins loops with a carry in common, `last`
+//! keeps only the steps that are used, `hoist` takes work that is the same in every step out of the loop, `products` and
+//! `sums` do for all steps at once what need not be done one after another; `lift` and `form` are what they share. The
+//! bodies themselves are simplified as any graph is.
 //!
 //! Always true: the nodes of one loop are rewritten together and get one new body, so that it still runs once; a body
 //! that several loops share is simplified once. A graph with gradients not yet taken keeps its loops, because those
@@ -48,18 +50,33 @@ impl Group {
 /// nothing to do.
 type Rewriting = fn(&mut Graph, &Group, Options) -> Option<Vec<(NodeId, NodeId)>>;
 
-/// The rewritings by the names under which a report counts them, and whether one loop is rewritten after another: where
-/// two loops could take in what the other computes, only the first may.
-const REWRITINGS: [(&str, Rewriting, bool); 8] = [
-    ("loop_tidied", tidy::tidy, false),
-    ("loop_consumer", consume::consume, true),
-    ("loop_last_step", last::keep_last, false),
-    ("loop_invariant", hoist::hoist, false),
-    ("loop_product_before", products::products_before, false),
-    ("loop_product_after", products::products_after, false),
-    ("loop_sum_after", sums::sums_after, false),
-    ("loop_sum_inside", sums::sums_inside, false),
+/// When a rewriting is done.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum When {
+    /// Before the bodies are simplified, and after that.
+    Always,
+    /// As `Always`, and for one loop after another: where two loops could take in what the other computes, only the first
+    /// may.
+    OneByOne,
+    /// When the bodies are simplified: what is taken out of a body is no longer seen together with the rest of it.
+    Simplified,
+}
+
+/// The rewritings by the names under which a report counts them.
+const REWRITINGS: [(&str, Rewriting, When); 9] = [
+    ("loop_tidied", tidy::tidy, When::Always),
+    (CONSUMER, consume::consume, When::OneByOne),
+    ("loop_last_step", last::keep_last, When::Always),
+    ("loop_invariant", hoist::hoist, When::Simplified),
+    ("loop_product_before", products::products_before, When::Simplified),
+    ("loop_last_after", last::last_after, When::Simplified),
+    ("loop_product_after", products::products_after, When::Simplified),
+    ("loop_sum_after", sums::sums_after, When::Simplified),
+    ("loop_sum_inside", sums::sums_inside, When::Simplified),
 ];
+
+/// The rewriting after which loops with a carry in common are joined, before results get carries of their own.
+const CONSUMER: &str = "loop_consumer";
 
 /// The bodies that are simplified already.
 pub(crate) type Bodies = BTreeSet<Arc<Body>>;
@@ -74,10 +91,10 @@ pub(crate) fn improve(
     if !has_loops(graph) {
         return None;
     }
-    let rewritten = rewrite(graph, options, report);
+    let rewritten = rewrite(graph, options, false, report);
     let bodies = simplify_bodies(rewritten.as_ref().unwrap_or(graph), options, known, report);
     let improved = bodies.or(rewritten)?;
-    Some(rewrite(&improved, options, report).unwrap_or(improved))
+    Some(rewrite(&improved, options, true, report).unwrap_or(improved))
 }
 
 fn has_loops(graph: &Graph) -> bool {
@@ -85,22 +102,24 @@ fn has_loops(graph: &Graph) -> bool {
 }
 
 /// The graph with its loops rewritten; none if that changes nothing.
-fn rewrite(graph: &Graph, options: Options, report: &mut Report) -> Option<Graph> {
+fn rewrite(graph: &Graph, options: Options, simplified: bool, report: &mut Report) -> Option<Graph> {
     if graph.nodes().any(|(_, node)| matches!(node.op, Op::Grad(_))) {
         return None;
     }
-    let mut result: Option<Graph> = None;
-    for (name, rewriting, one_by_one) in REWRITINGS {
+    let mut current = graph.clone();
+    let mut changed = false;
+    for (name, rewriting, when) in REWRITINGS {
+        if when == When::Simplified && !simplified {
+            continue;
+        }
         loop {
-            let graph = result.as_ref().unwrap_or(graph);
-            let mut extended = graph.clone();
             let mut replaced = BTreeMap::new();
             let mut count = 0;
-            for group in groups(graph) {
-                if let Some(pairs) = rewriting(&mut extended, &group, options) {
+            for group in groups(&current) {
+                if let Some(pairs) = rewriting(&mut current, &group, options) {
                     count += 1;
                     replaced.extend(pairs.into_iter().filter(|(old, new)| old != new));
-                    if one_by_one {
+                    if when == When::OneByOne {
                         break;
                     }
                 }
@@ -109,28 +128,32 @@ fn rewrite(graph: &Graph, options: Options, report: &mut Report) -> Option<Graph
                 break;
             }
             *report.rules.entry(name).or_default() += count;
-            result = Some(substituted(&extended, &replaced));
-            if !one_by_one {
+            current = substituted(&current, &replaced);
+            changed = true;
+            if when != When::OneByOne {
                 break;
             }
         }
-        if name == "loop_consumer" {
-            result = fuse_all(result.as_ref().unwrap_or(graph), report).or(result);
+        if name == CONSUMER {
+            changed |= fuse_all(&mut current, report);
         }
     }
-    result
+    changed.then_some(current)
 }
 
-/// The graph with loops joined that share carries; none if there are none.
-fn fuse_all(graph: &Graph, report: &mut Report) -> Option<Graph> {
-    let mut result: Option<Graph> = None;
+/// Joins loops with a carry in common; whether there were any.
+fn fuse_all(graph: &mut Graph, report: &mut Report) -> bool {
+    let mut count = 0;
     loop {
-        let graph = result.as_ref().unwrap_or(graph);
-        let mut extended = graph.clone();
-        let Some(pairs) = fuse::fuse(&mut extended, &groups(graph)) else { return result };
-        *report.rules.entry("loops_fused").or_default() += 1;
-        result = Some(substituted(&extended, &pairs.into_iter().collect()));
+        let groups = groups(graph);
+        let Some(pairs) = fuse::fuse(graph, &groups) else { break };
+        *graph = substituted(graph, &pairs.into_iter().collect());
+        count += 1;
     }
+    if count > 0 {
+        *report.rules.entry("loops_fused").or_default() += count;
+    }
+    count > 0
 }
 
 /// The loops of a graph by their used results, in the order of their first ones.

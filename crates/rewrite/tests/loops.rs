@@ -3,15 +3,18 @@
 
 use hypatia_graph::collect::{Request, Unused, collect};
 use hypatia_graph::compose::{All, Size, full};
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::gradient::grad;
 use hypatia_graph::index::Index;
 use hypatia_graph::interp::interpret;
 use hypatia_graph::op::{self, ScanResult};
 use hypatia_graph::scan::{Next, Scan};
 use hypatia_graph::specialise::{Arguments, specialise};
+use hypatia_graph::streams::RandomStreams;
 use hypatia_graph::tensor::input;
 use hypatia_graph::verify::{Stage, verify};
 use hypatia_graph::{Array, DType, Graph, Op, ScalarFn, Tensor};
-use hypatia_rewrite::{Numerics, Options, Report, simplify};
+use hypatia_rewrite::{Numerics, Options, Report, explain, simplify};
 
 const TAKEN: Options = Options { numerics: Numerics::Real, gradients_taken: true };
 
@@ -399,4 +402,133 @@ fn loops_with_a_carry_in_common_are_one() {
     let (graph, report) = simplified(&[&x, &h, &w], &[&a.outputs[0], &b.outputs[0], &b.last[0]]);
     assert!(report.rules.contains_key("loops_fused"), "{report}\n{graph}");
     assert_eq!(loops(&graph).len(), 1, "{graph}");
+}
+
+/// The whole pipeline, after its values were compared with those of plain gradients of the formula as it was built.
+#[track_caller]
+fn compiled(inputs: &[&Tensor], outputs: &[&Tensor]) -> (Graph, Report) {
+    let graph = graph_of(inputs, outputs);
+    let arrays: Vec<Array> = inputs.iter().enumerate().map(|(i, t)| some_numbers(t.ty(), i as f64)).collect();
+    let plain = differentiate(&graph, &mut Graph::clone).unwrap();
+    let expected = interpret(&plain, &arrays).unwrap().outputs;
+    let taken = differentiate(&graph, &mut |forward| simplify(forward, Numerics::Real).0).unwrap();
+    let (simple, report) = simplify(&taken, TAKEN);
+    verify(&simple, Stage::Differentiated).unwrap();
+    let found = interpret(&simple, &arrays).unwrap().outputs;
+    for (x, y) in found.iter().zip(&expected) {
+        for i in 0..x.len() {
+            let (x, y) = (x.get(i).to_f64(), y.get(i).to_f64());
+            assert!((x - y).abs() <= 1e-4 * (1.0 + y.abs()), "{x} instead of {y} in\n{plain}\nas\n{simple}");
+        }
+    }
+    (simple, report)
+}
+
+#[test]
+fn a_cost_and_its_gradient_run_one_loop_each_way() {
+    for m in [1, 5] {
+        let (inputs, scan) = recurrent(6, m);
+        let [x, h, w, u, v] = &inputs[..] else { unreachable!() };
+        let y = cube("y", 6, m, 2);
+        let cost = -(&y * scan.outputs[0].log()).sum(2).mean(All);
+        let gradients = grad(&cost, [w, u, v, h]);
+        let outputs: Vec<&Tensor> = std::iter::once(&cost).chain(&gradients).collect();
+        let (graph, report) = compiled(&[x, h, w, u, v, &y], &outputs);
+        let found = loops(&graph);
+        assert_eq!(found.len(), 2, "{report}\n{graph}");
+        for scan in &found {
+            assert_eq!(count(&scan.body.graph, |op| *op == Op::Dot), 1, "{report}\n{graph}");
+            // Going backwards, the value after a step is the one before the next.
+            assert!(scan.body.carries() <= 2, "{report}\n{graph}");
+        }
+    }
+}
+
+#[test]
+fn gradients_through_what_saturates_in_a_loop_are_finite() {
+    let (x, values, scan) = saturated();
+    let y = 0.25;
+    let h = scan.carries[0].index([Index::At(Size::from(-1))]);
+    let cost = -(y * h.log() + (1.0 - y) * (1.0 - &h).log()).sum(All);
+    let gradient = grad(&cost, [&x]).remove(0);
+    let graph = graph_of(&[&x], &[&gradient]);
+    let taken = differentiate(&graph, &mut |forward| simplify(forward, Numerics::Real).0).unwrap();
+    let (graph, _) = simplify(&taken, TAKEN);
+    let value = &interpret(&graph, &[values]).unwrap().outputs[0];
+    let found: Vec<f64> = (0..value.len()).map(|i| value.get(i).to_f64()).collect();
+    // sigmoid - y in the last step; nothing flows through the sigmoids before it, which are flat.
+    assert_eq!(found, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.25, 0.75], "{graph}");
+}
+
+#[test]
+fn what_only_the_last_value_is_made_of_is_computed_after_the_loop() {
+    let (x, h, v) = (cube("x", 5, 2, 3), matrix("h", 2, 3), matrix("v", 3, 3));
+    let scan = Scan::new().sequence(&x).carry(&h).carry(&h).run(|step| {
+        let [a, _] = &step.carries[..] else { unreachable!() };
+        let next = (a + &step.sequences[0]).sin();
+        Next::new().carry(&next).carry(next.dot(&v).exp() + &step.sequences[0])
+    });
+    let (graph, report) = simplified(&[&x, &h, &v], &[&scan.last[0], &scan.last[1]]);
+    assert!(report.rules.contains_key("loop_last_after"), "{report}");
+    assert_eq!(count(&graph, |op| *op == Op::Dot), 1, "{graph}");
+}
+
+#[test]
+fn maps_need_no_loop() {
+    let (x, w) = (cube("x", 5, 2, 3), matrix("w", 4, 2));
+    let y = hypatia_graph::scan::map(&[&x], |x| w.dot(&x[0]).softmax(0).t());
+    let (graph, report) = simplified(&[&x, &w], &[&y]);
+    assert!(loops(&graph).is_empty(), "{report}\n{graph}");
+}
+
+#[test]
+fn explanations_of_loops_end() {
+    let (x, _, scan) = saturated();
+    let graph = graph_of(&[&x], &[&scan.carries[0].log().sum(All)]);
+    let text = explain(&graph, Numerics::Real).to_string();
+    assert!(text.contains("scan"), "{text}");
+}
+
+/// A Gibbs chain, of which the last step is watched: the watching is done once.
+#[test]
+fn a_watched_last_step_costs_nothing_in_the_loop() {
+    let (v, w, x) = (matrix("v", 4, 6), matrix("w", 6, 3), matrix("x", 4, 6));
+    let wt = w.t();
+    let scan = Scan::new().carry(&v).steps(5).run(|step| {
+        let hidden = step.carries[0].dot(&w).sigmoid();
+        let visible = hidden.dot(&wt).sigmoid();
+        Next::new().carry(&visible).output(visible)
+    });
+    let p = scan.outputs[0].take(-1);
+    let cost = (&x * p.log() + (1.0 - &x) * (1.0 - &p).log()).sum(1).mean(All);
+    let (graph, _) = simplified(&[&v, &w, &x], &[&cost, &scan.last[0]]);
+    let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
+    assert_eq!(count(&scan.body.graph, |op| *op == Op::Map(ScalarFn::Softplus)), 0, "{graph}");
+    // The transposed weights are read in place, not captured as well.
+    assert_eq!(scan.body.inputs(), 1, "{graph}");
+}
+
+/// Draws in a loop are the same ones, and the counters end where they did.
+#[test]
+fn draws_are_the_same() {
+    let (v, w) = (matrix("v", 4, 6), matrix("w", 6, 3));
+    let streams = RandomStreams::new(5);
+    let scan = Scan::new().carry(&v).steps(5).run(|step| {
+        let hidden = streams.binomial([4, 3], 1, step.carries[0].dot(&w).sigmoid());
+        let p = hidden.dot(w.t()).sigmoid();
+        Next::new()
+            .carry(streams.binomial([4, 6], 1, &p))
+            .output(&p)
+            .output(streams.uniform([4, 6], 0.0, 1.0) * p)
+    });
+    let outputs = [scan.outputs[0].take(-1).log(), scan.carries[0].sum(0), scan.outputs[1].take(-1)];
+    let graph = graph_of(&[&v, &w], &outputs.each_ref());
+    let arrays = [some_numbers(v.ty(), 0.0), some_numbers(w.ty(), 1.0)];
+    let expected = interpret(&graph, &arrays).unwrap();
+    assert_eq!(expected.updates.len(), 3);
+    let (simple, _) = simplify(&graph, TAKEN);
+    let found = interpret(&simple, &arrays).unwrap();
+    assert_eq!(found.updates, expected.updates);
+    assert_eq!(found.outputs[1], expected.outputs[1]);
+    assert_eq!(found.outputs[2], expected.outputs[2]);
 }

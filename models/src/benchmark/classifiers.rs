@@ -1,11 +1,12 @@
 //! Training steps of the classifiers.
 
-use hypatia::{Diagnostics, Shared, Tensor, grad, scalar, shared};
+use hypatia::{Diagnostics, RandomStreams, Shared, Tensor, grad, scalar, shared};
 
 use super::weights::{ROWS, assign, glorot, random_images, weight_generator};
 use super::{Compilation, Step};
 use crate::classifier::minibatch_inputs;
 use crate::data::{CLASSES, IMAGE_PIXELS};
+use crate::dbn::Dbn;
 use crate::logistic_regression::LogisticRegression;
 use crate::mlp::Mlp;
 use crate::random_state::RandomState;
@@ -35,6 +36,21 @@ pub(super) fn mlp(compilation: Compilation) -> Result<Step, Diagnostics> {
     let cost = model.regularised_cost(&y, 0.0, 1e-4);
     let parameters = model.params().map(Clone::clone).to_vec();
     descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, 20, 0.01)
+}
+
+/// Fine-tuning of the deep belief network: 784-1000-1000-1000-10.
+pub(super) fn dbn_finetune(compilation: Compilation) -> Result<Step, Diagnostics> {
+    const LAYERS: [usize; 3] = [1000, 1000, 1000];
+    let (x, y) = minibatch_inputs();
+    let streams = RandomStreams::new(1234);
+    let model = Dbn::new(&mut RandomState::new(1234), &streams, &x, IMAGE_PIXELS, &LAYERS, CLASSES);
+    let mut generator = weight_generator();
+    for (layer, rbm) in model.sigmoid_layers.iter().zip(&model.rbm_layers) {
+        assign(&layer.w, glorot(&mut generator, rbm.n_visible, rbm.n_hidden, 4.0));
+    }
+    let cost = model.finetune_cost(&y);
+    let parameters = model.params().into_iter().cloned().collect();
+    descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, 10, 0.1)
 }
 
 /// A step of gradient descent.

@@ -89,18 +89,29 @@ fn state(directory: &Path) -> Checkpoint {
 #[test]
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
     let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
-    for (model, words) in [("logreg", &[][..]), ("mlp", &["--hidden", "30"]), ("mcrbm", &mcrbm)] {
+    let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
+    let keeping = [&network[..], &["--keep-activations"]].concat();
+    for (model, words, epochs) in [
+        ("logreg", &[][..], 6),
+        ("mlp", &["--hidden", "30"], 6),
+        ("rbm", &["--hidden", "20", "-k", "2"], 6),
+        ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6),
+        // Two epochs for each layer, then four, after which the patience is over.
+        ("dbn", &network, 8),
+        ("dbn", &keeping, 8),
+        ("mcrbm", &mcrbm, 6),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
         let settings = settings(model);
         let (result, expected) = run(model, words, &settings, &whole, false, usize::MAX);
         assert!(finished(result));
         let expected = expected.events();
-        // Six epochs and the end.
-        assert_eq!(expected.len(), 7, "{expected:?}");
-        // Before the first minibatch, within epochs, between two of them, several times in one run. There are 15
-        // minibatches in an epoch.
-        for stops in [&[0][..], &[1], &[14], &[15], &[37], &[4, 0, 11, 30]] {
+        // Every epoch and the end.
+        assert_eq!(expected.len(), epochs + 1, "{expected:?}");
+        // Before the first minibatch, within epochs, between two of them, between phases, several times in one run.
+        // There are 15 minibatches in an epoch.
+        for stops in [&[0][..], &[1], &[14], &[15], &[37], &[60], &[4, 0, 11, 30]] {
             let mut found = Vec::new();
             for (number, stop_after) in stops.iter().chain(&[usize::MAX]).enumerate() {
                 let (result, lines) = run(model, words, &settings, &cut, number > 0, *stop_after);
@@ -250,8 +261,45 @@ fn a_damaged_checkpoint_is_named() {
 #[test]
 fn a_cost_that_is_no_number_ends_the_run() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { learning_rate: 1e30, ..settings("mlp") };
-    let error = run("mlp", &[], &settings, directory.path(), false, usize::MAX).0.unwrap_err();
-    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
-    assert!(directory.path().join(CHECKPOINT).exists());
+    for (model, words, learning_rate) in [
+        ("mlp", &["--hidden", "30"][..], 1e30),
+        ("rbm", &["--hidden", "20", "-k", "2"], 3e38),
+        ("dbn", &["--hidden-layers", "20", "--pretraining-epochs", "0"], 3e38),
+        ("dbn", &["--hidden-layers", "20", "--pretraining-learning-rate", "3e38"], 0.1),
+    ] {
+        let settings = Settings { learning_rate, ..settings(model) };
+        let error = run(model, words, &settings, directory.path(), false, usize::MAX).0.unwrap_err();
+        let TrainError::Diverged { epoch: 1, batch: 1..=15, .. } = error else {
+            panic!("{model}: {error}");
+        };
+        assert!(error.to_string().contains("in epoch 1, minibatch "), "{error}");
+        assert!(directory.path().join(CHECKPOINT).exists());
+    }
+}
+
+/// Layers learn from kept activations what they learn from those computed anew for every minibatch.
+#[test]
+fn kept_activations_are_those_of_the_layers_below() {
+    let directory = tempfile::tempdir().unwrap();
+    let words = ["--hidden-layers", "30,20,10", "--pretraining-epochs", "3"];
+    let settings = Settings { epochs: 1, ..settings("dbn") };
+    let (result, expected) = run("dbn", &words, &settings, directory.path(), false, usize::MAX);
+    assert!(finished(result));
+    let words = [&words[..], &["--keep-activations"]].concat();
+    let (result, found) = run("dbn", &words, &settings, directory.path(), false, usize::MAX);
+    assert!(finished(result));
+    let costs = |lines: &Lines| -> Vec<(String, f64)> {
+        let events = lines.events().into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let cost = |event: Value| {
+            let phase = event["phase"].as_str()?.to_owned();
+            Some((phase, event["reconstruction_cross_entropy"].as_f64()?))
+        };
+        events.filter_map(cost).collect()
+    };
+    let (found, expected) = (costs(&found), costs(&expected));
+    assert_eq!((found.len(), found[8].0.as_str()), (9, "layer 3"));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.0, expected.0);
+        assert!((found.1 - expected.1).abs() < 1e-3 * expected.1.abs(), "{found:?} {expected:?}");
+    }
 }

@@ -303,10 +303,13 @@ impl ProductPlan {
         if part >= self.parts() {
             return Region { batch: 0..0, rows: 0..0, columns: 0..0 };
         }
+        let n = self.oriented.n;
+        if self.parts() == 1 {
+            return Region { batch: 0..self.shape.batch.count, rows: 0..self.oriented.m, columns: 0..n };
+        }
         let Grid { rows, columns, unit, batches } = self.grid;
         let (outer, column) = (part / columns, part % columns);
         let (batch, row) = (outer / rows, outer % rows);
-        let n = self.oriented.n;
         let units = piece(n.div_ceil(unit), columns, column);
         Region {
             batch: piece(self.shape.batch.count, batches, batch),

@@ -602,7 +602,16 @@ fn run_product(
         scratch: context.scratch.as_mut_ptr(),
     };
     let factors = &factors;
-    context.pool.run(plan.parts(), &move |part, thread| {
+    let parts = plan.parts();
+    if parts == 1 {
+        // SAFETY: as below, on this thread, which is number 0.
+        unsafe {
+            let scratch = (*factors.scratch).bytes_mut().as_mut_ptr();
+            plan.run_part(0, factors.a, factors.b, factors.c, alpha, beta, scratch);
+        }
+        return Ok(());
+    }
+    context.pool.run(parts, &move |part, thread| {
         // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
         // the packed form of B, which was made when the loop began; the plan keeps C apart from A and B; the pool gives
         // each thread at work its own number, below the scratch's.

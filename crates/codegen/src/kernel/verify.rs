@@ -236,7 +236,11 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
                     fits && typed && writable
                 });
                 if !inside {
-                    return Err(format!("b{number} of the body does not lie in p{param} in step {step}"));
+                    let param = kernel.params.get(usize::from(param)).map(|p| format!("{p:?}"));
+                    return Err(format!(
+                        "b{number} of the body does not lie in {} in step {step}",
+                        param.unwrap_or_default()
+                    ));
                 }
             }
         }

@@ -270,7 +270,7 @@ fn loops_in_loops() {
     let results = [&outer.carries[0], &outer.outputs[0], &outer.outputs[1]];
     let (_, program) = check(&results, &[], &inputs, 2e-5);
     assert_eq!(program.count(), program.all_steps().len());
-    for (number, step) in program.all_steps().into_iter().enumerate() {
+    for (number, (_, step)) in program.all_steps().into_iter().enumerate() {
         assert!(std::ptr::eq(step, program.step(number).unwrap()));
     }
     assert!(program.step(program.count()).is_none());
@@ -348,4 +348,30 @@ fn carries_change_places() {
     check(&[&loop_.last[0]], &updates, &[], 1e-6);
     let updates = [(a, loop_.last[0].clone()), (b, loop_.last[1].clone())];
     check(&[&loop_.carries[1]], &updates, &[], 1e-6);
+}
+
+/// As in the dynamics of Hamiltonian Monte Carlo: a new value that is an accumulating product, and another that uses it.
+#[test]
+fn an_accumulated_value_is_used_by_another_carry() {
+    let (q, p, a) = (matrix::<f32>("q"), matrix::<f32>("p"), matrix::<f32>("a"));
+    let leapfrog = Scan::new().carry(&q).carry(&p).steps(5).run(|step: &ScanStep| {
+        let [q, p] = &step.carries[..] else { unreachable!() };
+        let p = p - q.dot(&a) * 0.1;
+        Next::new().carry(q + &p * 0.1).carry(&p)
+    });
+    let inputs = [(&q, numbers(&[3, 10], 1)), (&p, numbers(&[3, 10], 2)), (&a, numbers(&[10, 10], 3))];
+    let (_, program) = check(&[&leapfrog.last[0], &leapfrog.last[1]], &[], &inputs, 1e-5);
+    let kernel = only_loop(&program);
+    assert_eq!(kernel.body.steps.len(), 2, "{program}");
+    check(&[&leapfrog.carries[0], &leapfrog.carries[1]], &[], &inputs, 1e-5);
+}
+
+#[test]
+fn an_update_that_is_used_elsewhere_is_one_product_too() {
+    let (x, w, v) = (matrix::<f32>("x"), shared("w", numbers(&[4, 4], 1)), shared("v", numbers(&[4, 4], 2)));
+    let new_v = &v * 0.9 - x.t().dot(&x) * 0.1;
+    let updates = [(v.clone(), new_v.clone()), (w.clone(), &w + &new_v)];
+    let (_, program) = check(&[], &updates, &[(&x, numbers(&[3, 4], 3))], 1e-5);
+    let products = program.steps.iter().filter(|step| matches!(step.kernel, Kernel::Product(_)));
+    assert_eq!((products.count(), program.steps.len()), (1, 2), "{program}");
 }

@@ -55,7 +55,7 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
     let mut texts: Vec<(String, String)> = Vec::new();
     let mut helpers = BTreeSet::new();
     let mut launches = Vec::new();
-    for (number, step) in program.all_steps().into_iter().enumerate() {
+    for (number, (_, step)) in program.all_steps().into_iter().enumerate() {
         let mut of_step = Vec::new();
         for part in parts(&step.kernel) {
             let text = match &part {
@@ -94,7 +94,7 @@ pub(super) fn is_fallible(kernel: &Kernel) -> bool {
 
 /// Whether any buffer or value of the program is float64.
 pub(super) fn uses_float64(program: &Program) -> bool {
-    program.all_steps().iter().any(|step| {
+    program.all_steps().iter().any(|(_, step)| {
         step.kernel.params().iter().any(|param| param.dtype == DType::F64)
             || matches!(&step.kernel, Kernel::Loop(kernel) if kernel.types.contains(&DType::F64))
     })

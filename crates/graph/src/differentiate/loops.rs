@@ -6,12 +6,14 @@
 //! of the loop, and the rest is the body of the reverse loop. Its carries are the cotangents of the loop's carries and
 //! sums for what the loop captures; its rows are the cotangents of elements.
 //!
-//! Bodies are stabilised before, and gain rows by it. Results of earlier forms of a body are the same in later ones, so
-//! [`Loops::settle`] puts the last form everywhere, and a loop is made once whoever reads it.
+//! Of a checkpointed loop only carries are kept, and the reverse loop makes the step again. Bodies gain rows by all this.
+//! Results of earlier forms of a body are the same in later ones, so [`Loops::settle`] puts the last form everywhere, and
+//! a loop is made once whoever reads it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::divided::Divisions;
 use super::kept::{Again, is_dear, least_kept};
 use super::rules::Rules;
 use super::{Roles, import, walk};
@@ -29,26 +31,43 @@ pub(super) struct Loops<'a> {
     pub(super) stabilise: &'a mut dyn FnMut(&Graph) -> Graph,
     /// The form that stands in the place of a body; it gives the same results, and perhaps further rows.
     later: HashMap<Arc<Body>, Arc<Body>>,
-    /// Bodies that need not be stabilised.
-    stable: HashSet<Arc<Body>>,
     /// The rows that something reads, so that they are stacked in any case.
     stacked: HashMap<Arc<Body>, BTreeSet<usize>>,
+    pub(super) divisions: Divisions,
 }
 
 impl<'a> Loops<'a> {
     pub(super) fn new(stabilise: &'a mut dyn FnMut(&Graph) -> Graph) -> Loops<'a> {
-        Loops { stabilise, later: HashMap::new(), stable: HashSet::new(), stacked: HashMap::new() }
+        Loops { stabilise, later: HashMap::new(), stacked: HashMap::new(), divisions: Divisions::default() }
     }
 
-    /// Records which rows of loops a graph reads.
+    /// Records which rows of loops are read by what a graph is there for.
     pub(super) fn note(&mut self, graph: &Graph) {
-        let live = graph.reachable();
-        for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-            if let Op::Scan(scan) = &node.op
-                && let ScanResult::Rows(row) = scan.result
-            {
-                self.stacked.entry(scan.body.clone()).or_default().insert(usize::from(row));
+        self.note_read(graph, graph.roots().collect());
+    }
+
+    fn note_read(&mut self, graph: &Graph, mut pending: Vec<NodeId>) {
+        let mut live = vec![false; graph.len()];
+        let mut bodies: BTreeMap<Arc<Body>, BTreeSet<usize>> = BTreeMap::new();
+        while let Some(id) = pending.pop() {
+            if std::mem::replace(&mut live[id.index()], true) {
+                continue;
             }
+            let node = graph.node(id);
+            pending.extend(node.operands.iter().copied());
+            if let Op::Scan(scan) = &node.op {
+                let rows = bodies.entry(scan.body.clone()).or_default();
+                if let ScanResult::Rows(row) = scan.result {
+                    rows.insert(usize::from(row));
+                }
+            }
+        }
+        for (body, rows) in bodies {
+            let next = body.graph.updates.iter().map(|(_, next)| *next);
+            let roots =
+                rows.iter().map(|row| body.rows()[*row]).chain(next).chain(body.condition()).collect();
+            self.note_read(&body.graph, roots);
+            self.stacked.entry(body).or_default().extend(rows);
         }
     }
 
@@ -68,51 +87,6 @@ impl<'a> Loops<'a> {
             body = next;
         }
         body.clone()
-    }
-
-    /// The stable form of a body, loops in it included.
-    pub(super) fn stable(&mut self, body: &Arc<Body>) -> Arc<Body> {
-        let body = self.latest(body);
-        if self.stable.contains(&body) {
-            return body;
-        }
-        let mut graph =
-            body.graph.rebuilt(|out, from, id, operands| self.add_stable(out, from, id, operands));
-        let outputs = graph.outputs.len();
-        let updates = std::mem::take(&mut graph.updates);
-        graph.outputs.extend(updates.iter().map(|(_, next)| *next));
-        let stable = (self.stabilise)(&graph);
-        let mut graph = body.graph.emptied();
-        let mut placed = vec![None; stable.len()];
-        let roots: Vec<NodeId> = stable
-            .outputs
-            .iter()
-            .map(|id| import(&mut graph, &stable, *id, &mut placed, &|_| None))
-            .collect();
-        graph.outputs = roots[..outputs].to_vec();
-        graph.updates =
-            updates.iter().zip(&roots[outputs..]).map(|((leaf, _), next)| (*leaf, *next)).collect();
-        let stable = Arc::new(body.with_graph(graph));
-        self.succeed(&body, &stable);
-        self.stable.insert(stable.clone());
-        stable
-    }
-
-    /// Adds a node like one of another graph; a loop with the stable form of its body.
-    pub(super) fn add_stable(
-        &mut self,
-        out: &mut Graph,
-        from: &Graph,
-        id: NodeId,
-        operands: &[NodeId],
-    ) -> NodeId {
-        match &from.node(id).op {
-            Op::Scan(scan) => {
-                let body = self.stable(&scan.body);
-                add_with_body(out, from, id, operands, scan, body)
-            }
-            _ => out.add_like(from, id, operands),
-        }
     }
 
     /// The graph with the last form of every body.
@@ -135,7 +109,7 @@ impl<'a> Loops<'a> {
         cotangents: &HashMap<NodeId, NodeId>,
         reached: &HashSet<NodeId>,
     ) -> Vec<(NodeId, NodeId)> {
-        let Some(forward) = Forward::new(g, results, cotangents, reached) else { return Vec::new() };
+        let Some(forward) = Forward::new(self, g, results, cotangents, reached) else { return Vec::new() };
         if forward.steps == 0 {
             // What comes out of a carry is what went in.
             let inputs = forward.body.inputs();
@@ -149,7 +123,7 @@ impl<'a> Loops<'a> {
         if step.of.is_empty() {
             return Vec::new();
         }
-        let choice = Choice::new(self, &forward.body, &step);
+        let choice = Choice::new(self, &forward, &step);
         let extended = self.extended(&forward.body, &step.graph, &choice.kept);
         Reverse::new(g, forward, step, &choice, &extended).finish(self)
     }
@@ -179,7 +153,6 @@ impl<'a> Loops<'a> {
         let extended = Arc::new(body.with_graph(self.settle(graph)));
         self.succeed(body, &extended);
         self.stacked.entry(extended.clone()).or_default().extend(rows.values());
-        self.stable.insert(extended.clone());
         Extended { body: extended, rows }
     }
 }
@@ -223,6 +196,7 @@ struct Forward {
 
 impl Forward {
     fn new(
+        loops: &Loops<'_>,
         g: &mut Rules<'_>,
         results: &[NodeId],
         cotangents: &HashMap<NodeId, NodeId>,
@@ -244,7 +218,7 @@ impl Forward {
         let wanted =
             node.operands.iter().map(|o| reached.contains(o) && g.graph.ty(*o).dtype.is_float()).collect();
         let mut forward = Forward {
-            body: scan.body.clone(),
+            body: loops.latest(&scan.body),
             steps,
             backward: scan.backward,
             operands: node.operands,
@@ -254,7 +228,7 @@ impl Forward {
             order: Order::plain(steps, scan.backward.truncate),
         };
         if forward.body.until && steps > 0 && forward.order.count > 0 {
-            let made = forward.result(g, &scan.body, ScanResult::Steps);
+            let made = forward.result(g, &forward.body, ScanResult::Steps);
             forward.order.made = Some(made);
             for cotangent in forward.rows.values_mut() {
                 *cotangent = of_rows_made(g, *cotangent, made);
@@ -507,8 +481,8 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(loops: &Loops<'_>, body: &Arc<Body>, step: &StepGradient) -> Choice {
-        let graph = &step.graph;
+    fn new(loops: &Loops<'_>, forward: &Forward, step: &StepGradient) -> Choice {
+        let (body, graph) = (&forward.body, &step.graph);
         let behind = step.behind();
         let mut read: BTreeSet<NodeId> = BTreeSet::new();
         let mut seen: HashSet<NodeId> = HashSet::new();
@@ -534,7 +508,7 @@ impl Choice {
             match op {
                 Op::Leaf(leaf) if elements.contains(leaf) => Again::AtHand,
                 Op::Leaf(_) => Again::Keep,
-                op if is_dear(op) => Again::Keep,
+                op if is_dear(op) && !forward.backward.checkpointed => Again::Keep,
                 _ => Again::Compute,
             }
         };

@@ -1,17 +1,18 @@
 use super::differentiate;
 use crate::array::Array;
 use crate::body::Body;
-use crate::collect::{Request, collect};
-use crate::compose::{All, concatenate, stack, switch};
+use crate::collect::{Request, Unused, collect};
+use crate::compose::{All, arange, full, stack};
 use crate::dtype::{DType, Literal};
 use crate::gradient::{Gradient, grad};
 use crate::graph::Graph;
 use crate::index::Index;
 use crate::interp::interpret;
 use crate::op::{Disconnected, Op, ScanResult};
-use crate::scan::{Next, Scan, map};
+use crate::scan::{Next, Scan, Scanned, map};
 use crate::specialise::{Arguments, specialise};
-use crate::tensor::{Tensor, matrix, scalar, tensor3, vector};
+use crate::streams::RandomStreams;
+use crate::tensor::{Tensor, constant, matrix, scalar, tensor3, vector};
 use crate::verify::{Stage, verify};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ fn taken(outputs: &[Tensor], inputs: &Inputs<'_>) -> Graph {
     let request = Request {
         inputs: inputs.iter().map(|(input, _)| (*input).clone()).collect(),
         outputs: outputs.to_vec(),
-        unused: crate::collect::Unused::Ignore,
+        unused: Unused::Ignore,
         ..Request::default()
     };
     let collected = collect(&request).unwrap_or_else(|faults| panic!("{faults}"));
@@ -64,7 +65,7 @@ fn assert_close(found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64, what:
 /// Checks gradients of a cost that has a loop, and gradients of these, against those of the same cost without one.
 fn check(looped: &Tensor, unrolled: &Tensor, variables: &[&Tensor], inputs: &Inputs<'_>) {
     let with_gradients = |cost: &Tensor| {
-        let first = grad(cost, variables.iter().copied());
+        let first = Gradient::of(cost).disconnected(Disconnected::Zero).wrt(variables.iter().copied());
         let mut outputs = vec![cost.clone()];
         outputs.extend(first.iter().cloned());
         (outputs, first)
@@ -108,7 +109,7 @@ fn check_differences(cost: &Tensor, gradients: &[Tensor], variables: &[&Tensor],
         let quotient = (at(1e-5) - at(-1e-5)) / 2e-5;
         let slope: f64 = gradient.iter().enumerate().map(|(i, g)| g * ((i % 3) as f64 - 0.7)).sum();
         let scale = 1.0 + slope.abs();
-        assert!((quotient - slope).abs() < 2e-7 * scale, "{variable:?}: {slope}, differences say {quotient}");
+        assert!((quotient - slope).abs() < 2e-6 * scale, "{variable:?}: {slope}, differences say {quotient}");
     }
 }
 
@@ -239,4 +240,405 @@ fn a_loop_and_its_gradient_are_two_loops() {
         })
         .collect();
     assert_eq!(forward.len(), 1);
+}
+
+#[test]
+fn several_carries_with_outputs_beside_them() {
+    // The carries change places, one is squared on the way, and the output reads both as they were before.
+    let (x, a, b, w) = (vector::<f64>("x"), scalar::<f64>("a"), scalar::<f64>("b"), scalar::<f64>("w"));
+    let step = |x: &Tensor, a: &Tensor, b: &Tensor| ((b * &w).sin(), a + x * b, a * b.exp() + x);
+    let scanned = Scan::new().sequence(&x).carry(&a).carry(&b).run(|s| {
+        let (a, b, y) = step(&s.sequences[0], &s.carries[0], &s.carries[1]);
+        Next::new().carry(a).carry(b).output(y)
+    });
+    for n in [1, 2, 6] {
+        let inputs = [(&x, noise(&[n], 1)), (&a, noise(&[], 2)), (&b, noise(&[], 3)), (&w, noise(&[], 4))];
+        let (mut p, mut q, mut ys) = (a.clone(), b.clone(), Vec::new());
+        for t in 0..n {
+            let (next_p, next_q, y) = step(&row(&x, t), &p, &q);
+            (p, q) = (next_p, next_q);
+            ys.push(y);
+        }
+        let variables = [&x, &a, &b, &w];
+        let rows = |y: &Tensor| (y.sqr() * 0.3).sum(All);
+        check(&rows(&scanned.outputs[0]), &rows(&stack(&ys, 0)), &variables, &inputs);
+        let looped = rows(&scanned.outputs[0]) + &scanned.last[0] * &scanned.last[1];
+        check(&looped, &(rows(&stack(&ys, 0)) + &p * &q), &variables, &inputs);
+        // Of a result that the output does not reach, and of the second carry alone.
+        check(&scanned.last[1].sqr(), &q.sqr(), &variables, &inputs);
+    }
+}
+
+#[test]
+fn carries_that_swap_need_nothing_kept() {
+    let (a, b) = (scalar::<f64>("a"), scalar::<f64>("b"));
+    let scanned = Scan::new().carry(&a).carry(&b).steps(5).run(|s| {
+        Next::new()
+            .carry(&s.carries[1])
+            .carry(&s.carries[0])
+            .output(&s.carries[0] * &s.carries[1] * &s.carries[0])
+    });
+    let cost = scanned.outputs[0].sum(All);
+    let unrolled =
+        (0..5).map(|t| if t % 2 == 0 { &a * &b * &a } else { &b * &a * &b }).reduce(|x, y| x + y).unwrap();
+    let inputs = [(&a, noise(&[], 1)), (&b, noise(&[], 2))];
+    check(&cost, &unrolled, &[&a, &b], &inputs);
+    assert_eq!(stacked(&taken(&grad(&cost, [&a, &b]), &inputs)), Vec::<String>::new());
+}
+
+#[test]
+fn taps_of_sequences_and_carries() {
+    let (x, begin, w) = (vector::<f64>("x"), vector::<f64>("begin"), scalar::<f64>("w"));
+    let step = |x: [&Tensor; 2], h: [&Tensor; 2]| (x[0] * &w + h[1] * x[1] - h[0].sqr() * 0.5).tanh();
+    let scanned = Scan::new().sequence_taps(&x, &[-1, 0]).carry_taps(&begin, &[-3, -1]).run(|s| {
+        let (x, h) = (&s.sequences, &s.carries);
+        Next::new().carry(step([&x[0], &x[1]], [&h[0], &h[1]]))
+    });
+    let n = 7;
+    let mut all: Vec<Tensor> = (0..3).map(|i| row(&begin, i)).collect();
+    for t in 1..n {
+        all.push(step([&row(&x, t - 1), &row(&x, t)], [&all[t - 1], &all[t + 1]]));
+    }
+    let inputs = [(&x, noise(&[n], 1)), (&begin, noise(&[3], 2)), (&w, noise(&[], 3))];
+    let cost = |rows: &Tensor, last: &Tensor| rows.sqr().sum(All) + last.exp();
+    let looped = cost(&scanned.carries[0], &scanned.last[0]);
+    check(&looped, &cost(&stack(&all[3..], 0), &all[n + 1]), &[&x, &begin, &w], &inputs);
+}
+
+#[test]
+fn sequences_read_backwards_and_captured_expressions_used_twice() {
+    let (x, w) = (vector::<f64>("x"), scalar::<f64>("w"));
+    let outside = (&w * 2.0).exp();
+    let step = |x: &Tensor, h: &Tensor| h * &outside * 0.3 + (x * &outside).sin() + &w;
+    let scanned = Scan::new()
+        .sequence(&x)
+        .carry(full(0.5, DType::F64, &[]))
+        .go_backwards()
+        .run(|s| Next::new().carry(step(&s.sequences[0], &s.carries[0])));
+    let n = 4;
+    let mut h = full(0.5, DType::F64, &[]);
+    for t in (0..n).rev() {
+        h = step(&row(&x, t), &h);
+    }
+    check(&scanned.last[0].sqr(), &h.sqr(), &[&x, &w], &[(&x, noise(&[n], 1)), (&w, noise(&[], 3))]);
+}
+
+#[test]
+fn loops_in_loops() {
+    let (x, h0, w) = (matrix::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
+    let inner = |x: &Tensor, h: &Tensor| (h * &w + x).tanh();
+    let scanned = Scan::new().sequence(&x).carry(&h0).run(|outer| {
+        let row = &outer.sequences[0];
+        let scanned = Scan::new()
+            .sequence(row)
+            .carry(&outer.carries[0])
+            .run(|s| Next::new().carry(inner(&s.sequences[0], &s.carries[0])));
+        Next::new()
+            .carry(&scanned.last[0] * &w)
+            .output((scanned.carries[0].clone() * &outer.carries[0]).sum(All))
+    });
+    let (n, m) = (3, 4);
+    let (mut h, mut ys) = (h0.clone(), Vec::new());
+    for i in 0..n {
+        let before = h.clone();
+        let mut all = Vec::new();
+        for j in 0..m {
+            h = inner(&row(&row(&x, i), j), &h);
+            all.push(h.clone());
+        }
+        ys.push((stack(&all, 0) * &before).sum(All));
+        h = &h * &w;
+    }
+    let inputs = [(&x, noise(&[n, m], 1)), (&h0, noise(&[], 2)), (&w, noise(&[], 3))];
+    let cost = |ys: &Tensor, h: &Tensor| ys.sqr().sum(All) + h;
+    let looped = cost(&scanned.outputs[0], &scanned.last[0]);
+    check(&looped, &cost(&stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
+    let mut outputs = grad(&looped, [&x, &h0, &w]);
+    outputs.push(looped);
+    // Both forwards, both back.
+    assert_eq!(loops(&taken(&outputs, &inputs)), 4);
+}
+
+#[test]
+fn gradients_reach_back_as_far_as_truncation_says() {
+    let layer = Recurrent::new();
+    let n = 6;
+    let inputs = layer.inputs(n);
+    for k in [1, 2, 5, 6, 9] {
+        let scanned = Scan::new()
+            .sequence(&layer.x)
+            .carry(&layer.h0)
+            .truncate_gradient(k)
+            .run(|step| Next::new().carry(layer.step(&step.sequences[0], &step.carries[0])));
+        let cut = n.saturating_sub(k as usize);
+        let mut h = layer.h0.clone();
+        let mut all = Vec::new();
+        for t in 0..n {
+            h = layer.step(&row(&layer.x, t), &h);
+            if t < cut {
+                h = h.stop_gradient();
+            }
+            all.push(h.clone());
+        }
+        let gradients = |h: &Tensor, rows: &Tensor| {
+            let cost = h.sqr().sum(All) + rows.sin().sum(All);
+            Gradient::of(&cost).disconnected(Disconnected::Zero).wrt(layer.variables())
+        };
+        assert_close(
+            &values(&gradients(&scanned.last[0], &scanned.carries[0]), &inputs),
+            &values(&gradients(&h, &stack(&all, 0)), &inputs),
+            1e-12,
+            "truncated gradient",
+        );
+    }
+}
+
+#[test]
+fn loops_that_end_early() {
+    let (x, h0, w) = (vector::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
+    let step = |x: &Tensor, h: &Tensor| h * &w + x.exp();
+    for (bound, made) in [(1.0, 1), (2.5, 3), (4.0, 4), (1e9, 6)] {
+        let scanned = Scan::new().sequence(&x).carry(&h0).run(|s| {
+            let h = step(&s.sequences[0], &s.carries[0]);
+            Next::new().until(h.gt(bound)).output(h.sqr() * &s.carries[0]).carry(h)
+        });
+        let n = 6;
+        let inputs = [(&x, noise(&[n], 1)), (&h0, noise(&[], 2)), (&w, Array::scalar(0.9f64))];
+        assert_eq!(
+            values(std::slice::from_ref(&scanned.steps), &inputs)[0],
+            [made as f64],
+            "with the bound {bound}"
+        );
+        let (mut h, mut hs, mut ys) = (h0.clone(), Vec::new(), Vec::new());
+        for t in 0..made {
+            let next = step(&row(&x, t), &h);
+            ys.push(next.sqr() * &h);
+            h = next;
+            hs.push(h.clone());
+        }
+        for _ in made..n {
+            hs.push(h.clone());
+            ys.push(ys[made - 1].clone());
+        }
+        let weights = arange(n as i64).cast(DType::F64);
+        let cost = |hs: &Tensor, ys: &Tensor, h: &Tensor| {
+            (hs.sqr() * &weights).sum(All) + (ys * 0.1).sin().sum(All) + h.sqr()
+        };
+        let looped = cost(&scanned.carries[0], &scanned.outputs[0], &scanned.last[0]);
+        check(&looped, &cost(&stack(&hs, 0), &stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
+        check(&scanned.last[0].sqr(), &h.sqr(), &[&x, &h0, &w], &inputs);
+    }
+}
+
+#[test]
+fn nothing_beyond_the_end_spoils_a_gradient() {
+    // The step after the end would divide by zero.
+    let (x, h0) = (vector::<f64>("x"), scalar::<f64>("h0"));
+    let scanned = Scan::new().sequence(&x).carry(&h0).run(|s| {
+        let h = &s.carries[0] / &s.sequences[0];
+        Next::new().until(s.sequences[0].lt(1.0)).carry(h)
+    });
+    let inputs = [(&x, Array::vector(&[2.0f64, 0.5, 0.0])), (&h0, Array::scalar(3.0f64))];
+    let gradients = grad(&scanned.last[0], [&x, &h0]);
+    assert_eq!(values(&gradients, &inputs), [vec![-1.5, -6.0, 0.0], vec![1.0]]);
+}
+
+#[test]
+fn truncation_counts_from_the_step_that_ended_the_loop() {
+    let (h0, w) = (scalar::<f64>("h0"), scalar::<f64>("w"));
+    // h = 3, 9 / 2, 27 / 4 with w = 3 / 2 and h0 = 2: three of ten steps.
+    let run = |k: u32| {
+        let scanned = Scan::new().carry(&h0).steps(10).truncate_gradient(k).run(|s| {
+            let h = &s.carries[0] * &w;
+            Next::new().until(h.gt(6.0)).carry(h)
+        });
+        let gradients = grad(&scanned.last[0], [&h0, &w]);
+        values(&gradients, &[(&h0, Array::scalar(2.0f64)), (&w, Array::scalar(1.5f64))])
+    };
+    assert_eq!(run(2), [[0.0], [4.5 + 1.5 * 3.0]]);
+    assert_eq!(run(3), [[3.375], [4.5 + 1.5 * 3.0 + 2.25 * 2.0]]);
+    assert_eq!(run(7), run(3));
+}
+
+#[test]
+fn integer_carries_and_draws_have_no_gradient_and_do_no_harm() {
+    let (h0, w) = (vector::<f64>("h0"), scalar::<f64>("w"));
+    let streams = RandomStreams::new(7);
+    let scanned = Scan::new().carry(&h0).carry(constant(Array::scalar(1i64))).steps(4).run(|s| {
+        let keep = streams.binomial([3], 1, 0.5).cast(DType::F64);
+        let h = (&s.carries[0] * &keep * &w + s.carries[1].cast(DType::F64)).sin();
+        Next::new().carry(h).carry(&s.carries[1] * 2i64)
+    });
+    let cost = (scanned.last[0].sqr()).sum(All) + scanned.carries[0].sum(All);
+    let gradients = grad(&cost, [&h0, &w]);
+    let inputs = [(&h0, noise(&[3], 1)), (&w, Array::scalar(0.7f64))];
+    check_differences(&cost, &gradients, &[&h0, &w], &inputs);
+    assert!(values(&gradients, &inputs)[1][0] != 0.0);
+}
+
+#[test]
+fn gradients_taken_in_a_step() {
+    // Steps down a slope: the step holds a gradient, and the whole is differentiated again.
+    let (x0, rate) = (vector::<f64>("x0"), scalar::<f64>("rate"));
+    let energy = |x: &Tensor| (x.sqr().sqr() * 0.25 + x.cos()).sum(All);
+    let scanned = Scan::new().carry(&x0).steps(4).run(|s| {
+        let slope = grad(&energy(&s.carries[0]), [&s.carries[0]]).remove(0);
+        Next::new().carry(&s.carries[0] - slope * &rate)
+    });
+    let mut x = x0.clone();
+    for _ in 0..4 {
+        x = &x - (x.sqr() * &x - x.sin()) * &rate;
+    }
+    let inputs = [(&x0, noise(&[3], 1)), (&rate, Array::scalar(0.1f64))];
+    check(&energy(&scanned.last[0]), &energy(&x), &[&x0, &rate], &inputs);
+}
+
+#[test]
+fn a_loop_without_steps_passes_its_gradient_on() {
+    let (x, h0, w) = (vector::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
+    for until in [false, true] {
+        let scanned = Scan::new().sequence(&x).carry(&h0).run(|s| {
+            let next = Next::new().carry(&s.carries[0] * &s.sequences[0] * &w);
+            if until { next.until(s.carries[0].gt(1.0)) } else { next }
+        });
+        let cost = scanned.last[0].sqr() + scanned.carries[0].sum(All);
+        let inputs =
+            [(&x, Array::vector::<f64>(&[])), (&h0, Array::scalar(3.0f64)), (&w, Array::scalar(1.0f64))];
+        assert_eq!(values(&grad(&cost, [&x, &h0, &w]), &inputs), [vec![], vec![6.0], vec![0.0]]);
+    }
+}
+
+#[test]
+fn exact_numbers_have_the_bits_of_the_unrolled_gradient() {
+    // Small integers in f32: nothing is rounded, whatever the order of sums.
+    let (x, h0, w) = (matrix::<f32>("x"), vector::<f32>("h0"), matrix::<f32>("w"));
+    let scanned = Scan::new()
+        .sequence(&x)
+        .carry(&h0)
+        .run(|s| Next::new().carry(s.carries[0].dot(&w) + s.sequences[0].sqr()));
+    let n = 4;
+    let mut h = h0.clone();
+    for t in 0..n {
+        h = h.dot(&w) + row(&x, t).sqr();
+    }
+    let integers = |shape: &[usize], seed: usize| {
+        let count: usize = shape.iter().product();
+        Array::new(shape, &(0..count).map(|i| ((i * 7 + seed) % 5) as f32 - 2.0).collect::<Vec<_>>())
+    };
+    let inputs = [(&x, integers(&[n, 3], 1)), (&h0, integers(&[3], 2)), (&w, integers(&[3, 3], 3))];
+    let gradients = |h: &Tensor| values(&grad(&h.sqr().sum(All), [&x, &h0, &w]), &inputs);
+    assert_eq!(gradients(&scanned.last[0]), gradients(&h));
+}
+
+#[test]
+fn what_a_loop_does_not_reach_is_named() {
+    let (x, w, v) = (vector::<f64>("x"), scalar::<f64>("w"), scalar::<f64>("v"));
+    let scanned = Scan::new()
+        .sequence(&x)
+        .carry(full(0.0, DType::F64, &[]))
+        .carry(full(1.0, DType::F64, &[]))
+        .run(|s| Next::new().carry(&s.carries[0] + &s.sequences[0] * &w).carry(&s.carries[1] * &v));
+    let problem = |cost: &Tensor, variable: &Tensor| {
+        let request = Request {
+            inputs: vec![x.clone(), w.clone(), v.clone()],
+            outputs: grad(cost, [variable]),
+            unused: Unused::Ignore,
+            ..Request::default()
+        };
+        super::check(&collect(&request).unwrap()).map_err(|faults| faults.to_string())
+    };
+    assert_eq!(problem(&scanned.last[0], &w), Ok(()));
+    assert!(problem(&scanned.last[0], &v).unwrap_err().contains("the cost does not depend on `v`"));
+    assert!(problem(&scanned.last[1], &w).unwrap_err().contains("the cost does not depend on `w`"));
+    // Constants cut at a result, the others of the same loop not.
+    let cost = scanned.last[0].sqr() * &scanned.last[1];
+    let inputs = [(&x, noise(&[3], 1)), (&w, Array::scalar(0.5f64)), (&v, Array::scalar(0.8f64))];
+    let gradients = Gradient::of(&cost)
+        .consider_constant([&scanned.last[0]])
+        .disconnected(Disconnected::Zero)
+        .wrt([&w, &v]);
+    let found = values(&gradients, &inputs);
+    assert_eq!(found[0], [0.0]);
+    assert!(found[1][0] != 0.0);
+}
+
+#[test]
+fn maps_need_no_carry() {
+    let (x, w) = (matrix::<f64>("x"), vector::<f64>("w"));
+    let mapped = map(&[&x], |x| (x[0].clone() * &w).exp().sum(All));
+    let unrolled = (&x * &w).exp().sum([1]);
+    let inputs = [(&x, noise(&[4, 3], 1)), (&w, noise(&[3], 2))];
+    check(&mapped.sin().sum(All), &unrolled.sin().sum(All), &[&x, &w], &inputs);
+}
+
+/// The longest stack that a loop of a graph makes, those in bodies included.
+fn longest_stack(graph: &Graph) -> usize {
+    let live = graph.reachable();
+    let mut longest = 0;
+    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        if let Op::Scan(scan) = &node.op {
+            longest = longest.max(longest_stack(&scan.body.graph));
+            if let ScanResult::Rows(_) = scan.result {
+                longest = longest.max(node.ty.shape[0].known().unwrap());
+            }
+        }
+    }
+    longest
+}
+
+#[test]
+fn checkpointed_gradients_are_the_same_with_short_stacks() {
+    let layer = Recurrent::new();
+    let scan = |checkpointed: bool| {
+        let scan = Scan::new().sequence(&layer.x).carry(&layer.h0);
+        let scan = if checkpointed { scan.checkpointed() } else { scan };
+        scan.run(|step| {
+            let h = layer.step(&step.sequences[0], &step.carries[0]);
+            Next::new().output(h.sqr().sum(All)).carry(h)
+        })
+    };
+    for n in [1, 3, 4, 7, 9, 17] {
+        let inputs = layer.inputs(n);
+        let cost = |scanned: &Scanned| {
+            scanned.last[0].sqr().sum(All)
+                + scanned.outputs[0].sin().sum(All)
+                + scanned.carries[0].exp().sum(All)
+        };
+        check(&cost(&scan(true)), &cost(&scan(false)), &layer.variables(), &inputs);
+    }
+    let n = 100;
+    let without_x: Vec<&Tensor> = layer.variables()[1..].to_vec();
+    let graph = taken(&grad(&scan(true).last[0].sum(All), without_x.iter().copied()), &layer.inputs(n));
+    assert_eq!(longest_stack(&graph), 10);
+    let graph = taken(&grad(&scan(false).last[0].sum(All), without_x.iter().copied()), &layer.inputs(n));
+    assert_eq!(longest_stack(&graph), n);
+}
+
+#[test]
+fn checkpoints_keep_to_truncation_and_to_what_is_in_them() {
+    let (h0, w) = (scalar::<f64>("h0"), scalar::<f64>("w"));
+    let inputs = [(&h0, noise(&[], 1)), (&w, Array::scalar(0.7f64))];
+    let run = |checkpointed: bool, k: Option<u32>, n: i64| {
+        let mut scan = Scan::new().carry(&h0).steps(n);
+        if checkpointed {
+            scan = scan.checkpointed();
+        }
+        if let Some(k) = k {
+            scan = scan.truncate_gradient(k);
+        }
+        let scanned = scan.run(|s| {
+            // A checkpointed loop in the step.
+            let inner = Scan::new().carry(&s.carries[0]).steps(5);
+            let inner = if checkpointed { inner.checkpointed() } else { inner };
+            let inner = inner.run(|s| Next::new().carry((&s.carries[0] * &w + 0.1).sin()));
+            Next::new().carry(&inner.last[0] + inner.carries[0].sum(All) * 0.1)
+        });
+        let cost = scanned.last[0].sqr() + scanned.carries[0].sum(All);
+        let first = Gradient::of(&cost).disconnected(Disconnected::Zero).wrt([&h0, &w]);
+        let second = Gradient::of(&first[1]).disconnected(Disconnected::Zero).wrt([&h0, &w]);
+        values(&[first, second].concat(), &inputs)
+    };
+    for (k, n) in [(None, 7), (Some(5), 7), (Some(4), 13), (Some(20), 13), (Some(0), 6)] {
+        assert_close(&run(true, k, n), &run(false, k, n), 1e-12, "checkpointed gradient");
+    }
 }

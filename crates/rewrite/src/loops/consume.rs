@@ -60,7 +60,7 @@ enum Target {
 pub(super) fn consume(outer: &mut Graph, group: &Group, options: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let inner = Loop::of(outer, near).filter(|inner| inner.steps > 0)?;
-    let numbers_only = inner.truncated() && !options.gradients_taken;
+    let numbers_only = !inner.may_give(options);
     let mut region = Region { inner, numbers_only, moved: BTreeMap::new(), dependent: Vec::new() };
     for &(id, result) in &group.members {
         region.add_member(id, result);

@@ -13,6 +13,9 @@ use hypatia_graph::op::{Backward, Dim, Scan, ScanResult};
 use hypatia_graph::{Graph, LeafId, NodeId, Op, TensorType};
 use smallvec::SmallVec;
 
+use crate::Options;
+use crate::cost::function_work;
+
 /// What an input of a body stands for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Input {
@@ -129,9 +132,10 @@ impl Loop {
         Some(self.inputs[at])
     }
 
-    /// Whether gradients flow through its last steps only.
-    pub(super) fn truncated(&self) -> bool {
-        self.backward.truncate.is_some()
+    /// Whether what a step computes may as well be computed outside, or the other way round: not while gradients are to
+    /// be taken that flow through the last steps only, but from all rows outside.
+    pub(super) fn may_give(&self, options: Options) -> bool {
+        options.gradients_taken || self.backward.truncate.is_none()
     }
 
     /// The number of the row with that value, which is added if there is none.
@@ -419,4 +423,53 @@ pub(super) fn import(
         pending.pop();
     }
     placed.get(&root).copied()
+}
+
+/// The value of which a node has the same elements in the same order.
+pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
+    loop {
+        let node = graph.node(id);
+        let same = match &node.op {
+            Op::Reshape(_) => true,
+            Op::Broadcast { .. } => graph.ty(node.operands[0]).element_count() == node.ty.element_count(),
+            _ => false,
+        };
+        if !same {
+            return id;
+        }
+        id = node.operands[0];
+    }
+}
+
+/// Operations that a node takes, about; a view takes none.
+pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
+    let node = graph.node(id);
+    let count = |id: NodeId| graph.ty(id).element_count().unwrap_or(0);
+    match &node.op {
+        Op::Leaf(_)
+        | Op::Literal(_)
+        | Op::Iota(_)
+        | Op::Extent(_)
+        | Op::Broadcast { .. }
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Window(_)
+        | Op::Slice(_)
+        | Op::StopGradient => 0,
+        Op::Map(f) => usize::try_from(function_work(*f)).unwrap_or(1).saturating_mul(count(id)),
+        Op::Reduce(..) | Op::ArgMax(_) => count(node.operands[0]),
+        Op::Dot => {
+            let inner = graph.ty(node.operands[0]).shape.last().and_then(|extent| extent.known());
+            count(id).saturating_mul(2 * inner.unwrap_or(1))
+        }
+        Op::Cast(_)
+        | Op::SetWindow(..)
+        | Op::SetSlice(..)
+        | Op::Concat(_)
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Random { .. }
+        | Op::Scan(_)
+        | Op::Grad(_) => count(id),
+    }
 }

@@ -7,12 +7,12 @@ use hypatia_graph::op::{ScanResult, known_dims};
 use hypatia_graph::{Graph, NodeId, Op};
 
 use super::Group;
-use super::form::{Dependence, Loop};
+use super::form::{Dependence, Loop, root_of, work_of};
 use super::lift::{Lift, Lifted, is_liftable};
 use crate::Options;
 
 /// The most elements of stacks that are stored so that products can leave a loop.
-pub(super) const MOST_STACKED: usize = 1 << 25;
+pub(super) const MOST_STACKED: usize = 1 << 24;
 
 /// The loop with its products of elements of sequences with captured matrices before it.
 pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
@@ -50,41 +50,44 @@ pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> O
     Some(inner.write(outer, &group.wanted(), near).replacing(&group.members))
 }
 
-/// The loop without those products of which only rows are made, which are computed from stacks after it.
-pub(super) fn products_after(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
+/// The loop without those products of which only rows are made, which are computed from stacks after it, as is whatever
+/// can be computed from what is stacked anyway.
+pub(super) fn products_after(
+    outer: &mut Graph,
+    group: &Group,
+    options: Options,
+) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1)?;
+    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && inner.may_give(options))?;
     let dependence = inner.dependence();
     let carried = needed_by_steps(&inner);
-    let mut stacked: BTreeSet<NodeId> = group
-        .members
-        .iter()
-        .filter_map(|(_, result)| {
-            if let ScanResult::Rows(at) = result { inner.rows().get(usize::from(*at)).copied() } else { None }
-        })
-        .collect();
+    // Rows that cannot be computed from anything else.
+    let row_of = |result: &ScanResult| match result {
+        ScanResult::Rows(at) => inner.rows().get(usize::from(*at)).copied(),
+        ScanResult::Last(_) | ScanResult::Steps => None,
+    };
+    let rows = group.members.iter().filter_map(|(_, result)| row_of(result));
+    let mut stacked: BTreeSet<NodeId> =
+        rows.filter(|row| tail_of(&inner, &dependence, &carried, *row).is_none()).collect();
     let mut members: Vec<(NodeId, ScanResult)> = Vec::new();
     let mut lifted: Vec<(NodeId, NodeId)> = Vec::new();
     let mut bases: BTreeSet<NodeId> = BTreeSet::new();
     for &(old, result) in &group.members {
-        let row = match result {
-            ScanResult::Rows(at) => inner.rows().get(usize::from(at)).copied(),
-            ScanResult::Last(_) | ScanResult::Steps => None,
-        };
-        let tail = row.and_then(|row| Some((row, tail_of(&inner, &dependence, &carried, row)?)));
+        let tail = row_of(&result).and_then(|row| Some((row, tail_of(&inner, &dependence, &carried, row)?)));
         let Some((row, tail)) = tail else {
             members.push((old, result));
             continue;
         };
         let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
-        let new: usize = tail.iter().filter(|id| !stacked.contains(id)).map(size).sum();
-        let largest_new = new.saturating_mul(inner.steps);
-        if new > 2 * size(&row).max(64) || largest_new > MOST_STACKED {
+        let new: usize = tail.bases.iter().filter(|id| !stacked.contains(id)).map(size).sum();
+        // What is made of stacks alone need not be stored as well.
+        let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1);
+        if !worthwhile || new.saturating_mul(inner.steps) > MOST_STACKED {
             members.push((old, result));
             continue;
         }
-        stacked.extend(tail.iter().copied());
-        bases.extend(tail);
+        stacked.extend(tail.bases.iter().copied());
+        bases.extend(tail.bases);
         lifted.push((old, row));
     }
     if lifted.is_empty() {
@@ -127,17 +130,20 @@ fn needed_by_steps(inner: &Loop) -> Vec<bool> {
     needed
 }
 
-/// The values from which a row can be computed after the loop, if a product is on the way.
-fn tail_of(
-    inner: &Loop,
-    dependence: &[Dependence],
-    carried: &[bool],
-    row: NodeId,
-) -> Option<BTreeSet<NodeId>> {
+/// The part of a row that can be computed after the loop.
+struct Tail {
+    /// From what.
+    bases: BTreeSet<NodeId>,
+    /// The operations of the products on the way.
+    products: usize,
+}
+
+/// The part of a row that can be computed after the loop, unless that is nothing.
+fn tail_of(inner: &Loop, dependence: &[Dependence], carried: &[bool], row: NodeId) -> Option<Tail> {
     let graph = &inner.graph;
     let varies = |id: NodeId| dependence[id.index()] >= Dependence::Sequence;
     let mut bases = BTreeSet::new();
-    let mut products = false;
+    let mut products = 0usize;
     let mut seen = BTreeSet::new();
     let mut pending = vec![row];
     while let Some(id) = pending.pop() {
@@ -148,12 +154,20 @@ fn tail_of(
         if sequence {
             continue;
         }
+        // What only arranges the elements of another value is arranged outside.
+        let root = root_of(graph, id);
+        if root != id {
+            pending.push(root);
+            continue;
+        }
         if carried[id.index()] || !is_liftable(graph, id, &varies) {
             bases.insert(id);
             continue;
         }
-        products |= graph.node(id).op == Op::Dot;
+        if graph.node(id).op == Op::Dot {
+            products = products.saturating_add(work_of(graph, id));
+        }
         pending.extend(graph.node(id).operands.iter().copied());
     }
-    (products && !bases.contains(&row)).then_some(bases)
+    (!bases.contains(&row)).then_some(Tail { bases, products })
 }

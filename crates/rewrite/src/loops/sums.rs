@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hypatia_graph::array::Extents;
 use hypatia_graph::op::{ScanResult, known_dims};
 use hypatia_graph::{Axes, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::SmallVec;
 
 use super::Group;
-use super::form::{Dependence, Loop, Written, import};
+use super::form::{Dependence, Loop, Written, import, root_of};
 use super::last::users;
 use super::products::MOST_STACKED;
 use crate::{Numerics, Options};
@@ -22,8 +23,8 @@ const DEEPEST: usize = 32;
 
 /// The sum of a value of the body over all steps, as it is computed after the loop.
 enum Sum {
-    /// Of what is stacked, over the steps and further axes of the value.
-    Stack(NodeId, Axes),
+    /// Of what is stacked, over the steps and further axes of the value, which has those elements in those extents.
+    Stack { base: NodeId, extents: Extents, axes: Axes },
     /// Of products of what is stacked: the left one with its axes turned.
     Product { left: Side, right: Side },
     /// A view of a sum.
@@ -59,11 +60,11 @@ pub(super) fn sums_after(
     }
     let dependence = inner.dependence();
     let mut summing =
-        Summing { inner, dependence, stacked: BTreeSet::new(), turned: BTreeMap::new(), new: 0 };
+        Summing { inner, dependence, stacked: BTreeMap::new(), turned: BTreeMap::new(), new: 0 };
     for (_, result) in &group.members {
         if let ScanResult::Rows(at) = result {
             let row = *summing.inner.rows().get(usize::from(*at))?;
-            summing.stacked.insert(row);
+            summing.stacked.insert(root_of(&summing.inner.graph, row), row);
         }
     }
     let mut parts: BTreeMap<usize, Vec<(bool, NodeId)>> = BTreeMap::new();
@@ -88,9 +89,9 @@ pub(super) fn sums_after(
                 }
             }
         }
-        if after.is_empty() {
-            return None;
-        }
+    }
+    if after.is_empty() {
+        return None;
     }
     summing.finish(outer, group, &parts, &after)
 }
@@ -98,7 +99,7 @@ pub(super) fn sums_after(
 impl Sum {
     fn has_product(&self) -> bool {
         match self {
-            Sum::Stack(..) => false,
+            Sum::Stack { .. } => false,
             Sum::Product { .. } => true,
             Sum::View(_, sum) | Sum::Scaled(_, sum, _) => sum.has_product(),
             Sum::Joined(_, left, right) => left.has_product() || right.has_product(),
@@ -110,8 +111,8 @@ impl Sum {
 struct Summing {
     inner: Loop,
     dependence: Vec<Dependence>,
-    /// Values of the body that are stacked.
-    stacked: BTreeSet<NodeId>,
+    /// Values of the body that are stacked, by what they have the elements of.
+    stacked: BTreeMap<NodeId, NodeId>,
     /// For values that are stacked transposed, the transposed ones.
     turned: BTreeMap<NodeId, NodeId>,
     /// Elements of stacks that were not there before.
@@ -123,8 +124,16 @@ impl Summing {
         self.dependence.get(id.index()).is_none_or(|dependence| *dependence >= Dependence::Sequence)
     }
 
-    fn is_stacked(&self, id: NodeId) -> bool {
-        self.stacked.contains(&id) || self.inner.sequence(id).is_some()
+    /// What is stacked with the elements of a value.
+    fn stack_of(&self, id: NodeId) -> Option<NodeId> {
+        let root = root_of(&self.inner.graph, id);
+        let element = self.inner.sequence(root).map(|_| root);
+        element.or_else(|| self.stacked.get(&root).copied())
+    }
+
+    /// What is stacked with the elements of a value, or could be.
+    fn base_of(&self, id: NodeId) -> NodeId {
+        self.stack_of(id).unwrap_or_else(|| root_of(&self.inner.graph, id))
     }
 
     /// The summands that a carry adds to itself, with their signs, if that is all that happens to it.
@@ -207,12 +216,20 @@ impl Summing {
                     return Some(Sum::View(node.op, Box::new(sum)));
                 }
             }
-            Op::Reduce(Fold::Sum, axes) if self.is_stacked(node.operands[0]) => {
-                return Some(Sum::Stack(node.operands[0], *axes));
+            Op::Reduce(Fold::Sum, axes) => {
+                if let Some(sum) = self.stacked_sum(node.operands[0], *axes) {
+                    return Some(sum);
+                }
             }
             _ => {}
         }
-        self.is_stacked(id).then_some(Sum::Stack(id, Axes::NONE))
+        self.stacked_sum(id, Axes::NONE)
+    }
+
+    /// The sum of a value that is stacked already.
+    fn stacked_sum(&self, id: NodeId, axes: Axes) -> Option<Sum> {
+        let base = self.stack_of(id)?;
+        Some(Sum::Stack { base, extents: self.inner.graph.ty(id).extents()?, axes })
     }
 
     /// The sum of products of two matrices that both change.
@@ -226,8 +243,9 @@ impl Summing {
             return None;
         }
         let (left, right) =
-            (self.left(a, m, k)?, Side { base: self.below_reshapes(b), rows: k, columns: p, turned: false });
-        let size = |side: &Side| if self.is_stacked(side.base) { 0 } else { side.rows * side.columns };
+            (self.left(a, m, k)?, Side { base: self.base_of(b), rows: k, columns: p, turned: false });
+        let size =
+            |side: &Side| if self.stack_of(side.base).is_some() { 0 } else { side.rows * side.columns };
         let new = size(&left) + if left.base == right.base { 0 } else { size(&right) };
         if new > 0 {
             let all = new.saturating_mul(self.inner.steps).saturating_add(self.new);
@@ -236,31 +254,25 @@ impl Summing {
             }
             self.new = all;
         }
-        self.stacked.extend([left.base, right.base]);
-        Some(Sum::Product { left, right })
-    }
-
-    /// What a value is a reshape of, if it is one.
-    fn below_reshapes(&self, mut id: NodeId) -> NodeId {
-        while !self.is_stacked(id) && matches!(self.inner.graph.node(id).op, Op::Reshape(_)) {
-            id = self.inner.graph.node(id).operands[0];
+        for base in [left.base, right.base] {
+            self.stacked.entry(root_of(&self.inner.graph, base)).or_insert(base);
         }
-        id
+        Some(Sum::Product { left, right })
     }
 
     /// The left side of a product `[m, k] . [k, p]`: stacked as `[k, m]` unless it is one row or stacked already.
     fn left(&mut self, a: NodeId, m: usize, k: usize) -> Option<Side> {
         let graph = &self.inner.graph;
         if matches!(&graph.node(a).op, Op::Permute(axes) if axes[..] == [1, 0]) {
-            let base = self.below_reshapes(graph.node(a).operands[0]);
+            let base = self.base_of(graph.node(a).operands[0]);
             return Some(Side { base, rows: k, columns: m, turned: true });
         }
-        let base = self.below_reshapes(a);
+        let base = self.base_of(a);
         if k == 1 {
             // A column: its elements lie as those of a row.
             return Some(Side { base, rows: 1, columns: m, turned: true });
         }
-        if m == 1 || self.is_stacked(base) {
+        if m == 1 || self.stack_of(a).is_some() {
             return Some(Side { base, rows: m, columns: k, turned: false });
         }
         let turned = match self.turned.get(&a) {
@@ -335,7 +347,7 @@ impl Sum {
     /// The values whose stacks the sum is computed from.
     fn bases(&self, found: &mut BTreeSet<NodeId>) {
         match self {
-            Sum::Stack(base, _) => {
+            Sum::Stack { base, .. } => {
                 found.insert(*base);
             }
             Sum::Product { left, right } => found.extend([left.base, right.base]),
@@ -364,10 +376,15 @@ impl Sums<'_> {
 
     fn build(&mut self, outer: &mut Graph, sum: &Sum) -> Option<NodeId> {
         match sum {
-            Sum::Stack(base, axes) => {
+            Sum::Stack { base, extents, axes } => {
                 let site = self.inner.graph.node(*base).site;
                 let axes: Axes = std::iter::once(0).chain(axes.iter().map(|axis| axis + 1)).collect();
-                let stack = self.stack(*base)?;
+                let mut stack = self.stack(*base)?;
+                let stacked: Extents =
+                    std::iter::once(self.inner.steps).chain(extents.iter().copied()).collect();
+                if outer.ty(stack).extents()? != stacked {
+                    stack = outer.add(Op::Reshape(known_dims(&stacked)), &[stack], site);
+                }
                 Some(outer.add(Op::Reduce(Fold::Sum, axes), &[stack], site))
             }
             Sum::Product { left, right } => {

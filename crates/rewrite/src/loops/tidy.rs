@@ -16,8 +16,7 @@ use crate::Options;
 pub(super) fn tidy(outer: &mut Graph, group: &Group, options: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let mut inner = Loop::of(outer, near)?;
-    // Where gradients flow through the last steps only, a value that is read in every step is not an initial one.
-    let free = options.gradients_taken || !inner.truncated();
+    let free = inner.may_give(options);
     if inner.steps == 0 {
         return Some(
             group
@@ -109,7 +108,8 @@ fn inlined(outer: &mut Graph, inner: &Loop, group: &Group) -> Option<Vec<(NodeId
     Some(pairs)
 }
 
-/// Inputs that are one number everywhere become that number, those that repeat a smaller value that value.
+/// Inputs that are one number everywhere become that number, those that repeat a smaller value that value, and those
+/// that are transposed what they are transposed from.
 fn smaller_inputs(outer: &mut Graph, inner: &mut Loop) -> BTreeMap<NodeId, NodeId> {
     let mut replaced = BTreeMap::new();
     for at in 0..inner.inputs.len() {
@@ -122,11 +122,22 @@ fn smaller_inputs(outer: &mut Graph, inner: &mut Loop) -> BTreeMap<NodeId, NodeI
             let shape = inner.graph.ty(node).extents().unwrap_or_default();
             Some(inner.graph.add_uniform(literal, &shape, None))
         } else {
-            repeated(outer, inner, at, node)
+            repeated(outer, inner, at, node).or_else(|| turned(outer, inner, at))
         };
         replaced.extend(new.filter(|new| *new != node).map(|new| (node, new)));
     }
     replaced
+}
+
+/// A captured matrix that is another one transposed, as that one transposed in the body: products read it in place.
+fn turned(outer: &Graph, inner: &mut Loop, at: usize) -> Option<NodeId> {
+    let input = inner.inputs[at];
+    let node = outer.node(input.value);
+    if input.sequence || !matches!(node.op, Op::Permute(_)) {
+        return None;
+    }
+    let value = inner.add_input(outer, node.operands[0], false)?;
+    Some(inner.graph.add(node.op.clone(), &[value], node.site))
 }
 
 /// An input that repeats a smaller value, as that value repeated in the body.
@@ -187,16 +198,16 @@ pub(super) fn merge_carries(inner: &mut Loop, members: &mut [(NodeId, ScanResult
     let mut first = first_like(&|a, b| inner.initial[a] == inner.initial[b]);
     loop {
         let mut replaced = BTreeMap::new();
-        for at in 0..count {
+        for (at, &like) in first.iter().enumerate() {
             let (leaf, _) = inner.graph.updates[at];
-            if first[at] != at
+            if like != at
                 && let Some(node) = inner.reading(leaf)
-                && let Some(to) = inner.leaf(inner.graph.updates[first[at]].0)
+                && let Some(to) = inner.leaf(inner.graph.updates[like].0)
             {
                 replaced.insert(node, to);
             }
         }
-        if (0..count).all(|at| first[at] == at) {
+        if first.iter().enumerate().all(|(at, like)| at == *like) {
             return false;
         }
         let mut joined = inner.clone();

@@ -55,6 +55,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("transpose_of_dot", Exact, "(permute:p (dot ?a ?b))", transpose_of_dot),
         function("dot_of_nothing", Exact, "(dot ?a ?b)", dot_of_nothing),
         function("dot_zero", Real, "(dot ?a ?b)", dot_zero),
+        function("dot_of_constant_left", Real, "(dot ?c ?x) if constant ?c", dot_of_constant_left),
+        function("dot_of_constant_right", Real, "(dot ?x ?c) if constant ?c", dot_of_constant_right),
         function("dot_scaled_left", Real, "(dot (mul ?c ?a) ?b) if constant ?c", dot_scaled_left),
         function("dot_scaled_right", Real, "(dot ?a (mul ?c ?b)) if constant ?c", dot_scaled_right),
         rule("dot_neg_left", Exact, "(dot (neg ?a) ?b) => (neg (dot ?a ?b))"),
@@ -282,6 +284,33 @@ fn window_concat(found: &Found<'_, '_>) -> Option<Built> {
 fn window_set_window(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Window(read), Op::SetWindow(written, _)) = (found.op("w"), found.op("s")) else { return None };
     (read == written).then(|| Built::Class(found.class("y")))
+}
+
+/// A product with a matrix of one number: the columns are summed.
+fn dot_of_constant_left(found: &Found<'_, '_>) -> Option<Built> {
+    let rank = found.result().extents().len();
+    dot_of_constant(found, rank - 2, rank - 1)
+}
+
+/// As [`dot_of_constant_left`]: the rows are summed.
+fn dot_of_constant_right(found: &Found<'_, '_>) -> Option<Built> {
+    let rank = found.result().extents().len();
+    dot_of_constant(found, rank - 1, rank - 2)
+}
+
+/// The number times the sums of the other factor over its axis `summed`, repeated beside its axis `kept`.
+fn dot_of_constant(found: &Found<'_, '_>, summed: usize, kept: usize) -> Option<Built> {
+    let number = found.data("c").constant?.to_f64();
+    let extents = found.result().extents();
+    if found.data("x").constant.is_some() || number == 0.0 {
+        return None;
+    }
+    let axes = hypatia_graph::Axes::one(summed);
+    let sum = Built::node(Op::Reduce(hypatia_graph::Fold::Sum, axes), x(found));
+    let scaled = Built::map(ScalarFn::Mul, [Built::Number(number), sum]);
+    let batch = extents.len() - 2;
+    let axes = (0..batch).chain([kept]).map(|axis| axis as u8).collect();
+    Some(Built::node(Op::Broadcast { axes, dims: known_dims(&extents) }, scaled))
 }
 
 /// Picking one row again and again: a window on it, repeated.

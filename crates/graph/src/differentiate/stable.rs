@@ -1,0 +1,139 @@
+//! Formulas made stable before gradients are taken of them.
+//!
+//! What a gradient refers to (its origins, variables and constants) is cut out of the formulas that use it, so that it is
+//! found again afterwards: a formula ends at a cut, and its users begin with a leaf in its place. A graph with loops is
+//! made stable as a whole before its first gradient, so that values and gradients read the same loops; then, and in a
+//! graph without loops, what further gradients are taken of.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::loops::Loops;
+use super::{Roles, import};
+use crate::graph::{Graph, NodeId, Operands};
+use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
+use crate::op::{LeafId, Op};
+
+/// Part of a graph with cuts in it.
+struct Cut {
+    /// Its outputs are the nodes that are cut, in their order, then further ones that were asked for.
+    forward: Graph,
+    /// The nodes for which leaves stand.
+    of_leaf: HashMap<LeafId, NodeId>,
+}
+
+impl Cut {
+    /// The part of a graph that `cuts` and `others` are made of. Gradients in it become leaves.
+    fn new(graph: &Graph, cuts: &BTreeSet<NodeId>, others: &[NodeId]) -> Cut {
+        let mut forward = graph.emptied();
+        let mut of_leaf: HashMap<LeafId, NodeId> = HashMap::new();
+        let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
+        let mut cone: HashSet<NodeId> = HashSet::new();
+        let mut pending: Vec<NodeId> = cuts.iter().chain(others).copied().collect();
+        while let Some(id) = pending.pop() {
+            if cone.insert(id) {
+                pending.extend(graph.node(id).operands.iter().copied());
+            }
+        }
+        let mut order: Vec<NodeId> = cone.into_iter().collect();
+        order.sort_unstable();
+        for id in order {
+            let node = graph.node(id);
+            let gradient = matches!(node.op, Op::Grad(_));
+            if !gradient {
+                let operands: Operands = node.operands.iter().map(|o| copies[o]).collect();
+                let copy = forward.add_like(graph, id, &operands);
+                copies.insert(id, copy);
+                if cuts.contains(&id) {
+                    forward.outputs.push(copy);
+                }
+            }
+            if gradient || cuts.contains(&id) {
+                let kind = LeafKind::Input;
+                let ty = node.ty.clone();
+                let leaf = Arc::new(Leaf { id: fresh_leaf_id(), name: None, ty, site: node.site, kind });
+                of_leaf.insert(leaf.id, id);
+                copies.insert(id, forward.add_leaf(&leaf));
+            }
+        }
+        forward.outputs.extend(others.iter().map(|id| copies[id]));
+        Cut { forward, of_leaf }
+    }
+}
+
+/// Stabilises what the origins of a gradient compute and adds it to `out`; where each node of a role now stands.
+pub(super) fn stable_forward(
+    out: &mut Graph,
+    roles: &Roles<'_>,
+    loops: &mut Loops<'_>,
+) -> BTreeMap<NodeId, NodeId> {
+    let cuts: BTreeSet<NodeId> = (roles.variables.iter().chain(roles.constants).copied())
+        .chain(roles.origins())
+        .filter(|id| !matches!(out.node(*id).op, Op::Leaf(_)))
+        .collect();
+    let cut = Cut::new(out, &cuts, &[]);
+    let forward = loops.settle(cut.forward);
+    let stable = (loops.stabilise)(&forward);
+    loops.note(&stable);
+    let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+    let mut imported: Vec<Option<NodeId>> = vec![None; stable.len()];
+    // Each formula may use the cut nodes before it, so they are brought over one by one.
+    for (id, root) in cuts.iter().zip(&stable.outputs) {
+        let place = |leaf| cut.of_leaf.get(&leaf).and_then(|id| placed.get(id)).copied();
+        let new = import(out, &stable, *root, &mut imported, &place);
+        placed.insert(*id, new);
+    }
+    placed
+}
+
+/// A graph with all its formulas stabilised, if it has loops and gradients; the gradients are not taken.
+pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> Cow<'g, Graph> {
+    let live = graph.reachable();
+    let gradients: Vec<NodeId> = graph
+        .nodes()
+        .filter(|(id, node)| live[id.index()] && matches!(node.op, Op::Grad(_)))
+        .map(|(id, _)| id)
+        .collect();
+    let has_loops = graph.nodes().any(|(id, node)| live[id.index()] && matches!(node.op, Op::Scan(_)));
+    if gradients.is_empty() || !has_loops || graph.check().is_err() {
+        return graph;
+    }
+    let asked = gradients.iter().flat_map(|id| &graph.node(*id).operands).copied();
+    let cuts: BTreeSet<NodeId> =
+        asked.filter(|id| !matches!(graph.node(*id).op, Op::Leaf(_) | Op::Grad(_))).collect();
+    let roots: Vec<NodeId> = graph.roots().collect();
+    let cut = Cut::new(&graph, &cuts, &roots);
+    let stable = (loops.stabilise)(&cut.forward);
+    let mut out = graph.emptied();
+    let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+    let mut imported: Vec<Option<NodeId>> = vec![None; stable.len()];
+    let place = |placed: &BTreeMap<NodeId, NodeId>, leaf: LeafId| {
+        cut.of_leaf.get(&leaf).and_then(|id| placed.get(id)).copied()
+    };
+    // Cuts and gradients in their order, as each may use those before it.
+    let outputs: HashMap<NodeId, NodeId> = cuts.iter().copied().zip(stable.outputs.iter().copied()).collect();
+    let order: BTreeSet<NodeId> = cuts.iter().chain(&gradients).copied().collect();
+    for id in order {
+        let new = match outputs.get(&id) {
+            Some(root) => import(&mut out, &stable, *root, &mut imported, &|leaf| place(&placed, leaf)),
+            None => {
+                let mut operands = Operands::new();
+                for operand in &graph.node(id).operands {
+                    let known = placed.get(operand).copied();
+                    operands.push(known.unwrap_or_else(|| out.add_like(&graph, *operand, &[])));
+                }
+                out.add_like(&graph, id, &operands)
+            }
+        };
+        placed.insert(id, new);
+    }
+    let mut results = Vec::with_capacity(roots.len());
+    for root in &stable.outputs[cuts.len()..] {
+        results.push(import(&mut out, &stable, *root, &mut imported, &|leaf| place(&placed, leaf)));
+    }
+    let updated = results.split_off(graph.outputs.len());
+    out.outputs = results;
+    out.updates = graph.updates.iter().zip(updated).map(|((leaf, _), new)| (*leaf, new)).collect();
+    Cow::Owned(out)
+}
