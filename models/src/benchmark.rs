@@ -10,6 +10,7 @@ mod boltzmann;
 mod classifiers;
 mod machine;
 mod music;
+mod samplers;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "dbn_finetune", build: classifiers::dbn_finetune },
     Workload { name: "rnnrbm_train", build: music::rnnrbm_train },
     Workload { name: "rnnrbm_gen", build: music::rnnrbm_gen },
+    Workload { name: "hmc_3x10", build: samplers::hmc_3x10 },
+    Workload { name: "hmc_128x105", build: samplers::hmc_128x105 },
+    Workload { name: "mcrbm", build: samplers::mcrbm },
 ];
 
 /// How the function of a workload is compiled.

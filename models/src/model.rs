@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::data::{DataError, Dataset, LabelledImages, SetSizes};
+use crate::hmc::{HmcError, NanEnergy};
 use crate::log::{Done, Epoch, LogError};
 use crate::picture::PictureError;
 use crate::plot::PlotError;
@@ -25,6 +26,7 @@ pub const MODELS: &[&dyn Model] = &[
     &crate::rbm::BoltzmannMachine,
     &crate::dbn::BeliefNetwork,
     &crate::rnn_rbm::RecurrentRbm,
+    &crate::mcrbm::MeanCovarianceRbm,
 ];
 
 /// The model of that name.
@@ -409,6 +411,23 @@ pub enum TrainError {
     /// The learning curve cannot be stored.
     #[error(transparent)]
     Plot(#[from] PlotError),
+    /// An energy is not a number any more.
+    #[error(
+        "epoch {epoch}, minibatch {batch}: {energy}: expected a number\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"
+    )]
+    Energy {
+        /// The epoch, from 1.
+        epoch: u64,
+        /// The minibatch, from 1.
+        batch: u64,
+        /// Where in the motion of which particle it happened.
+        energy: NanEnergy,
+        /// The learning rate of the run.
+        learning_rate: f64,
+    },
+    /// A sampler that cannot be made or run.
+    #[error(transparent)]
+    Sampler(#[from] HmcError),
     /// The cost is not a number any more.
     #[error(
         "the training cost became NaN: expected a number in epoch {epoch}, minibatch {batch}, found NaN\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"
