@@ -9,6 +9,7 @@
 mod boltzmann;
 mod classifiers;
 mod machine;
+mod music;
 mod samplers;
 mod weights;
 
@@ -33,6 +34,8 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "rbm_sample", build: boltzmann::rbm_sample },
     Workload { name: "dbn_pretrain", build: boltzmann::dbn_pretrain },
     Workload { name: "dbn_finetune", build: classifiers::dbn_finetune },
+    Workload { name: "rnnrbm_train", build: music::rnnrbm_train },
+    Workload { name: "rnnrbm_gen", build: music::rnnrbm_gen },
     Workload { name: "hmc_3x10", build: samplers::hmc_3x10 },
     Workload { name: "hmc_128x105", build: samplers::hmc_128x105 },
     Workload { name: "mcrbm", build: samplers::mcrbm },

@@ -25,6 +25,7 @@ pub const MODELS: &[&dyn Model] = &[
     &crate::mlp::Perceptron,
     &crate::rbm::BoltzmannMachine,
     &crate::dbn::BeliefNetwork,
+    &crate::rnn_rbm::RecurrentRbm,
     &crate::mcrbm::MeanCovarianceRbm,
 ];
 
@@ -389,6 +390,14 @@ pub enum TrainError {
     #[error("cannot make the directory {}: {source}", path.display())]
     Directory {
         /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A result cannot be stored.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,

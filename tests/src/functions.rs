@@ -1,7 +1,8 @@
 //! What a compiled function promises: updates from old values, defaults, givens, symbolic shapes.
 
 use hypatia::{
-    All, Array, Builder, DType, Tensor, Unused, arange, function, input, ix, matrix, scalar, shared, vector,
+    All, Array, Builder, DType, Next, Scan, Shared, Tensor, Unused, arange, function, input, ix, matrix,
+    scalar, shared, vector,
 };
 
 fn values(array: &Array) -> Vec<f64> {
@@ -230,4 +231,37 @@ fn expressions_are_free() {
     drop(y);
     assert_eq!(first.call(&[&Array::scalar(3.0f64)]).unwrap().scalar(0), 9.0);
     assert_eq!(second.call(&[&Array::scalar(3.0f64)]).unwrap().scalar(0), 10.0);
+}
+
+/// An index that is out of range in the last step of a loop: nothing of the call remains.
+#[test]
+fn a_failing_loop_leaves_shared_variables_as_they_were() {
+    let table = shared("table", Array::new(&[3, 2], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]));
+    let total = shared("total", Array::zeros(DType::F32, &[2]));
+    let indices = input("indices", DType::I64, &[None]);
+    let scanned = Scan::new().sequence(&indices).run(|step| {
+        let index = &step.sequences[0];
+        let row = table.index(ix![index]);
+        Next::new().output(row.sum(All)).update(&total, &total + &row).update(&table, &table * 2.0)
+    });
+    let updates: Vec<(&Shared, Tensor)> = scanned.updates.iter().map(|(s, t)| (s, t.clone())).collect();
+    for threads in [1, 2] {
+        let mut step = Builder::new()
+            .inputs(&[&indices])
+            .outputs(&[&scanned.outputs[0]])
+            .updates(&updates)
+            .threads(threads)
+            .compile()
+            .unwrap();
+        let before = (table.get_value().unwrap(), total.get_value().unwrap());
+        let message = step.call(&[&Array::vector(&[0i64, 1, 2, 3])]).unwrap_err().to_string();
+        assert!(message.contains("out of range"), "{message}");
+        assert_eq!((table.get_value().unwrap(), total.get_value().unwrap()), before);
+        // The next call finds everything in order.
+        let sums = step.call(&[&Array::vector(&[0i64, -1])]).unwrap().array(0).clone();
+        let first = before.0.get(0).to_f64() as f32;
+        assert_eq!(sums, Array::vector(&[first * 3.0, first * 22.0]));
+        let doubled = table.get_value().unwrap();
+        assert_eq!(doubled.get(0).to_f64() as f32, first * 4.0);
+    }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use hypatia_graph::body::{Body, parameter};
 use hypatia_graph::leaf::LeafKind;
-use hypatia_graph::op::{Backward, Bound, Dim, Scan, ScanResult, SliceAxis, Write, known_dims};
+use hypatia_graph::op::{
+    Backward, Bound, Dim, Disconnected, Grad, Scan, ScanResult, SliceAxis, Write, known_dims,
+};
 use hypatia_graph::{
     Array, Axes, DType, Extent, Fold, Graph, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
 };
@@ -83,6 +85,39 @@ pub fn grow(recipe: &Recipe, soil: Soil) -> Grown {
     }
     growth.harvest();
     Grown { graph: growth.graph, inputs: growth.inputs }
+}
+
+/// Adds to the outputs the gradients of the sum of all float outputs with respect to all leaves.
+pub fn add_gradients(graph: &mut Graph) {
+    let is_float = |graph: &Graph, id: NodeId| graph.ty(id).dtype.is_float();
+    let mut origins: Vec<NodeId> = graph.outputs.iter().copied().filter(|id| is_float(graph, *id)).collect();
+    origins.sort_unstable();
+    origins.dedup();
+    let live = graph.reachable();
+    let mut variables: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    variables.retain(|id| live[id.index()] && is_float(graph, *id));
+    // Nodes in between may be one with others after simplification, and then move with them.
+    variables.retain(|id| matches!(graph.node(*id).op, Op::Leaf(_)));
+    let mut pairs = Vec::new();
+    for origin in &origins {
+        let Some(shape) = graph.ty(*origin).extents() else { continue };
+        let one = Literal::from_i64(1, graph.ty(*origin).dtype);
+        let cotangent = graph.add_uniform(one, &shape, None);
+        pairs.extend([*origin, cotangent]);
+    }
+    for index in 0..variables.len() {
+        let grad = Grad {
+            index: index as u16,
+            variables: variables.len() as u16,
+            known: (pairs.len() / 2) as u16,
+            constants: 0,
+            has_cost: false,
+            disconnected: Disconnected::Zero,
+        };
+        let operands: Vec<NodeId> = variables.iter().chain(&pairs).copied().collect();
+        let gradient = graph.add(Op::Grad(Box::new(grad)), &operands, None);
+        graph.outputs.push(gradient);
+    }
 }
 
 struct Growth {
@@ -442,7 +477,8 @@ impl Growth {
             }
             None => Dim::Known(length),
         };
-        let backward = Backward { truncate: None, checkpointed: self.generator.below(4) == 0 };
+        let truncate = (self.generator.below(4) == 0).then(|| self.generator.below(5) as u32);
+        let backward = Backward { truncate, checkpointed: self.generator.below(4) == 0 };
         let all = (0..rows).map(|row| ScanResult::Rows(row as u16));
         let all = all.chain((0..count).map(|carry| ScanResult::Last(carry as u16)));
         for result in all.chain([ScanResult::Steps]) {
@@ -531,28 +567,30 @@ impl Growth {
             };
             let start = bound(&mut self.generator);
             let stop = bound(&mut self.generator);
-            let axis =
-                match self.generator.below(8) {
-                    0..=2 => SliceAxis::WHOLE,
-                    3 => SliceAxis { start: Bound::End, stop: Bound::End, step: -1 },
-                    4 => SliceAxis { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
-                    5 if scalars.is_empty() && n >= 4 => {
-                        // The scalar input is below 3, so the window lies inside.
-                        let input =
-                            self.graph.inputs.iter().position(|_| true).and_then(|_| {
-                                self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)
-                            })?;
-                        let from = self.value(input).get(0).to_i64()?;
-                        if !matches!(self.graph.node(input).op, Op::Leaf(_)) || !(0..3).contains(&from) {
-                            return None;
-                        }
-                        let length = self.add(Op::Literal(Literal::I64(n as i64 - 2)), &[])?;
-                        let to = self.add(Op::Map(ScalarFn::Add), &[input, length])?;
-                        scalars.extend([input, to]);
-                        SliceAxis { start: Bound::Operand, stop: Bound::Operand, step: 1 }
+            let axis = match self.generator.below(8) {
+                0..=2 => SliceAxis::WHOLE,
+                3 => SliceAxis { start: Bound::End, stop: Bound::End, step: -1 },
+                4 => SliceAxis { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
+                5 if scalars.is_empty() && n >= 4 => {
+                    // Below 3, in every step of a loop, so that the window lies inside.
+                    let any = self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)?;
+                    let input = if self.is_input(any) {
+                        any
+                    } else {
+                        let three = self.add(Op::Literal(Literal::I64(3)), &[])?;
+                        self.add(Op::Map(ScalarFn::Mod), &[any, three])?
+                    };
+                    let from = self.value(input).get(0).to_i64()?;
+                    if !(0..3).contains(&from) {
+                        return None;
                     }
-                    _ => SliceAxis { start, stop, step: 1 },
-                };
+                    let length = self.add(Op::Literal(Literal::I64(n as i64 - 2)), &[])?;
+                    let to = self.add(Op::Map(ScalarFn::Add), &[input, length])?;
+                    scalars.extend([input, to]);
+                    SliceAxis { start: Bound::Operand, stop: Bound::Operand, step: 1 }
+                }
+                _ => SliceAxis { start, stop, step: 1 },
+            };
             axes.push(axis);
         }
         Some((axes.into(), scalars))

@@ -11,12 +11,14 @@ use hypatia_graph::gradient::{Gradient, grad};
 use hypatia_graph::interp::interpret;
 use hypatia_graph::op::{Disconnected, Grad};
 use hypatia_graph::tensor::{constant, input, input_of_type};
+use hypatia_graph::text::parse;
 use hypatia_graph::{Array, DType, Graph, Literal, NodeId, Op, ScalarFn, Tensor};
 use proptest::prelude::*;
 
 use crate::engines::concrete;
 use crate::forward::{forward, inner_product};
-use crate::generate::{Soil, cases, grow, recipes};
+use crate::generate::{Recipe, Soil, cases, grow, recipes};
+use crate::loops::unrolled;
 use crate::samples;
 use crate::values::Generator;
 
@@ -135,36 +137,235 @@ proptest! {
     /// differentiation has made, second derivatives.
     #[test]
     fn reverse_mode_agrees_with_dual_numbers(recipe in recipes(5..50)) {
-        let grown = grow(&recipe, SMOOTH);
-        let mut generator = Generator(recipe.seed);
-        let fail = |e: String| TestCaseError::fail(format!("{e}\n{}\n{:?}", grown.graph, grown.inputs));
-        let graph = concrete(&grown.graph, &grown.inputs).map_err(fail)?;
-        let mut origins: Vec<NodeId> =
-            graph.outputs.iter().copied().filter(|id| graph.ty(*id).dtype == DType::F64).collect();
-        origins.sort_unstable();
-        origins.dedup();
-        let mut variables = floats(&graph);
-        variables.truncate(4);
-        if let Some(last) = floats(&graph).get(variables.len()..).filter(|rest| !rest.is_empty()) {
-            variables.extend([last[last.len() / 2], last[last.len() - 1]]);
-        }
-        variables.dedup();
-        if origins.is_empty() || variables.is_empty() {
-            return Ok(());
-        }
-        let question = Question { graph, inputs: grown.inputs.clone(), variables, origins };
-        let answer = question.answer(&mut generator).map_err(fail)?;
-        question.check(&answer, &mut generator).map_err(fail)?;
-
-        let mut variables = floats(&answer.graph);
-        variables.truncate(3);
-        let mut origins = answer.graph.outputs.clone();
-        origins.sort_unstable();
-        origins.dedup();
-        let second = Question { graph: answer.graph, inputs: answer.inputs, variables, origins };
-        let answer = second.answer(&mut generator).map_err(fail)?;
-        second.check(&answer, &mut generator).map_err(|e| fail(format!("second derivative {e}")))?;
+        check_random(&recipe, SMOOTH)?;
     }
+
+    /// The same through loops with random bodies, some in each other, some that end early or cut the gradient off.
+    #[test]
+    fn reverse_mode_agrees_with_dual_numbers_through_loops(recipe in recipes(5..30)) {
+        check_random(&recipe, Soil { loops: 2, ..SMOOTH })?;
+    }
+}
+
+fn check_random(recipe: &Recipe, soil: Soil) -> Result<(), TestCaseError> {
+    let grown = grow(recipe, soil);
+    let mut generator = Generator(recipe.seed);
+    let fail = |e: String| TestCaseError::fail(format!("{e}\n{}\n{:?}", grown.graph, grown.inputs));
+    let graph = concrete(&grown.graph, &grown.inputs).map_err(fail)?;
+    let mut origins: Vec<NodeId> =
+        graph.outputs.iter().copied().filter(|id| graph.ty(*id).dtype == DType::F64).collect();
+    origins.sort_unstable();
+    origins.dedup();
+    let mut variables = floats(&graph);
+    variables.truncate(4);
+    if let Some(last) = floats(&graph).get(variables.len()..).filter(|rest| !rest.is_empty()) {
+        variables.extend([last[last.len() / 2], last[last.len() - 1]]);
+    }
+    variables.dedup();
+    if origins.is_empty() || variables.is_empty() {
+        return Ok(());
+    }
+    let question = Question { graph, inputs: grown.inputs.clone(), variables, origins };
+    let answer = question.answer(&mut generator).map_err(fail)?;
+    question.check(&answer, &mut generator).map_err(fail)?;
+
+    let mut variables = floats(&answer.graph);
+    variables.truncate(3);
+    let mut origins = answer.graph.outputs.clone();
+    origins.sort_unstable();
+    origins.dedup();
+    let second = Question { graph: answer.graph, inputs: answer.inputs, variables, origins };
+    let answer = second.answer(&mut generator).map_err(fail)?;
+    second.check(&answer, &mut generator).map_err(|e| fail(format!("second derivative {e}")))?;
+    Ok(())
+}
+
+/// Loops of sums and products, whose gradients of small whole numbers have no rounding.
+const POLYNOMIALS: &[&str] = &[
+    "
+input %x: f64[4]
+input %h: f64[]
+body b0 {
+  sequence %x: f64[]
+  carry %h: f64[]
+  %0 = mul(%x, %h)
+  %1 = add(%0, %x)
+  row %1
+  next %h = %1
+}
+%0 = scan{body=b0, result=rows 0, steps=4}(%x, %h)
+%1 = scan{body=b0, result=last 0, steps=4}(%x, %h)
+output %0
+output %1",
+    "
+input %x: f64[3, 2, 3]
+input %h: f64[2, 2]
+input %W: f64[3, 2]
+input %U: f64[2, 2]
+body b0 {
+  sequence %x: f64[2, 3]
+  captured %W: f64[3, 2]
+  captured %U: f64[2, 2]
+  carry %h: f64[2, 2]
+  %0 = dot(%x, %W)
+  %1 = dot(%h, %U)
+  %2 = add(%0, %1)
+  %3 = sqr(%h)
+  row %3
+  next %h = %2
+}
+%0 = scan{body=b0, result=rows 0, steps=3, checkpointed=true}(%x, %W, %U, %h)
+%1 = scan{body=b0, result=last 0, steps=3, checkpointed=true}(%x, %W, %U, %h)
+output %0
+output %1",
+    "
+input %a: f64[3]
+input %b: f64[3]
+input %c: f64[3]
+body b0 {
+  captured %c: f64[3]
+  carry %a: f64[3]
+  carry %b: f64[3]
+  %0 = mul(%b, %c)
+  row %a
+  next %a = %b
+  next %b = %0
+}
+%0 = scan{body=b0, result=rows 0, steps=5}(%c, %a, %b)
+%1 = scan{body=b0, result=last 1, steps=5}(%c, %a, %b)
+output %0
+output %1",
+    "
+input %table: f64[4, 2]
+input %i: i64[5, 3]
+body b0 {
+  sequence %i: i64[3]
+  captured %table: f64[4, 2]
+  carry %sum: f64[4, 2]
+  %0 = gather{batch=0}(%table, %i)
+  %1 = scatter_add{batch=0}(%sum, %i, %0)
+  %2 = gather{batch=0}(%1, %i)
+  %3 = scatter{batch=0}(%1, %i, %0)
+  row %2
+  next %sum = %3
+}
+%0 = scan{body=b0, result=rows 0, steps=5}(%i, %table, %table)
+%1 = scan{body=b0, result=last 0, steps=5}(%i, %table, %table)
+output %0
+output %1",
+    "
+input %x: f64[8]
+input %y: f64[8]
+body b0 {
+  captured %x: f64[8]
+  carry %i: i64[]
+  carry %y: f64[8]
+  %0 = window{starts=[?], lengths=[3]}(%x, %i)
+  %1 = window{starts=[2], lengths=[3], steps=[-1]}(%y)
+  %2 = mul(%0, %1)
+  %3 = set_window{starts=[?], lengths=[3]}(%y, %2, %i)
+  %4 = add(%i, 2i64)
+  next %i = %4
+  next %y = %3
+}
+%0 = scan{body=b0, result=last 1, steps=3}(%x, 0i64, %y)
+output %0",
+    "
+input %x: f64[3, 2]
+input %w: f64[]
+input %s: f64[]
+body outer {
+  sequence %x: f64[2]
+  captured %w: f64[]
+  carry %s: f64[]
+  body inner {
+    sequence %x: f64[]
+    captured %w: f64[]
+    captured %s: f64[]
+    carry %h: f64[]
+    %0 = mul(%h, %w)
+    %1 = add(%0, %x)
+    %2 = add(%1, %s)
+    row %0
+    next %h = %2
+  }
+  %0 = scan{body=inner, result=rows 0, steps=2}(%x, %w, %s, %w)
+  %1 = scan{body=inner, result=last 0, steps=2}(%x, %w, %s, %w)
+  row %0
+  next %s = %1
+}
+%0 = scan{body=outer, result=rows 0, steps=3}(%x, %w, %s)
+%1 = scan{body=outer, result=last 0, steps=3}(%x, %w, %s)
+output %0
+output %1",
+    "
+input %x: f64[6, 2]
+input %y: f64[6, 3]
+body b0 {
+  sequence %x: f64[2]
+  sequence %y: f64[3]
+  carry %s: f64[2, 3]
+  %0 = broadcast{axes=[0], dims=[2, 3]}(%x)
+  %1 = broadcast{axes=[1], dims=[2, 3]}(%y)
+  %2 = mul(%0, %1)
+  %3 = sub(%2, %s)
+  next %s = %3
+}
+%0 = broadcast{axes=[], dims=[2, 3]}(3.0f64)
+%1 = scan{body=b0, result=last 0, steps=6}(%x, %y, %0)
+output %1",
+];
+
+#[test]
+fn gradients_of_loops_are_those_of_their_steps_to_the_bit() {
+    for (number, text) in POLYNOMIALS.iter().enumerate() {
+        let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let mut generator = Generator(number as u64);
+        let inputs = graph.inputs.iter().map(|id| {
+            let ty = &graph.leaf(*id).unwrap().ty;
+            let values = generator.array(DType::I64, &ty.extents().unwrap(), -3.0, 4.0);
+            values.cast(ty.dtype)
+        });
+        let inputs: Vec<Array> = inputs.collect();
+        let (looped, flat) = (with_gradients(&graph), with_gradients(&unrolled(&graph).unwrap()));
+        let (looped, flat) = (interpret(&looped, &inputs).unwrap(), interpret(&flat, &inputs).unwrap());
+        assert!(looped.outputs.len() > 2 * graph.outputs.len(), "{text}");
+        assert_eq!(looped.outputs, flat.outputs, "{text}");
+    }
+}
+
+/// The graph with the derivatives of the sum of its outputs with respect to its float inputs, and with those of the sum
+/// of these derivatives, as further outputs.
+fn with_gradients(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    let inputs = graph.inputs.clone();
+    for _ in 0..2 {
+        let leaves =
+            graph.nodes().filter(|(_, node)| matches!(node.op, Op::Leaf(leaf) if inputs.contains(&leaf)));
+        let variables: Vec<NodeId> =
+            leaves.filter(|(_, node)| node.ty.dtype == DType::F64).map(|(id, _)| id).collect();
+        let mut pairs = Vec::new();
+        for origin in graph.outputs.clone() {
+            let shape = graph.ty(origin).extents().unwrap();
+            let one = graph.add_uniform(Literal::from_i64(1, DType::F64), &shape, None);
+            pairs.extend([origin, one]);
+        }
+        let operands: Vec<NodeId> = variables.iter().chain(&pairs).copied().collect();
+        for index in 0..variables.len() {
+            let grad = Grad {
+                index: index as u16,
+                variables: variables.len() as u16,
+                known: (pairs.len() / 2) as u16,
+                constants: 0,
+                has_cost: false,
+                disconnected: Disconnected::Zero,
+            };
+            let gradient = graph.add(Op::Grad(Box::new(grad)), &operands, None);
+            graph.outputs.push(gradient);
+        }
+        graph = differentiate(&graph, &mut Graph::clone).unwrap();
+    }
+    graph
 }
 
 /// A sample's operator with operands that are computed and a result that is used: `k * op(-(-x)..)`.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hypatia_graph::op::{Bound, Dim, ScanResult, SliceAxis, known_dims};
+use hypatia_graph::op::{Dim, ScanResult, Start, WindowAxis, known_dims};
 use hypatia_graph::text::parse;
 use hypatia_graph::{Array, DType, Graph, LeafId, Literal, NodeId, Op, TensorType};
 
@@ -915,10 +915,10 @@ fn write_out(out: &mut Graph, scan: &hypatia_graph::op::Scan, operands: &[NodeId
 /// Element `step` of a sequence.
 fn element(out: &mut Graph, sequence: NodeId, step: usize) -> NodeId {
     let ty = out.ty(sequence).clone();
-    let mut axes = vec![SliceAxis::WHOLE; ty.rank()];
-    let (from, to) = (step as i64, step as i64 + 1);
-    axes[0] = SliceAxis { start: Bound::Known(from), stop: Bound::Known(to), step: 1 };
-    let part = out.add(Op::Slice(axes.into()), &[sequence], None);
+    let extents = ty.extents().unwrap_or_default();
+    let mut axes: Vec<WindowAxis> = extents.iter().map(|n| WindowAxis::whole(*n)).collect();
+    axes[0] = WindowAxis { start: Start::Known(step), len: 1, step: 1 };
+    let part = out.add(Op::Window(axes.into()), &[sequence], None);
     let shape: Vec<usize> = ty.shape[1..].iter().filter_map(|extent| extent.known()).collect();
     out.add(Op::Reshape(known_dims(&shape)), &[part], None)
 }

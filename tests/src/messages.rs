@@ -1,8 +1,8 @@
 //! Every message a user's mistake can bring, as one golden text: what was expected, what was found, and where.
 
 use hypatia::{
-    All, Array, Builder, CallError, DType, Diagnostics, Function, Gradient, Tensor, arange, concatenate,
-    function, grad, input, ix, matrix, scalar, shared, stack, switch, tensor3, vector,
+    All, Array, Builder, CallError, DType, Diagnostics, Function, Gradient, Next, Scan, ScanStep, Tensor,
+    arange, concatenate, function, grad, input, ix, matrix, scalar, shared, stack, switch, tensor3, vector,
 };
 use std::fmt::Write;
 
@@ -161,6 +161,98 @@ fn gradients() {
     let known_of_another_type = Gradient::of(&cost).known(&x, x.sum(0)).wrt([&x]);
     book.expression("a known cotangent of another type", &[&x], &one(known_of_another_type));
     golden("messages/gradients.txt", &book.0);
+}
+
+#[test]
+fn loops() {
+    let mut book = Book::default();
+    let (x, y, h) = (known("x", &[5, 3]), known("y", &[4, 3]), known("h", &[3]));
+    let n = scalar::<i64>("n");
+    let sum = |step: &ScanStep| Next::new().carry(&step.carries[0] + &step.sequences[0]);
+    let scanned = Scan::new().sequence(&x).sequence(&y).carry(&h).run(sum);
+    book.expression("sequences of unequal length", &[&x, &y, &h], &scanned.last[0]);
+    let scanned = Scan::new().sequence(&x).carry(&h).steps(6).run(sum);
+    book.expression("more steps than a sequence is long", &[&x, &h], &scanned.last[0]);
+    let scanned = Scan::new().sequence(x.sum(All)).carry(&h).run(sum);
+    book.expression("a scalar as a sequence", &[&x, &h], &scanned.last[0]);
+    let scanned = Scan::new().carry(&h).run(|step| Next::new().carry(&step.carries[0] * 2.0));
+    book.expression("a loop without sequences or steps", &[&h], &scanned.last[0]);
+    let halved = |step: &ScanStep| Next::new().carry(&step.carries[0] * 0.5);
+    let scanned = Scan::new().carry(&h).steps(-2).run(halved);
+    book.expression("a negative number of steps", &[&h], &scanned.last[0]);
+    let scanned = Scan::new().carry(&h).steps(&h.sum(All)).run(halved);
+    book.expression("a number of steps that is no integer", &[&h], &scanned.last[0]);
+    let scanned =
+        Scan::new().sequence(&x).carry(&h).run(|step| Next::new().carry(step.sequences[0].sum(All)));
+    book.expression("a carry of another rank", &[&x, &h], &scanned.last[0]);
+    let scanned = Scan::new().sequence(&x).carry(&h).run(|_| Next::new().carry(x.sum(1)));
+    book.expression("a carry of another extent", &[&x, &h], &scanned.last[0]);
+    let scanned =
+        Scan::new().sequence(&x).carry(&h).run(|step| Next::new().carry(step.sequences[0].cast(DType::F64)));
+    book.expression("a carry of another element type", &[&x, &h], &scanned.last[0]);
+    let scanned = Scan::new().sequence(&x).carry(&h).run(|step| Next::new().output(&step.carries[0]));
+    book.expression("a carry without a next value", &[&x, &h], &scanned.last[0]);
+    let scanned = Scan::new().sequence(&x).run(|step| Next::new().carry(&step.sequences[0]));
+    book.expression("a next value without a carry", &[&x], &scanned.outputs.first().unwrap_or(&x).clone());
+    let until = |condition: fn(&Tensor) -> Tensor| {
+        let step = |step: &ScanStep| halved(step).until(condition(&step.carries[0]));
+        Scan::new().carry(&h).steps(4).run(step).last[0].clone()
+    };
+    book.expression("a condition that is no truth value", &[&h], &until(|h| h.sum(All)));
+    book.expression("a condition that is no scalar", &[&h], &until(|h| h.gt(0.0)));
+    let taps = |initial: &Tensor, taps: &[i64]| {
+        Scan::new().carry_taps(initial, taps).steps(3).run(halved).last[0].clone()
+    };
+    book.expression("a carry with a tap that is not past", &[&x], &taps(&x, &[-1, 0]));
+    book.expression("a carry with too few initial values", &[&x], &taps(&x, &[-7, -1]));
+    let mut outside = None;
+    let scanned = Scan::new().sequence(&x).carry(&h).run(|step| {
+        outside = Some(step.carries[0].clone());
+        sum(step)
+    });
+    book.expression("a value of a step used outside", &[&x, &h], &(&scanned.last[0] + outside.unwrap()));
+    let total = shared("total", Array::zeros(DType::F32, &[3]));
+    let counted = Scan::new().sequence(&x).run(|step| {
+        Next::new().output(step.sequences[0].sum(All)).update(&total, &total + &step.sequences[0])
+    });
+    book.expression("updates of a loop that are forgotten", &[&x], &counted.outputs[0]);
+    let inner = |_: &ScanStep| {
+        let inner = Scan::new().steps(2).run(|_| Next::new().output(&n).update(&total, &total * 2.0));
+        Next::new().output(&inner.outputs[0])
+    };
+    let scanned = Scan::new().steps(3).run(inner);
+    book.expression("updates of an inner loop that are forgotten", &[&n], &scanned.outputs[0]);
+    let faulty = Scan::new().sequence(&x).carry(&h).run(|step| sum(step).output(step.sequences[0].dot(&y)));
+    book.expression("a mistake in a step", &[&x, &y, &h], &faulty.outputs[0]);
+    let integers = Scan::new().sequence(&x).run(|step| Next::new().output(step.sequences[0].argmax(0)));
+    let cost = integers.outputs[0].sum(All).cast(DType::F32);
+    book.expression("a gradient broken in a step", &[&x], &grad(&cost, [&x])[0]);
+
+    let rows = matrix::<f32>("rows");
+    let repeated = Scan::new().carry(&h).steps(&n).run(halved);
+    let halving = function(&[&h, &n], &[&repeated.last[0]], &[]);
+    let h_value = Array::zeros(DType::F32, &[3]);
+    book.call("a negative number of steps at a call", halving, &[&h_value, &Array::scalar(-1i64)]);
+    let summed = Scan::new().sequence(&rows).carry(&h).run(sum);
+    let summing = function(&[&rows, &h], &[&summed.last[0]], &[]);
+    book.call("elements that do not fit the carry", summing, &[&Array::zeros(DType::F32, &[5, 4]), &h_value]);
+    let both = Scan::new().sequence(&rows).sequence(&x).carry(&h).run(sum);
+    let joining = function(&[&rows, &x, &h], &[&both.last[0]], &[]);
+    let x_value = Array::zeros(DType::F32, &[5, 3]);
+    let short = Array::zeros(DType::F32, &[4, 3]);
+    book.call("sequences of unequal length at a call", joining, &[&short, &x_value, &h_value]);
+    let indices = vector::<i64>("indices");
+    let picked = Scan::new().sequence(&indices).carry(&h).run(|step| {
+        let index = &step.sequences[0];
+        Next::new().carry(&step.carries[0] + x.index(ix![index]))
+    });
+    let picking = function(&[&x, &indices, &h], &[&picked.last[0]], &[]);
+    book.call(
+        "an index out of range in a step",
+        picking,
+        &[&x_value, &Array::vector(&[0i64, 5, 1]), &h_value],
+    );
+    golden("messages/loops.txt", &book.0);
 }
 
 #[test]

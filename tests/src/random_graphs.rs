@@ -8,12 +8,15 @@ use proptest::prelude::*;
 
 use crate::compare::expected;
 use crate::engines::Engine;
-use crate::generate::{Recipe, Soil, cases, grow, recipes};
+use crate::generate::{Grown, Recipe, Soil, add_gradients, cases, grow, recipes};
 
 fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCaseError> {
-    let grown = grow(recipe, soil);
+    agree_on(&grow(recipe, soil), engines)
+}
+
+fn agree_on(grown: &Grown, engines: &[Engine]) -> Result<(), TestCaseError> {
     let fail =
-        |message: String| TestCaseError::fail(format!("{message}\n{:#}\n{:?}", grown.graph, grown.inputs));
+        |message: String| TestCaseError::fail(format!("{message}\n{}\n{:?}", grown.graph, grown.inputs));
     let expected = expected(&grown.graph, &grown.inputs).map_err(fail)?;
     for engine in engines {
         // A panic must not keep the graph to itself.
@@ -67,6 +70,15 @@ proptest! {
     fn graphs_with_loops_in_double_precision(recipe in recipes(5..40)) {
         let soil = Soil { float: DType::F64, mixed: false, symbolic: false, wild: true, loops: 3 };
         agree(&recipe, soil, &engines())?;
+    }
+
+    /// Gradients of loops, also of those that gradients are made of in bodies.
+    #[test]
+    fn gradients_of_loops(recipe in recipes(5..30)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, loops: 2 };
+        let mut grown = grow(&recipe, soil);
+        add_gradients(&mut grown.graph);
+        agree_on(&grown, &engines())?;
     }
 
     /// The text form loses nothing that a graph means.

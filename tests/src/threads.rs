@@ -1,6 +1,8 @@
 //! Bits do not depend on the number of threads.
 
-use hypatia::{All, Array, Builder, DType, Tensor, concatenate, grad, input, ix, shared};
+use hypatia::{
+    All, Array, Builder, DType, Next, Scan, ScanStep, Tensor, concatenate, grad, input, ix, scan, shared,
+};
 
 use crate::values::Generator;
 
@@ -108,4 +110,32 @@ fn training_steps() {
     };
     let one = run(1);
     assert!(one == run(2) && one == run(3), "another number of threads trained other weights");
+}
+
+#[test]
+fn loops() {
+    let mut g = Generator(4);
+    let x = input("x", DType::F32, &[Some(30), Some(40), Some(120)]);
+    let h = input("h", DType::F32, &[Some(40), Some(150)]);
+    let w = input("w", DType::F32, &[Some(120), Some(150)]);
+    let u = input("u", DType::F32, &[Some(150), Some(150)]);
+    let layer = |step: &ScanStep| {
+        let next = (step.sequences[0].dot(&w) + step.carries[0].dot(&u)).tanh();
+        Next::new().carry(&next).output(next.max(1))
+    };
+    let scan = Scan::new().sequence(&x).carry(&h);
+    let (kept, checkpointed) = (scan.run(layer), scan.clone().checkpointed().run(layer));
+    let cost = kept.carries[0].sqr().mean(All) + kept.last[0].sum(All);
+    let again = checkpointed.last[0].sqr().sum(All);
+    let gradients = [grad(&cost, [&x, &w, &u]), grad(&again, [&h, &u])].concat();
+    let wide = float(&[150, 150], &mut g);
+    let arguments = [&[30, 40, 120][..], &[40, 150], &[120, 150]].map(|shape| float(shape, &mut g));
+    let arguments = [&arguments[0], &arguments[1], &arguments[2], &wide];
+    let inputs = [&x, &h, &w, &u];
+    let mut outputs = vec![&kept.last[0], &kept.carries[0], &kept.outputs[0], &checkpointed.last[0]];
+    outputs.extend(&gradients);
+    check("a recurrent layer and its gradients", &inputs, &outputs, &arguments);
+    // A loop over rows of a loop: the inner one is too small to share.
+    let rows = scan::map(&[&x], |row| scan::map(&[&row[0]], |element| element[0].exp().sum(0)));
+    check("a loop in a loop", &[&x], &[&rows], &[arguments[0]]);
 }

@@ -105,9 +105,10 @@ fn main() -> Result<(), Failure> {
     let rows = shared("rows", numbers(&[200, 88], 1.0));
     let (u, wu) = (shared("u", numbers(&[100], 0.1)), shared("wu", numbers(&[100, 100], 0.1)));
     let input = shared("input", numbers(&[88, 100], 0.1));
-    let recurrent = Scan::new().sequence(rows.dot(&input)).carry(&u).run(|step| {
-        Next::new().carry((&step.sequences[0] + step.carries[0].dot(&wu)).tanh())
-    });
+    let recurrent = Scan::new()
+        .sequence(rows.dot(&input))
+        .carry(&u)
+        .run(|step| Next::new().carry((&step.sequences[0] + step.carries[0].dot(&wu)).tanh()));
     time("recurrent layer of 100, 200 steps", 200, &recurrent.carries[0])?;
     Ok(())
 }

@@ -49,9 +49,9 @@ fn accumulated(
 ) -> Option<NodeId> {
     let terms = terms(graph, old, uses)?;
     let is_base = |id: NodeId| graph.node(id).op == Op::Leaf(leaf);
-    let product = terms
-        .iter()
-        .find(|(id, _)| graph.node(*id).op == Op::Dot && graph.ty(*id).dtype.is_float() && uses[id.index()] == 1);
+    let product = terms.iter().find(|(id, _)| {
+        graph.node(*id).op == Op::Dot && graph.ty(*id).dtype.is_float() && uses[id.index()] == 1
+    });
     let base = terms.iter().find(|(id, _)| is_base(*id));
     let (Some((product, alpha)), Some((base, beta)), 2) = (product, base, terms.len()) else { return None };
     let site = graph.node(old).site;

@@ -12,7 +12,7 @@ use hypatia_graph::body::{Body, parameter};
 use hypatia_graph::graph::Operands;
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::op::{Dim, Scan, ScanResult};
-use hypatia_graph::{Graph, NodeId, Op, Site};
+use hypatia_graph::{Graph, LeafId, NodeId, Op, Site};
 
 /// What the results of one loop have in common.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,7 +29,7 @@ impl<'g> Key<'g> {
     }
 }
 
-/// A captured value as the body computes it: operators to apply, the last first, and what to apply them to, which is
+/// A value of outside as the body computes it: operators to apply, the last first, and what to apply them to, which is
 /// captured in its place; nothing for a constant.
 struct Sunk {
     operators: Vec<(Op, Option<Site>)>,
@@ -37,7 +37,8 @@ struct Sunk {
 }
 
 impl Sunk {
-    fn new(graph: &Graph, mut id: NodeId, permutes: bool) -> Sunk {
+    /// A captured value.
+    fn captured(graph: &Graph, mut id: NodeId, permutes: bool) -> Sunk {
         let mut operators = Vec::new();
         loop {
             let node = graph.node(id);
@@ -57,99 +58,133 @@ impl Sunk {
             id = node.operands[0];
         }
     }
+
+    /// A sequence whose elements are all the same.
+    fn repeated(graph: &Graph, id: NodeId) -> Option<Sunk> {
+        let node = graph.node(id);
+        let Op::Broadcast { axes, dims } = &node.op else { return None };
+        if axes.contains(&0) {
+            return None;
+        }
+        let mut sunk = Sunk::captured(graph, node.operands[0], false);
+        let element =
+            Op::Broadcast { axes: axes.iter().map(|axis| axis - 1).collect(), dims: dims[1..].into() };
+        sunk.operators.insert(0, (element, node.site));
+        Some(sunk)
+    }
 }
 
 /// Whether only products and loops read a leaf of a body, which take its axes in any order.
-fn feeds_products(body: &Graph, leaf: hypatia_graph::LeafId) -> bool {
+fn feeds_products(body: &Graph, leaf: LeafId) -> bool {
     let Some((id, _)) = body.nodes().find(|(_, node)| node.op == Op::Leaf(leaf)) else { return true };
     let mut users = body.nodes().filter(|(_, node)| node.operands.contains(&id));
     users.all(|(_, node)| matches!(node.op, Op::Dot | Op::Scan(_))) && body.roots().all(|root| root != id)
 }
 
-/// The graph with constants, broadcasts, and transposed factors of products inside the bodies that capture them.
+/// The graph with constants, broadcasts, and transposed factors of products inside the bodies of the loops that read
+/// them, and sequences of equal elements as captured values.
 pub fn sink(graph: &Graph) -> Graph {
-    let mut bodies: BTreeMap<Key<'_>, (Arc<Body>, Vec<Sunk>)> = BTreeMap::new();
+    let mut bodies: BTreeMap<Key<'_>, Sinking> = BTreeMap::new();
     for (_, node) in graph.nodes() {
         let Op::Scan(scan) = &node.op else { continue };
-        let body = &scan.body;
-        bodies.entry(Key::new(scan, &node.operands)).or_insert_with(|| {
-            let captured = body.graph.inputs.iter().zip(&node.operands).skip(body.sequences);
-            let sunk: Vec<Sunk> = captured
-                .map(|(leaf, operand)| Sunk::new(graph, *operand, feeds_products(&body.graph, *leaf)))
-                .collect();
-            (with_sunk(graph, body, &sunk), sunk)
-        });
+        bodies
+            .entry(Key::new(scan, &node.operands))
+            .or_insert_with(|| Sinking::new(graph, &scan.body, &node.operands));
     }
     let mut copies: Vec<Option<NodeId>> = vec![None; graph.len()];
-    graph
-        .rebuilt(|out, from, id, operands| {
-            let node = from.node(id);
-            let copy = match &node.op {
-                Op::Scan(scan) => {
-                    let Some((body, sunk)) = bodies.get(&Key::new(scan, &node.operands)) else {
-                        return out.add_like(from, id, operands);
-                    };
-                    let (sequences, rest) = operands.split_at(scan.body.sequences);
-                    let bases = sunk.iter().filter_map(|sunk| copies[sunk.base?.index()]);
-                    let initial = &rest[sunk.len()..];
-                    let operands: Operands =
-                        sequences.iter().copied().chain(bases).chain(initial.iter().copied()).collect();
-                    let copy = out.add(
-                        Op::Scan(Box::new(Scan { body: body.clone(), ..(**scan).clone() })),
-                        &operands,
-                        node.site,
-                    );
-                    if let Some(name) = from.name(id) {
-                        out.set_name(copy, name.into());
-                    }
-                    copy
+    let sunk = graph.rebuilt(|out, from, id, operands| {
+        let node = from.node(id);
+        let sinking = match &node.op {
+            Op::Scan(scan) => bodies.get(&Key::new(scan, &node.operands)).map(|sinking| (scan, sinking)),
+            _ => None,
+        };
+        let copy = match sinking {
+            Some((scan, sinking)) if sinking.changes => {
+                let inputs = sinking.inputs.iter().filter_map(|input| match input {
+                    Input::Same(index) => Some(operands[*index]),
+                    Input::Base(base) => copies[base.index()],
+                });
+                let initial = operands[scan.body.inputs()..].iter().copied();
+                let operands: Operands = inputs.chain(initial).collect();
+                let op = Op::Scan(Box::new(Scan { body: sinking.body.clone(), ..(**scan).clone() }));
+                let copy = out.add(op, &operands, node.site);
+                if let Some(name) = from.name(id) {
+                    out.set_name(copy, name.into());
                 }
-                _ => out.add_like(from, id, operands),
-            };
-            copies[id.index()] = Some(copy);
-            copy
-        })
-        .pruned()
+                copy
+            }
+            Some(_) | None => out.add_like(from, id, operands),
+        };
+        copies[id.index()] = Some(copy);
+        copy
+    });
+    sunk.pruned()
 }
 
-/// The body that applies operators to what it captures.
-fn with_sunk(graph: &Graph, body: &Arc<Body>, sunk: &[Sunk]) -> Arc<Body> {
-    if sunk.iter().all(|sunk| sunk.operators.is_empty()) {
-        return body.clone();
-    }
-    let mut inputs = body.graph.inputs[..body.sequences].to_vec();
-    let captured: BTreeMap<_, _> = body.graph.inputs[body.sequences..].iter().copied().zip(sunk).collect();
-    let mut leaves = BTreeMap::new();
-    for (leaf, sunk) in &captured {
-        if let (false, Some(base)) = (sunk.operators.is_empty(), sunk.base) {
-            let ty = graph.ty(base).clone();
-            leaves.insert(*leaf, parameter(graph.name(base).map(Arc::from), ty, LeafKind::Input));
+/// What an input of a body that values have sunk into is.
+enum Input {
+    /// The operand with that number.
+    Same(usize),
+    /// What the operators that have sunk apply to.
+    Base(NodeId),
+}
+
+/// A body into which values have sunk.
+struct Sinking {
+    body: Arc<Body>,
+    inputs: Vec<Input>,
+    changes: bool,
+}
+
+impl Sinking {
+    fn new(graph: &Graph, body: &Arc<Body>, operands: &[NodeId]) -> Sinking {
+        let mut sunk: BTreeMap<LeafId, Sunk> = BTreeMap::new();
+        for (index, (leaf, operand)) in body.graph.inputs.iter().zip(operands).enumerate() {
+            if index >= body.sequences {
+                let value = Sunk::captured(graph, *operand, feeds_products(&body.graph, *leaf));
+                if !value.operators.is_empty() {
+                    sunk.insert(*leaf, value);
+                }
+            } else if let Some(value) = Sunk::repeated(graph, *operand) {
+                sunk.insert(*leaf, value);
+            }
         }
-    }
-    for leaf in &body.graph.inputs[body.sequences..] {
-        match (leaves.get(leaf), captured.get(leaf)) {
-            (Some(new), _) => inputs.push(new.id),
-            (None, Some(sunk)) if sunk.base.is_some() => inputs.push(*leaf),
-            (None, _) => {}
+        if sunk.is_empty() {
+            return Sinking { body: body.clone(), inputs: Vec::new(), changes: false };
         }
-    }
-    let mut step = body.graph.rebuilt(|out, from, id, operands| {
-        let Op::Leaf(leaf) = from.node(id).op else { return out.add_like(from, id, operands) };
-        let Some(sunk) = captured.get(&leaf).filter(|sunk| !sunk.operators.is_empty()) else {
-            return out.add_like(from, id, operands);
-        };
-        let mut value = leaves.get(&leaf).map(|leaf| out.add_leaf(leaf));
-        for (op, site) in sunk.operators.iter().rev() {
-            value = Some(out.add(op.clone(), value.as_slice(), *site));
+        let mut inputs = Vec::new();
+        let mut leaves = Vec::new();
+        let mut sequences = 0;
+        for (index, leaf) in body.graph.inputs.iter().enumerate() {
+            if !sunk.contains_key(leaf) {
+                inputs.push(Input::Same(index));
+                leaves.push(*leaf);
+                sequences += usize::from(index < body.sequences);
+            }
         }
-        value.unwrap_or(NodeId(0))
-    });
-    // A body has the leaves of all its inputs, also of those that it does not read.
-    for leaf in leaves.values() {
-        step.add_leaf(leaf);
+        let mut bases = BTreeMap::new();
+        for (leaf, value) in &sunk {
+            let Some(base) = value.base else { continue };
+            let name = graph.name(base).map(Arc::from);
+            let new = parameter(name, graph.ty(base).clone(), LeafKind::Input);
+            inputs.push(Input::Base(base));
+            leaves.push(new.id);
+            bases.insert(*leaf, new);
+        }
+        let mut step = body.graph.rebuilt(|out, from, id, operands| {
+            let Op::Leaf(leaf) = from.node(id).op else { return out.add_like(from, id, operands) };
+            let Some(value) = sunk.get(&leaf) else { return out.add_like(from, id, operands) };
+            let mut node = bases.get(&leaf).map(|base| out.add_leaf(base));
+            for (op, site) in value.operators.iter().rev() {
+                node = Some(out.add(op.clone(), node.as_slice(), *site));
+            }
+            node.unwrap_or(NodeId(0))
+        });
+        step.inputs = leaves;
+        let mut new = Body::new(step, sequences, body.until);
+        new.updated.clone_from(&body.updated);
+        Sinking { body: Arc::new(new), inputs, changes: true }
     }
-    step.inputs = inputs;
-    Arc::new(body.with_graph(step))
 }
 
 /// The graph with a node for the last value of every carry of every loop in use.

@@ -13,8 +13,8 @@ use hypatia_graph::{Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, Scala
 use smallvec::{SmallVec, smallvec};
 
 use crate::kernel::{
-    Address, Affine, CarryPlace, Element, Instruction, Kernel, LoopKernel, Matrix, Param, ProductKernel,
-    RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
+    Address, Affine, CarryPlace, Element, Instruction, Kernel, LoopKernel, Matrix, Param, Place,
+    ProductKernel, RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
 };
 use crate::loops::{self, Key, Results, StepGraph};
 use crate::schedule::{axis_groups, is_contiguous, is_movement, is_one_hot, shape};
@@ -195,7 +195,9 @@ impl<'g> Lowering<'g> {
         let made = results.made.map(|made| body.param(Memory::Node(made), true));
         let condition = scan.body.until.then_some(program.arena_bytes);
         let bytes = program.arena_bytes + usize::from(scan.body.until);
-        let arena = (bytes > 0).then(|| body.scratch(bytes));
+        // What has no elements takes no bytes of the arena, and lies in it all the same.
+        let in_arena = program.buffers.iter().any(|buffer| matches!(buffer.place, Place::Arena(_)));
+        let arena = (bytes > 0 || in_arena).then(|| body.scratch(bytes.max(1)));
         let until =
             condition.zip(arena).map(|(offset, param)| Element { param, offset: offset as i64, stride: 0 });
         let kernel = ScanKernel {

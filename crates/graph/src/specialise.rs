@@ -277,6 +277,8 @@ impl State {
         }
         match self.sources.get(&id) {
             Some(Some(sources)) => self.needs.extend(sources.iter().copied()),
+            // It may depend on the extent of something that waits for a value: the next attempt will tell.
+            _ if !self.needs.is_empty() => {}
             _ => self.faults.push(
                 Diagnostic::new("an extent depends on a computed value")
                     .at(site)

@@ -2,8 +2,8 @@
 //!
 //! To the e-graph a loop is a black box, so what needs to look into a body and at its surroundings at once is done here,
 //! before and after the rules run. `tidy` removes what nothing uses and what is one value for all steps, `consume` takes
-//! formulas into the body where rules can do something with them, `fuse` joins loops with a carry in common, `last`
-//! keeps only the steps that are used, `hoist` takes work that is the same in every step out of the loop, `products` and
+//! formulas into the body where rules can do something with them, `fuse` joins loops with a carry in common, `last` and
+//! `trim` keep only the steps that are used, `hoist` takes work that is the same in every step out of the loop, `products` and
 //! `sums` do for all steps at once what need not be done one after another; `lift` and `form` are what they share. The
 //! bodies themselves are simplified as any graph is.
 //!
@@ -20,6 +20,7 @@ mod lift;
 mod products;
 mod sums;
 mod tidy;
+mod trim;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,7 +64,7 @@ enum When {
 }
 
 /// The rewritings by the names under which a report counts them.
-const REWRITINGS: [(&str, Rewriting, When); 9] = [
+const REWRITINGS: [(&str, Rewriting, When); 10] = [
     ("loop_tidied", tidy::tidy, When::Always),
     (CONSUMER, consume::consume, When::OneByOne),
     ("loop_last_step", last::keep_last, When::Always),
@@ -73,6 +74,7 @@ const REWRITINGS: [(&str, Rewriting, When); 9] = [
     ("loop_product_after", products::products_after, When::Simplified),
     ("loop_sum_after", sums::sums_after, When::Simplified),
     ("loop_sum_inside", sums::sums_inside, When::Simplified),
+    ("loop_trimmed", trim::trim, When::Simplified),
 ];
 
 /// The rewriting after which loops with a carry in common are joined, before results get carries of their own.

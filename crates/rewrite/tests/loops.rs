@@ -532,3 +532,20 @@ fn draws_are_the_same() {
     assert_eq!(found.outputs[1], expected.outputs[1]);
     assert_eq!(found.outputs[2], expected.outputs[2]);
 }
+
+#[test]
+fn rows_that_nothing_reads_are_not_stored() {
+    let (x, h) = (cube("x", 30, 40, 100), matrix("h", 40, 100));
+    let scan = Scan::new()
+        .sequence(&x)
+        .carry(&h)
+        .run(|step| Next::new().carry((&step.carries[0] + &step.sequences[0]).sin()));
+    let rows = |range: std::ops::Range<i64>| scan.carries[0].index([Index::from(range)]);
+    let steps = |graph: &Graph| -> Vec<op::Dim> { loops(graph).iter().map(|scan| scan.steps).collect() };
+    let (graph, _) = simplified(&[&x, &h], &[&rows(0..4)]);
+    assert_eq!(steps(&graph), [op::Dim::Known(4)], "{graph}");
+    let (graph, report) = simplified(&[&x, &h], &[&rows(20..30), &scan.last[0]]);
+    assert_eq!(steps(&graph), [op::Dim::Known(20), op::Dim::Known(10)], "{report}\n{graph}");
+    let (graph, _) = simplified(&[&x, &h], &[&rows(20..25), &rows(18..21).sum(0)]);
+    assert_eq!(steps(&graph), [op::Dim::Known(18), op::Dim::Known(7)], "{graph}");
+}

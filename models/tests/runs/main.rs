@@ -5,3 +5,4 @@ mod command_line;
 mod mcrbm;
 mod published;
 mod resumption;
+mod rnn_rbm;

@@ -88,9 +88,9 @@ fn state(directory: &Path) -> Checkpoint {
 
 #[test]
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
-    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
     let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
     let keeping = [&network[..], &["--keep-activations"]].concat();
+    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
     for (model, words, epochs) in [
         ("logreg", &[][..], 6),
         ("mlp", &["--hidden", "30"], 6),

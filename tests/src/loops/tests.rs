@@ -124,29 +124,38 @@ fn random_graphs_have_loops() {
 #[test]
 fn repro() {
     let Ok(path) = std::env::var("REPRO") else { return };
-    let graph = hypatia_graph::text::parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let graph =
+        hypatia_graph::text::parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{e}"));
     let mut generator = crate::values::Generator(1);
-    let inputs: Vec<_> = graph.inputs.iter().map(|id| {
-        let ty = &graph.leaf(*id).unwrap().ty;
-        let shape: Vec<usize> = ty.shape.iter().map(|e| e.known().unwrap_or(3)).collect();
-        let (low, high) = if ty.dtype.is_float() { (-1.5, 1.5) } else { (0.0, 3.0) };
-        generator.array(ty.dtype, &shape, low, high)
-    }).collect();
+    let inputs: Vec<_> = graph
+        .inputs
+        .iter()
+        .map(|id| {
+            let ty = &graph.leaf(*id).unwrap().ty;
+            let shape: Vec<usize> = ty.shape.iter().map(|e| e.known().unwrap_or(3)).collect();
+            let (low, high) = if ty.dtype.is_float() { (-1.5, 1.5) } else { (0.0, 3.0) };
+            generator.array(ty.dtype, &shape, low, high)
+        })
+        .collect();
     let expected = expected(&graph, &inputs).unwrap();
     if std::env::var("SHOW").is_ok() {
-        let g = crate::engines::prepare(&concrete(&graph, &inputs).unwrap(), None).unwrap();
-        let g = hypatia_codegen::loops::sink(&hypatia_codegen::accumulate::split_reductions(&hypatia_codegen::accumulate::accumulate(&g)));
-        println!("{g}");
-        let g = hypatia_codegen::loops::with_carries(g);
-        println!("{g}");
-        let stored = hypatia_codegen::schedule::stored_nodes(&g);
-        for draft in hypatia_codegen::lower::lower(&g, &stored) {
-            println!("{:?} {}", draft.arguments, draft.label);
+        for numerics in [None, Some(hypatia_rewrite::Numerics::Strict)] {
+            let g = crate::engines::prepare(&concrete(&graph, &inputs).unwrap(), numerics).unwrap();
+            println!("{g}");
+            if let Ok(p) = hypatia_codegen::compile(&g) {
+                println!("{p}");
+            }
         }
     }
     for engine in [Engine::literal(), Engine::rewriting()].concat() {
         let run = std::panic::AssertUnwindSafe(|| engine.run(&graph, &inputs));
         let found = std::panic::catch_unwind(run).unwrap_or_else(|_| Err("it panicked".to_string()));
-        println!("{engine}: {:?}", found.and_then(|found| expected.check(engine, &found, false)).map_err(|e| { println!("{e}"); "wrong" }));
+        println!(
+            "{engine}: {:?}",
+            found.and_then(|found| expected.check(engine, &found, false)).map_err(|e| {
+                println!("{e}");
+                "wrong"
+            })
+        );
     }
 }

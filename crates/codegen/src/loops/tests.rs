@@ -375,3 +375,24 @@ fn an_update_that_is_used_elsewhere_is_one_product_too() {
     let products = program.steps.iter().filter(|step| matches!(step.kernel, Kernel::Product(_)));
     assert_eq!((products.count(), program.steps.len()), (1, 2), "{program}");
 }
+
+#[test]
+fn views_and_equal_elements_cost_no_memory() {
+    let (x, w, b, s) = (matrix::<f32>("x"), matrix::<f32>("w"), vector::<f32>("b"), scalar::<f32>("s"));
+    let begin = constant(numbers(&[2, 4], 1));
+    let (repeated, transposed, bias) = (s.broadcast_like(&x), w.t(), b.broadcast_like(&begin));
+    let loop_ = Scan::new().sequence(&x).sequence(&repeated).carry(&begin).run(|step| {
+        let [x, repeated] = &step.sequences[..] else { unreachable!() };
+        Next::new().carry((step.carries[0].dot(&transposed) * 0.1 + &bias + x * repeated).tanh())
+    });
+    let inputs = [
+        (&x, numbers(&[5, 4], 2)),
+        (&w, numbers(&[4, 4], 3)),
+        (&b, numbers(&[4], 4)),
+        (&s, Array::scalar(0.5f32)),
+    ];
+    let (_, program) = check(&[&loop_.carries[0]], &[], &inputs, 1e-5);
+    // The initial value is put in place; everything else is read where it is.
+    assert_eq!(program.steps.len(), 2, "{program}");
+    assert!(program.arena_bytes <= 128, "{program}");
+}

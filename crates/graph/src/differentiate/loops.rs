@@ -128,9 +128,10 @@ impl<'a> Loops<'a> {
         Reverse::new(g, forward, step, &choice, &extended).finish(self)
     }
 
-    /// The body with further rows for the values kept. `step` begins with the nodes of the body's graph.
+    /// The body with further rows for the values kept, which are nodes of `step`.
     fn extended(&mut self, body: &Arc<Body>, step: &Graph, kept: &BTreeSet<NodeId>) -> Extended {
-        let mut outputs: Vec<NodeId> = body.rows().to_vec();
+        let own = body.rows().len();
+        let mut outputs: Vec<NodeId> = step.outputs[..own].to_vec();
         let mut rows: BTreeMap<NodeId, usize> = BTreeMap::new();
         for id in kept {
             let own = outputs.iter().position(|row| row == id).unwrap_or_else(|| {
@@ -139,16 +140,16 @@ impl<'a> Loops<'a> {
             });
             rows.insert(*id, own);
         }
-        if outputs.len() == body.rows().len() {
+        if outputs.len() == own {
             self.stacked.entry(body.clone()).or_default().extend(rows.values());
             return Extended { body: body.clone(), rows };
         }
-        outputs.extend(body.condition());
+        outputs.extend(&step.outputs[own..]);
         let mut graph = body.graph.emptied();
         let mut placed = vec![None; step.len()];
         let mut bring = |id: &NodeId| import(&mut graph, step, *id, &mut placed, &|_| None);
         let outputs = outputs.iter().map(&mut bring).collect();
-        let updates = body.graph.updates.iter().map(|(leaf, next)| (*leaf, bring(next))).collect();
+        let updates = step.updates.iter().map(|(leaf, next)| (*leaf, bring(next))).collect();
         (graph.outputs, graph.updates) = (outputs, updates);
         let extended = Arc::new(body.with_graph(self.settle(graph)));
         self.succeed(body, &extended);
@@ -403,7 +404,7 @@ fn reversed(g: &mut Rules<'_>, stack: NodeId, first: usize, count: usize) -> Nod
     g.op(Op::Window(window.into()), &[stack])
 }
 
-/// The gradient of one step, in a graph that begins with that of the body.
+/// The gradient of one step, in a graph that also has what the body gives: its outputs and updates.
 struct StepGradient {
     graph: Graph,
     /// The carries through which cotangents flow, with what stands for the cotangents of their next values.
@@ -449,8 +450,26 @@ impl StepGradient {
         let roles = Roles { cost: None, variables: &nodes, known: &known, constants: &[] };
         let cotangents = walk(&mut graph, &roles, site, loops);
         let found = |(position, node): &(usize, NodeId)| Some((*position, *cotangents.get(node)?));
-        let of = variables.iter().filter_map(found).collect();
+        let found: Vec<(usize, NodeId)> = variables.iter().filter_map(found).collect();
+        // Loops in the step may have gained rows; their values are the same, and so are the nodes after this.
+        let given = graph.outputs.len();
+        graph.outputs.extend(found.iter().map(|(_, cotangent)| *cotangent));
+        let mut graph = loops.settle(graph);
+        let settled = graph.outputs.split_off(given);
+        let of = found.iter().map(|(position, _)| *position).zip(settled).collect();
         StepGradient { graph, carries, rows, of }
+    }
+
+    /// For each node, whether a cotangent is made of it.
+    fn read(&self) -> Vec<bool> {
+        let mut read = vec![false; self.graph.len()];
+        let mut pending: Vec<NodeId> = self.of.values().copied().collect();
+        while let Some(id) = pending.pop() {
+            if !std::mem::replace(&mut read[id.index()], true) {
+                pending.extend(self.graph.node(id).operands.iter().copied());
+            }
+        }
+        read
     }
 
     /// For each node, whether it depends on a cotangent.
@@ -499,7 +518,7 @@ impl Choice {
             body.graph.updates.iter().enumerate().map(|(carry, (leaf, _))| (*leaf, carry)).collect();
         let varying = dependent(graph, |leaf| elements.contains(&leaf) || carries.contains_key(&leaf));
         let stacked: BTreeSet<NodeId> =
-            loops.stacked.get(body).into_iter().flatten().map(|row| body.rows()[*row]).collect();
+            loops.stacked.get(body).into_iter().flatten().map(|row| graph.outputs[*row]).collect();
         let again = |id: NodeId| {
             let op = &graph.node(id).op;
             if !varying[id.index()] || stacked.contains(&id) {
@@ -519,7 +538,7 @@ impl Choice {
             if let Op::Leaf(leaf) = graph.node(*id).op
                 && let Some(carry) = carries.get(&leaf)
             {
-                let (_, next) = body.graph.updates[*carry];
+                let (_, next) = graph.updates[*carry];
                 if next != *id && !stacked.contains(&next) {
                     givers.entry(next).or_insert((*carry, *id));
                 }
@@ -602,15 +621,25 @@ impl<'r, 'g> Reverse<'r, 'g> {
         self.graph.add_leaf(&leaf)
     }
 
+    /// Where a leaf stands in the step.
+    fn inner(&mut self, leaf: &Arc<Leaf>) -> usize {
+        let inner = self.step.graph.add_leaf(leaf).index();
+        self.placed.resize(self.step.graph.len(), None);
+        inner
+    }
+
     /// Cotangents of next values come from the step behind, those of rows are elements.
     fn place_cotangents(&mut self) {
-        for (_, leaf) in &self.step.carries {
-            let inner = self.step.graph.add_leaf(leaf);
-            self.placed[inner.index()] = Some(self.graph.add_leaf(leaf));
+        for (_, leaf) in self.step.carries.clone() {
+            let inner = self.inner(&leaf);
+            self.placed[inner] = Some(self.graph.add_leaf(&leaf));
         }
+        let read = self.step.read();
         for (row, leaf) in self.step.rows.clone() {
-            let inner = self.step.graph.add_leaf(&leaf);
-            self.placed[inner.index()] = Some(self.element(leaf.ty.clone(), self.forward.rows[&row]));
+            let inner = self.inner(&leaf);
+            if read.get(inner) == Some(&true) {
+                self.placed[inner] = Some(self.element(leaf.ty.clone(), self.forward.rows[&row]));
+            }
         }
     }
 
@@ -627,12 +656,12 @@ impl<'r, 'g> Reverse<'r, 'g> {
         let body = self.forward.body.clone();
         for (position, leaf) in body.graph.inputs.iter().enumerate() {
             let Some(leaf) = body.graph.leaf(*leaf) else { continue };
-            let inner = self.step.graph.add_leaf(leaf);
-            if !seen.get(inner.index()).is_some_and(|seen| *seen) {
+            let inner = self.inner(leaf);
+            if seen.get(inner) != Some(&true) {
                 continue;
             }
             let operand = self.forward.operands[position];
-            self.placed[inner.index()] = Some(if position < body.sequences {
+            self.placed[inner] = Some(if position < body.sequences {
                 self.element(leaf.ty.clone(), operand)
             } else {
                 let own = parameter(leaf.name.clone(), leaf.ty.clone(), LeafKind::Input);
@@ -656,8 +685,8 @@ impl<'r, 'g> Reverse<'r, 'g> {
             .collect();
         for (leaf, carry) in leaves.into_iter().zip(choice.held.values()) {
             let (before, _) = self.forward.body.graph.updates[*carry];
-            let before = self.forward.body.graph.leaf(before).map(|leaf| self.step.graph.add_leaf(leaf));
-            if let Some(before) = before.and_then(|id| self.placed[id.index()]) {
+            let before = self.forward.body.graph.leaf(before).cloned().map(|leaf| self.inner(&leaf));
+            if let Some(before) = before.and_then(|inner| self.placed[inner]) {
                 let last = self.forward.result(self.g, &extended.body, ScanResult::Last(*carry as u16));
                 self.carries.push((leaf, before, last));
             }
@@ -732,7 +761,8 @@ impl<'r, 'g> Reverse<'r, 'g> {
                 body: body.clone(),
                 steps: Dim::Known(order.count),
                 result: *result,
-                backward: Backward::default(),
+                // Whoever rewrites loops sees by it which are to need little memory.
+                backward: Backward { truncate: None, checkpointed: self.forward.backward.checkpointed },
             };
             let value = self.g.op(Op::Scan(Box::new(scan)), &operands);
             let part = if *position < self.forward.body.sequences {

@@ -356,7 +356,11 @@ fn loops_in_loops() {
     let mut outputs = grad(&looped, [&x, &h0, &w]);
     outputs.push(looped);
     // Both forwards, both back.
-    assert_eq!(loops(&taken(&outputs, &inputs)), 4);
+    let graph = taken(&outputs, &inputs);
+    assert_eq!(loops(&graph), 4);
+    // Outputs that the cost reads, the outer carry and the inner loop's last value; what the inner loop had before its
+    // steps and what it gave; cotangents of x.
+    assert_eq!(stacked(&graph), ["f64[3]", "f64[3]", "f64[3]", "f64[3, 4]", "f64[3, 4]", "f64[3, 4]"]);
 }
 
 #[test]
@@ -397,8 +401,12 @@ fn gradients_reach_back_as_far_as_truncation_says() {
 fn loops_that_end_early() {
     let (x, h0, w) = (vector::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
     let step = |x: &Tensor, h: &Tensor| h * &w + x.exp();
-    for (bound, made) in [(1.0, 1), (2.5, 3), (4.0, 4), (1e9, 6)] {
-        let scanned = Scan::new().sequence(&x).carry(&h0).run(|s| {
+    for (bound, made, checkpointed) in
+        [(1.0, 1, false), (2.5, 3, false), (2.5, 3, true), (4.0, 4, false), (1e9, 6, false), (1e9, 6, true)]
+    {
+        let scan = Scan::new().sequence(&x).carry(&h0);
+        let scan = if checkpointed { scan.checkpointed() } else { scan };
+        let scanned = scan.run(|s| {
             let h = step(&s.sequences[0], &s.carries[0]);
             Next::new().until(h.gt(bound)).output(h.sqr() * &s.carries[0]).carry(h)
         });
@@ -641,4 +649,55 @@ fn checkpoints_keep_to_truncation_and_to_what_is_in_them() {
     for (k, n) in [(None, 7), (Some(5), 7), (Some(4), 13), (Some(20), 13), (Some(0), 6)] {
         assert_close(&run(true, k, n), &run(false, k, n), 1e-12, "checkpointed gradient");
     }
+}
+
+#[test]
+fn the_smallest_values_are_kept() {
+    let (x, h0, w) = (tensor3::<f64>("x"), matrix::<f64>("h0"), matrix::<f64>("w"));
+    let inputs = [(&x, noise(&[5, 2, 3], 1)), (&h0, noise(&[2, 3], 2)), (&w, noise(&[3, 3], 3))];
+    let kept = |step: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
+        let scanned = Scan::new()
+            .sequence(&x)
+            .carry(&h0)
+            .run(|s| Next::new().carry(step(&s.sequences[0], &s.carries[0])));
+        let cost = scanned.last[0].sqr().sum(All);
+        stacked(&taken(&grad(&cost, [&w, &h0]), &inputs))
+    };
+    let h = "f64[5, 2, 3]".to_string();
+    // Of a rectifier, beside the carry, where it was open.
+    assert_eq!(kept(&|x, h| (x + h.dot(&w)).relu()), [h.clone(), "bool[5, 2, 3]".to_string()]);
+    // What a step gave is what the next one had; sums and products with elements are made again.
+    assert_eq!(kept(&|x, h| (x + h.dot(&w)).tanh()), [h.clone()]);
+    assert_eq!(kept(&|x, h| (x + h.dot(&w)).sigmoid() * x), [h.clone(), h.clone()]);
+    assert_eq!(kept(&|x, h| (h * x + x).dot(&w)), [h.clone()]);
+    // A linear recurrence keeps nothing for the initial value, and the carry for the weights.
+    assert_eq!(kept(&|x, h| x + h.dot(&w)), [h]);
+}
+
+#[test]
+fn results_of_loops_have_cotangents_and_are_variables() {
+    let layer = Recurrent::new();
+    let n = 4;
+    let inputs = layer.inputs(n);
+    let scanned = Scan::new()
+        .sequence(&layer.x)
+        .carry(&layer.h0)
+        .run(|step| Next::new().carry(layer.step(&step.sequences[0], &step.carries[0])));
+    let rows = stack(&layer.unrolled(n), 0);
+    // Begun with known cotangents of rows, without a cost.
+    let begun = |rows: &Tensor| Gradient::of_known().known(rows, rows.cos()).wrt(layer.variables());
+    assert_close(
+        &values(&begun(&scanned.carries[0]), &inputs),
+        &values(&begun(&rows), &inputs),
+        1e-12,
+        "gradient from known cotangents",
+    );
+    // With respect to rows, of which the cost is a formula.
+    let of_rows = |rows: &Tensor| grad(&rows.sin().sum(All), [rows]);
+    assert_close(
+        &values(&of_rows(&scanned.carries[0]), &inputs),
+        &values(&of_rows(&rows), &inputs),
+        1e-12,
+        "gradient with respect to rows",
+    );
 }
