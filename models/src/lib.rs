@@ -1,9 +1,10 @@
 //! The models of the Deep Learning Tutorials as graphs, and all that surrounds them: data, random initialisation,
 //! training runs, logs, pictures, checkpoints, the program.
 //!
-//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`]). [`model`] says what makes a model
-//! trainable and which ones there are, [`train`] runs one, [`program`] is the command line. The modules of data and of
-//! results know of no graph; they turn files into arrays and results into files.
+//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`], [`rbm`], [`dbn`], [`rnn_rbm`],
+//! [`mcrbm`]; [`hmc`] samples from any of them). [`model`] says what makes a model trainable and which ones there are,
+//! [`train`] runs one, [`program`] is the command line. The modules of data and of results know of no graph; they turn
+//! files into arrays and results into files.
 
 pub mod benchmark;
 pub mod checkpoint;
