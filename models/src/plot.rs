@@ -19,9 +19,9 @@ use crate::log::Epoch;
 use crate::picture::{Colours, Picture, PictureError};
 
 const WIDTH: u32 = 900;
-/// Of the panel of errors and cost.
+/// Of the first panel.
 const HEIGHT: u32 = 600;
-/// Of the panel of a measure.
+/// Of each panel below it.
 const MEASURE_HEIGHT: u32 = 300;
 const FONT: &str = "sans-serif";
 const LABEL_SIZE: u32 = 19;
@@ -47,7 +47,7 @@ pub enum PlotError {
 }
 
 /// Draws the learning curve of a run and writes it as a PNG file, 900 pixels wide and 600 high, and 300 more for each
-/// measure.
+/// panel below the first.
 ///
 /// `best_epoch` is marked by an upright line. Epochs without any finite value give an empty frame.
 ///
@@ -64,19 +64,20 @@ pub fn write_learning_curve(
     // It fails on a file that is no font, which this constant one is not.
     REGISTER.call_once(|| drop(register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)));
     let curves = Curves::new(epochs);
-    let measures = u32::try_from(curves.measures.len()).unwrap_or(MOST_MEASURES).min(MOST_MEASURES);
-    let height = HEIGHT + measures * MEASURE_HEIGHT;
+    let panels = curves.panels();
+    let height: u32 = panels.iter().map(|(_, height)| height).sum();
     let mut bytes = vec![0; (WIDTH * height * 3) as usize];
     {
         let area = BitMapBackend::with_buffer(&mut bytes, (WIDTH, height)).into_drawing_area();
-        draw_all(&area, title, &curves, best_epoch).map_err(|error| PlotError::Draw(error.to_string()))?;
+        draw_all(&area, title, &curves, &panels, best_epoch)
+            .map_err(|error| PlotError::Draw(error.to_string()))?;
     }
     let (height, width) = (height as usize, WIDTH as usize);
     Ok(Picture { height, width, colours: Colours::Rgb, bytes }.write_png(path)?)
 }
 
 /// Measures that are drawn at most; a log that has more was not written by a model.
-const MOST_MEASURES: u32 = 20;
+const MOST_MEASURES: usize = 20;
 
 /// The finite points of each curve: epoch, and cost, error in percent or measure.
 struct Curves {
@@ -115,6 +116,26 @@ impl Curves {
     }
 }
 
+/// What a panel of the picture shows.
+#[derive(Copy, Clone)]
+enum Panel {
+    /// Errors and cost.
+    Curves,
+    /// The measure of that number.
+    Measure(usize),
+}
+
+impl Curves {
+    /// The panels from the top and their heights. There is always one.
+    fn panels(&self) -> Vec<(Panel, u32)> {
+        let all_empty = self.cost.is_empty() && self.valid.is_empty() && self.test.is_empty();
+        let measures = (0..self.measures.len().min(MOST_MEASURES)).map(Panel::Measure);
+        let curves = (!all_empty || self.measures.is_empty()).then_some(Panel::Curves);
+        let heights = std::iter::once(HEIGHT).chain(std::iter::repeat(MEASURE_HEIGHT));
+        curves.into_iter().chain(measures).zip(heights).collect()
+    }
+}
+
 /// The range of an axis that shows all values, with a margin; from 0 when that is near.
 fn range<'a>(values: impl Iterator<Item = &'a (f64, f64)>) -> Range<f64> {
     let (low, high) =
@@ -134,14 +155,21 @@ fn draw_all<'a>(
     area: &Area<'a>,
     title: &str,
     curves: &Curves,
+    panels: &[(Panel, u32)],
     best_epoch: Option<u64>,
 ) -> Result<(), DrawError<'a>> {
     area.fill(&WHITE)?;
-    let (top, mut rest) = area.split_vertically(HEIGHT);
-    draw_curves(&top, title, curves, best_epoch)?;
-    for (name, points) in curves.measures.iter().take(MOST_MEASURES as usize) {
-        let (panel, below) = rest.split_vertically(MEASURE_HEIGHT);
-        draw_measure(&panel, &name.replace('_', " "), points, curves.last_epoch)?;
+    let mut rest = area.clone();
+    for (number, (panel, height)) in panels.iter().enumerate() {
+        let (area, below) = rest.split_vertically(*height);
+        match panel {
+            Panel::Curves => draw_curves(&area, title, curves, best_epoch)?,
+            Panel::Measure(measure) => {
+                let Some((name, points)) = curves.measures.get(*measure) else { continue };
+                let title = (number == 0).then_some(title);
+                draw_measure(&area, title, &name.replace('_', " "), points, curves.last_epoch)?;
+            }
+        }
         rest = below;
     }
     area.present()
@@ -154,15 +182,21 @@ fn epoch_range(last_epoch: f64) -> Range<f64> {
 
 fn draw_measure<'a>(
     area: &Area<'a>,
+    title: Option<&str>,
     name: &str,
     points: &[(f64, f64)],
     last_epoch: f64,
 ) -> Result<(), DrawError<'a>> {
-    let mut chart = ChartBuilder::on(area)
+    let mut builder = ChartBuilder::on(area);
+    if let Some(title) = title {
+        builder.caption(title, (FONT, 24));
+    }
+    let mut chart = builder
         .margin(14)
+        // As wide as the panel of errors and cost without its right axis.
+        .margin_right(34)
         .x_label_area_size(52)
         .y_label_area_size(70)
-        .right_y_label_area_size(20)
         .build_cartesian_2d(epoch_range(last_epoch), range(points.iter()))?;
     chart
         .configure_mesh()
@@ -348,6 +382,15 @@ mod tests {
         let (first, second) = panels.1.split_at((3 * WIDTH * MEASURE_HEIGHT) as usize);
         assert!(count(first, MEASURE) > 300 && count(second, MEASURE) > 300);
         assert_eq!(count(panels.0, MEASURE), 0);
+        // Without anything else a measure has the first panel.
+        let only: Vec<Epoch> = measured
+            .into_iter()
+            .map(|epoch| Epoch { epoch: epoch.epoch, measures: epoch.measures, ..Epoch::default() })
+            .collect();
+        write_learning_curve(&path, "rbm", &only, None).unwrap();
+        let all = pixels(&path);
+        assert_eq!(all.len(), (3 * WIDTH * (HEIGHT + MEASURE_HEIGHT)) as usize);
+        assert!(count(&all, MEASURE) > 600);
     }
 
     #[test]

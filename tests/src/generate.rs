@@ -14,7 +14,7 @@ use hypatia_graph::op::{
     Backward, Bound, Dim, Disconnected, Grad, Scan, ScanResult, SliceAxis, Write, known_dims,
 };
 use hypatia_graph::{
-    Array, Axes, DType, Extent, Fold, Graph, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
+    Array, Axes, DType, Extent, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
 };
 use proptest::prelude::*;
 use smallvec::SmallVec;
@@ -87,7 +87,7 @@ pub fn grow(recipe: &Recipe, soil: Soil) -> Grown {
     Grown { graph: growth.graph, inputs: growth.inputs }
 }
 
-/// Adds to the outputs the gradients of the sum of all float outputs with respect to all leaves.
+/// Adds to the outputs the gradients of the sum of all float outputs with respect to all inputs and shared variables.
 pub fn add_gradients(graph: &mut Graph) {
     let is_float = |graph: &Graph, id: NodeId| graph.ty(id).dtype.is_float();
     let mut origins: Vec<NodeId> = graph.outputs.iter().copied().filter(|id| is_float(graph, *id)).collect();
@@ -96,8 +96,12 @@ pub fn add_gradients(graph: &mut Graph) {
     let live = graph.reachable();
     let mut variables: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
     variables.retain(|id| live[id.index()] && is_float(graph, *id));
-    // Nodes in between may be one with others after simplification, and then move with them.
-    variables.retain(|id| matches!(graph.node(*id).op, Op::Leaf(_)));
+    // Nodes in between and constants may be one with others after simplification, and then move with them.
+    let varies = |leaf: LeafId| {
+        let kind = graph.leaf(leaf).map(|leaf| &leaf.kind);
+        matches!(kind, Some(LeafKind::Input | LeafKind::Shared(_)))
+    };
+    variables.retain(|id| matches!(graph.node(*id).op, Op::Leaf(leaf) if varies(leaf)));
     let mut pairs = Vec::new();
     for origin in &origins {
         let Some(shape) = graph.ty(*origin).extents() else { continue };
@@ -636,11 +640,11 @@ impl Growth {
 
 /// The shared variables that stand in a graph.
 trait SharedLeaves {
-    fn shared_leaves(&self) -> Vec<(hypatia_graph::LeafId, TensorType)>;
+    fn shared_leaves(&self) -> Vec<(LeafId, TensorType)>;
 }
 
 impl SharedLeaves for Graph {
-    fn shared_leaves(&self) -> Vec<(hypatia_graph::LeafId, TensorType)> {
+    fn shared_leaves(&self) -> Vec<(LeafId, TensorType)> {
         self.leaves()
             .filter(|leaf| matches!(leaf.kind, LeafKind::Shared(_)))
             .map(|leaf| (leaf.id, leaf.ty.clone()))

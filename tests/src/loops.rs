@@ -5,10 +5,12 @@
 //! which every engine and the differentiator knew before there were any.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use hypatia_graph::op::{Dim, ScanResult, Start, WindowAxis, known_dims};
+use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::op::{Dim, Scan, ScanResult, Start, WindowAxis, known_dims};
 use hypatia_graph::text::parse;
-use hypatia_graph::{Array, DType, Graph, LeafId, Literal, NodeId, Op, TensorType};
+use hypatia_graph::{DType, Graph, LeafId, Literal, NodeId, Op, TensorType};
 
 use crate::samples::Sample;
 use crate::values::Generator;
@@ -827,7 +829,7 @@ pub fn fixed() -> Vec<Sample> {
         });
         let inputs = inputs.collect();
         for leaf in graph.leaves() {
-            if let hypatia_graph::leaf::LeafKind::Shared(cell) = &leaf.kind {
+            if let LeafKind::Shared(cell) = &leaf.kind {
                 let mut state = cell.lock();
                 let shape = state.host.shape().to_vec();
                 state.host = generator.array(leaf.ty.dtype, &shape, -1.0, 2.0);
@@ -849,7 +851,7 @@ pub fn unrolled(graph: &Graph) -> Result<Graph, String> {
     let mut made: BTreeMap<(usize, Vec<NodeId>), Steps> = BTreeMap::new();
     let result = graph.rebuilt(|out, from, id, operands| {
         let Op::Scan(scan) = &from.node(id).op else { return out.add_like(from, id, operands) };
-        let key = (std::sync::Arc::as_ptr(&scan.body) as usize, operands.to_vec());
+        let key = (Arc::as_ptr(&scan.body) as usize, operands.to_vec());
         if !made.contains_key(&key) {
             match write_out(out, scan, operands) {
                 Ok(steps) => {
@@ -881,7 +883,7 @@ struct Steps {
     last: Vec<NodeId>,
 }
 
-fn write_out(out: &mut Graph, scan: &hypatia_graph::op::Scan, operands: &[NodeId]) -> Result<Steps, String> {
+fn write_out(out: &mut Graph, scan: &Scan, operands: &[NodeId]) -> Result<Steps, String> {
     let body = &*scan.body;
     let Dim::Known(count) = scan.steps else { return Err("the number of steps is not known".into()) };
     if body.until {
@@ -923,7 +925,7 @@ fn element(out: &mut Graph, sequence: NodeId, step: usize) -> NodeId {
     out.add(Op::Reshape(known_dims(&shape)), &[part], None)
 }
 
-fn stack(out: &mut Graph, rows: &[Vec<NodeId>], output: usize, scan: &hypatia_graph::op::Scan) -> NodeId {
+fn stack(out: &mut Graph, rows: &[Vec<NodeId>], output: usize, scan: &Scan) -> NodeId {
     let ty = scan.body.graph.ty(scan.body.rows()[output]).clone();
     let row: Vec<usize> = ty.shape.iter().filter_map(|extent| extent.known()).collect();
     let dims: Vec<usize> = std::iter::once(1).chain(row.iter().copied()).collect();
@@ -934,11 +936,6 @@ fn stack(out: &mut Graph, rows: &[Vec<NodeId>], output: usize, scan: &hypatia_gr
         return out.add_uniform(Literal::from_i64(0, ty.dtype), &none, None);
     }
     out.add(Op::Concat(0), &parts, None)
-}
-
-/// The inputs of a sample as one list for messages.
-pub fn describe(inputs: &[Array]) -> String {
-    inputs.iter().map(|x| format!("{x:?}\n")).collect()
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ fn loops() {
     let halved = |step: &ScanStep| Next::new().carry(&step.carries[0] * 0.5);
     let scanned = Scan::new().carry(&h).steps(-2).run(halved);
     book.expression("a negative number of steps", &[&h], &scanned.last[0]);
-    let scanned = Scan::new().carry(&h).steps(&h.sum(All)).run(halved);
+    let scanned = Scan::new().carry(&h).steps(h.sum(All)).run(halved);
     book.expression("a number of steps that is no integer", &[&h], &scanned.last[0]);
     let scanned =
         Scan::new().sequence(&x).carry(&h).run(|step| Next::new().carry(step.sequences[0].sum(All)));
@@ -192,8 +192,9 @@ fn loops() {
     book.expression("a carry of another element type", &[&x, &h], &scanned.last[0]);
     let scanned = Scan::new().sequence(&x).carry(&h).run(|step| Next::new().output(&step.carries[0]));
     book.expression("a carry without a next value", &[&x, &h], &scanned.last[0]);
-    let scanned = Scan::new().sequence(&x).run(|step| Next::new().carry(&step.sequences[0]));
-    book.expression("a next value without a carry", &[&x], &scanned.outputs.first().unwrap_or(&x).clone());
+    let scanned =
+        Scan::new().sequence(&x).run(|step| Next::new().carry(&step.sequences[0]).output(&step.sequences[0]));
+    book.expression("a next value without a carry", &[&x], &scanned.outputs[0]);
     let until = |condition: fn(&Tensor) -> Tensor| {
         let step = |step: &ScanStep| halved(step).until(condition(&step.carries[0]));
         Scan::new().carry(&h).steps(4).run(step).last[0].clone()

@@ -2,8 +2,9 @@
 //!
 //! A training step spends much of its time on `W - rate * x' . d`. As written it is a product into a temporary and a
 //! pass over W; as one product that scales and accumulates it reads and writes W once. [`accumulate`] reads an update as
-//! a sum of terms with scalar factors and, where exactly W and one product are left, writes it anew with the factors
-//! gathered. Regrouping scalar factors rounds differently in the last place, as any order of a sum does.
+//! a sum of terms with scalar factors and, where exactly W and products are left, writes it anew with the factors
+//! gathered. Several thin products, as the statistics of data and model that a Boltzmann machine learns from, are one
+//! product over the length of both. Regrouping rounds differently in the last place, as any order of a sum does.
 
 use hypatia_graph::{Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::{SmallVec, smallvec};
@@ -49,13 +50,23 @@ fn accumulated(
 ) -> Option<NodeId> {
     let terms = terms(graph, old, uses)?;
     let is_base = |id: NodeId| graph.node(id).op == Op::Leaf(leaf);
-    let product = terms.iter().find(|(id, _)| {
-        graph.node(*id).op == Op::Dot && graph.ty(*id).dtype.is_float() && uses[id.index()] == 1
-    });
-    let base = terms.iter().find(|(id, _)| is_base(*id));
-    let (Some((product, alpha)), Some((base, beta)), 2) = (product, base, terms.len()) else { return None };
+    let is_product =
+        |id: NodeId| graph.node(id).op == Op::Dot && graph.ty(id).dtype.is_float() && uses[id.index()] == 1;
+    let (base, beta) = terms.iter().find(|(id, _)| is_base(*id))?;
+    let mut products: Vec<(NodeId, &Factor)> =
+        terms.iter().filter(|(id, _)| is_product(*id)).map(|(id, factor)| (*id, factor)).collect();
+    products.sort_by_key(|(id, _)| *id);
+    let (_, alpha) = *products.first()?;
+    if products.len() + 1 != terms.len() {
+        return None;
+    }
     let site = graph.node(old).site;
-    let (base, product) = (copies[base.index()]?, copies[product.index()]?);
+    let base = copies[base.index()]?;
+    let products: SmallVec<[(NodeId, f64); 2]> = products
+        .iter()
+        .map(|(id, factor)| Some((copies[id.index()]?, factor.over(alpha)?)))
+        .collect::<Option<_>>()?;
+    let product = if let [(only, _)] = products[..] { only } else { joined(out, &products)? };
     let shape: SmallVec<[usize; 4]> = crate::schedule::shape(graph, old);
     let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
         let factor = factor.build(copies, out, value)?;
@@ -68,6 +79,41 @@ fn accumulated(
         out.set_name(sum, name.into());
     }
     Some(sum)
+}
+
+/// The sum of products of matrices with factors, as one product of their operands side by side; nothing where that
+/// would copy more than the passes over the result that it saves.
+fn joined(out: &mut Graph, products: &[(NodeId, f64)]) -> Option<NodeId> {
+    let operands = |out: &Graph, side: usize| -> SmallVec<[NodeId; 2]> {
+        products.iter().map(|(id, _)| out.node(*id).operands[side]).collect()
+    };
+    let (lefts, mut rights) = (operands(out, 0), operands(out, 1));
+    let size = |id: NodeId| crate::schedule::shape(out, id).iter().product::<usize>();
+    let copied: usize = lefts.iter().chain(&rights).map(|id| size(*id)).sum();
+    let matrices = lefts.iter().chain(&rights).all(|id| out.ty(*id).rank() == 2);
+    if !matrices || copied > (products.len() - 1) * size(products[0].0) {
+        return None;
+    }
+    for (right, (_, factor)) in rights.iter_mut().zip(products).filter(|(_, (_, factor))| *factor != 1.0) {
+        let factor = Literal::from_f64(*factor, out.ty(*right).dtype);
+        let factor = out.add_uniform(factor, &crate::schedule::shape(out, *right), None);
+        *right = out.add(Op::Map(ScalarFn::Mul), &[*right, factor], None);
+    }
+    // Rows that are read as columns are laid one below the other and read as columns again.
+    let swapped = |id: NodeId| match &out.node(id).op {
+        Op::Permute(axes) if axes[..] == [1, 0] => Some(out.node(id).operands[0]),
+        _ => None,
+    };
+    let below: Option<SmallVec<[NodeId; 2]>> = lefts.iter().map(|id| swapped(*id)).collect();
+    let left = match below {
+        Some(rows) => {
+            let rows = out.add(Op::Concat(0), &rows, None);
+            out.add(Op::Permute(smallvec![1, 0]), &[rows], None)
+        }
+        None => out.add(Op::Concat(1), &lefts, None),
+    };
+    let right = out.add(Op::Concat(0), &rights, None);
+    Some(out.add(Op::Dot, &[left, right], out.node(products[0].0).site))
 }
 
 /// The parts of an update that [`accumulate`] has brought to its shape.
@@ -92,12 +138,23 @@ pub fn accumulation(graph: &Graph, id: NodeId) -> Option<Accumulation> {
 }
 
 /// A scalar factor: a sum of constants times products of rank-0 nodes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Factor(Vec<(f64, SmallVec<[NodeId; 2]>)>);
 
 impl Factor {
     fn one() -> Factor {
         Factor(vec![(1.0, smallvec![])])
+    }
+
+    /// The quotient of two factors, where it is a finite number.
+    fn over(&self, other: &Factor) -> Option<f64> {
+        if self == other {
+            return Some(1.0);
+        }
+        match (&self.0[..], &other.0[..]) {
+            ([(x, x_nodes)], [(y, y_nodes)]) if x_nodes == y_nodes => Some(x / y).filter(|q| q.is_finite()),
+            _ => None,
+        }
     }
 
     fn times(&self, constant: f64, node: Option<NodeId>) -> Factor {

@@ -180,6 +180,10 @@ impl Sinking {
             }
             node.unwrap_or(NodeId(0))
         });
+        // A body has the leaves of all its inputs, also of those that it does not read.
+        for base in bases.values() {
+            step.add_leaf(base);
+        }
         step.inputs = leaves;
         let mut new = Body::new(step, sequences, body.until);
         new.updated.clone_from(&body.updated);

@@ -222,6 +222,8 @@ impl<'g> Planner<'g> {
             if let Place::Output(_) = place {
                 let to = buffers.place_like(from, place);
                 steps.extend(copy_step(&buffers.list, from, to));
+            } else if graph.updates.iter().all(|(updated, _)| *updated != leaf) {
+                late.push((from, place));
             } else {
                 // Another update may overwrite the variable whose old value this one takes.
                 let kept = buffers.arena_like(from);

@@ -41,6 +41,8 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
         .flat_map(|(_, node)| match &node.op {
             Op::Random { .. } => &node.operands[..1],
             Op::Scan(scan) => &node.operands[..scan.body.inputs()],
+            Op::Window(_) => &node.operands[1..],
+            Op::SetWindow(..) => &node.operands[2..],
             _ => &[],
         })
         .copied()
@@ -57,7 +59,9 @@ pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
         if is_stored_op(graph, id) && !accumulated(id) || repeats {
             stored[id.index()] = true;
         }
-        if matches!(node.op, Op::Leaf(_) | Op::Literal(_)) {
+        if matches!(node.op, Op::Leaf(_)) {
+            stored[id.index()] = false;
+        } else if matches!(node.op, Op::Literal(_)) {
             stored[id.index()] = read.contains(&id) || graph.roots().any(|root| root == id);
         }
         let reach = match &node.op {

@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation: the walk.
 //!
 //! [`differentiate`] replaces every `Grad` node of a specialised graph, in the bodies of loops too. A rule
-//! ([`rules`]) says how the cotangent of a node's value becomes that of one operand and never accumulates; the walk
-//! alone does. All results of a loop are pulled back together ([`loops`]). Before a gradient is taken the forward formula
+//! (`rules`) says how the cotangent of a node's value becomes that of one operand and never accumulates; the walk
+//! alone does. All results of a loop are pulled back together (`loops`). Before a gradient is taken the forward formula
 //! passes through `stabilise`, so rules see the stable form.
 
 mod divided;

@@ -1,6 +1,6 @@
 //! Functions as users call them.
 
-use hypatia::{All, Array, DType, Tensor, function, grad, ix, matrix, scalar, shared, vector};
+use hypatia::{All, Array, DType, Tensor, function, grad, input, ix, matrix, scalar, shared, vector};
 
 #[test]
 fn a_formula_is_computed() {
@@ -61,4 +61,41 @@ fn shapes_are_met_at_the_call() {
     assert_eq!(f.call(&[&b]).unwrap().array(0).to_vec::<f32>().unwrap(), [3.0, 4.0]);
     let e = f.call(&[&Array::scalar(1.0f32)]).unwrap_err().to_string();
     assert!(e.contains("does not fit the input `x`"), "{e}");
+}
+
+/// What a Boltzmann machine learns by: the statistics of the data less those of the model, in one pass over the weights.
+#[test]
+fn an_update_by_two_products_reads_and_writes_its_matrix_once() {
+    const ROWS: usize = 5;
+    const N: usize = 40;
+    const M: usize = 30;
+    let values = |n: usize, seed: usize| -> Vec<f32> {
+        (0..n).map(|i| ((i * 31 + seed * 17) % 23) as f32 / 11.0 - 1.0).collect()
+    };
+    let names = ["v0", "h0", "v1", "h1"];
+    let extents = [N, M, N, M];
+    let matrices: Vec<Tensor> =
+        names.iter().zip(extents).map(|(name, n)| input(name, DType::F32, &[Some(ROWS), Some(n)])).collect();
+    let [v0, h0, v1, h1] = &matrices[..] else { unreachable!() };
+    let start = values(N * M, 9);
+    let w = shared("w", Array::new(&[N, M], &start));
+    let data = v0.t().dot(h0 * 0.5);
+    let model = v1.t().dot(h1.tanh());
+    let mut learn = function(&[v0, h0, v1, h1], &[], &[(&w, &w + (data - model) * 0.25)]).unwrap();
+    let arrays: Vec<Vec<f32>> = extents.iter().enumerate().map(|(i, n)| values(ROWS * n, i)).collect();
+    let arguments: Vec<Array> = arrays.iter().zip(extents).map(|(x, n)| Array::new(&[ROWS, n], x)).collect();
+    learn.call(&arguments.iter().collect::<Vec<_>>()).unwrap();
+    let found = w.get_value().unwrap().to_vec::<f32>().unwrap();
+    let at =
+        |matrix: usize, row: usize, column: usize| f64::from(arrays[matrix][row * extents[matrix] + column]);
+    for i in 0..N {
+        for j in 0..M {
+            let statistics: f64 =
+                (0..ROWS).map(|r| at(0, r, i) * at(1, r, j) * 0.5 - at(2, r, i) * at(3, r, j).tanh()).sum();
+            let expected = f64::from(start[i * M + j]) + 0.25 * statistics;
+            assert!((f64::from(found[i * M + j]) - expected).abs() < 1e-5, "{i} {j}");
+        }
+    }
+    let program = learn.stages().unwrap().program.to_string();
+    assert_eq!(program.matches("\nproduct ").count(), 1, "{program}");
 }

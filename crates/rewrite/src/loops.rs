@@ -3,9 +3,9 @@
 //! To the e-graph a loop is a black box, so what needs to look into a body and at its surroundings at once is done here,
 //! before and after the rules run. `tidy` removes what nothing uses and what is one value for all steps, `consume` takes
 //! formulas into the body where rules can do something with them, `fuse` joins loops with a carry in common, `last` and
-//! `trim` keep only the steps that are used, `hoist` takes work that is the same in every step out of the loop, `products` and
-//! `sums` do for all steps at once what need not be done one after another; `lift` and `form` are what they share. The
-//! bodies themselves are simplified as any graph is.
+//! `trim` keep only the steps that are used, `hoist` takes work that is the same in every step out of the loop,
+//! `products` and `sums` do for all steps at once what need not be done one after another; `lift` and `form` are what
+//! they share. The bodies themselves are simplified as any graph is.
 //!
 //! Always true: the nodes of one loop are rewritten together and get one new body, so that it still runs once; a body
 //! that several loops share is simplified once. A graph with gradients not yet taken keeps its loops, because those

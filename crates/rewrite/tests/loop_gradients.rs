@@ -9,6 +9,7 @@ use hypatia_graph::differentiate::differentiate;
 use hypatia_graph::gradient::grad;
 use hypatia_graph::index::Index;
 use hypatia_graph::interp::interpret;
+use hypatia_graph::op::ScanResult;
 use hypatia_graph::scan::{Next, Scan, Scanned};
 use hypatia_graph::specialise::{Arguments, specialise};
 use hypatia_graph::tensor::input;
@@ -78,6 +79,21 @@ fn loops(graph: &Graph) -> usize {
     found.len() + bodies.iter().map(|body| loops(&body.graph)).sum::<usize>()
 }
 
+/// The number of elements of the largest stack that a loop makes, those in bodies included.
+fn largest_stack(graph: &Graph) -> usize {
+    let live = graph.reachable();
+    let mut largest = 0;
+    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
+        if let Op::Scan(scan) = &node.op {
+            largest = largest.max(largest_stack(&scan.body.graph));
+            if let ScanResult::Rows(_) = scan.result {
+                largest = largest.max(node.ty.element_count().unwrap());
+            }
+        }
+    }
+    largest
+}
+
 struct Layer {
     x: Tensor,
     h: Tensor,
@@ -118,7 +134,9 @@ impl Layer {
 fn a_recurrent_layer_runs_once_each_way() {
     let layer = Layer::new();
     let scanned = layer.run(&Scan::new());
-    for cost in [scanned.last[0].sqr().sum(All), scanned.carries[0].exp().sum(All) + scanned.outputs[0].sum(All)] {
+    for cost in
+        [scanned.last[0].sqr().sum(All), scanned.carries[0].exp().sum(All) + scanned.outputs[0].sum(All)]
+    {
         let mut outputs = grad(&cost, layer.inputs());
         outputs.push(cost);
         assert_eq!(loops(&compiled(&layer.inputs(), outputs)), 2);
@@ -141,4 +159,16 @@ fn checkpointed_truncated_and_second_gradients_keep_their_values() {
         let second = grad(&(first[0].sqr().sum(All) + first[1].sum(All)), [&layer.u, &layer.b]);
         compiled(&layer.inputs(), [first, second, vec![cost]].concat());
     }
+}
+
+#[test]
+fn nothing_stacks_what_checkpoints_save() {
+    let layer = Layer::new();
+    let stack = |scan: Scan| {
+        let cost = layer.run(&scan).last[0].sqr().sum(All);
+        largest_stack(&compiled(&layer.inputs(), grad(&cost, [&layer.w, &layer.u, &layer.b])))
+    };
+    // Three chunks of three steps; a row has 2 x 4 elements.
+    assert_eq!(stack(Scan::new().checkpointed()), 3 * 8);
+    assert_eq!(stack(Scan::new()), STEPS * 8);
 }

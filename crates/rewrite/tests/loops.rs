@@ -549,3 +549,33 @@ fn rows_that_nothing_reads_are_not_stored() {
     let (graph, _) = simplified(&[&x, &h], &[&rows(20..25), &rows(18..21).sum(0)]);
     assert_eq!(steps(&graph), [op::Dim::Known(18), op::Dim::Known(7)], "{graph}");
 }
+
+/// The most elements that a loop of the graph or of a body stacks.
+fn most_stacked(graph: &Graph) -> usize {
+    let mut most = 0;
+    for (_, node) in graph.nodes() {
+        if let Op::Scan(scan) = &node.op {
+            let rows =
+                if let ScanResult::Rows(_) = scan.result { node.ty.element_count().unwrap() } else { 0 };
+            most = most.max(rows).max(most_stacked(&scan.body.graph));
+        }
+    }
+    most
+}
+
+#[test]
+fn loops_with_checkpoints_store_little() {
+    let (h, w, v) = (matrix("h", 3, 8), matrix("w", 8, 8), matrix("v", 8, 8));
+    let run = |scan: Scan| {
+        let scan = scan.carry(&h).steps(64).run(|step| {
+            let next = step.carries[0].dot(&w).tanh();
+            Next::new().carry(&next).output(next.dot(&v).sqr().sum(All))
+        });
+        let cost = scan.last[0].sqr().sum(All) + scan.outputs[0].sum(0);
+        let mut outputs = vec![cost.clone()];
+        outputs.extend(grad(&cost, [&h, &w, &v]));
+        compiled(&[&h, &w, &v], &outputs.iter().collect::<Vec<_>>()).0
+    };
+    assert_eq!(most_stacked(&run(Scan::new())), 64 * 3 * 8);
+    assert!(most_stacked(&run(Scan::new().checkpointed())) <= 16 * 3 * 8);
+}

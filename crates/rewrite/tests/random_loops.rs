@@ -90,6 +90,9 @@ impl Case {
         if self.truncate.is_multiple_of(4) {
             scan = scan.truncate_gradient(2);
         }
+        if self.truncate % 4 == 1 {
+            scan = scan.checkpointed();
+        }
         let scan = scan.run(|step| {
             let [x, y] = &step.sequences[..] else { unreachable!() };
             let [a, b, sum, count] = &step.carries[..] else { unreachable!() };

@@ -221,7 +221,7 @@ fn learning_takes_the_difference_of_statistics() {
         // The chain has moved, and is in a state of ones and zeros.
         let ended = values(&chain.get_value().unwrap());
         assert!(ended.iter().all(|h| *h == 0.0 || *h == 1.0));
-        assert_eq!(ended.iter().any(|h| *h == 1.0), persistent);
+        assert_eq!(ended.contains(&1.0), persistent);
     }
 }
 

@@ -91,15 +91,19 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
     let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
     let keeping = [&network[..], &["--keep-activations"]].concat();
     let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
-    for (model, words, epochs) in [
-        ("logreg", &[][..], 6),
-        ("mlp", &["--hidden", "30"], 6),
-        ("rbm", &["--hidden", "20", "-k", "2"], 6),
-        ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6),
+    // Before the first minibatch, within epochs, between two of them, between phases, several times in one run. There
+    // are 15 minibatches in an epoch.
+    let every: &[&[usize]] = &[&[0], &[1], &[14], &[15], &[37], &[60], &[4, 0, 11, 30]];
+    let few: &[&[usize]] = &[&[37], &[60], &[4, 0, 11, 30]];
+    for (model, words, epochs, cuts) in [
+        ("logreg", &[][..], 6, every),
+        ("mlp", &["--hidden", "30"], 6, few),
+        ("rbm", &["--hidden", "20", "-k", "2"], 6, every),
+        ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6, few),
         // Two epochs for each layer, then four, after which the patience is over.
-        ("dbn", &network, 8),
-        ("dbn", &keeping, 8),
-        ("mcrbm", &mcrbm, 6),
+        ("dbn", &network, 8, few),
+        ("dbn", &keeping, 8, few),
+        ("mcrbm", &mcrbm, 6, few),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
@@ -109,9 +113,7 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
         let expected = expected.events();
         // Every epoch and the end.
         assert_eq!(expected.len(), epochs + 1, "{expected:?}");
-        // Before the first minibatch, within epochs, between two of them, between phases, several times in one run.
-        // There are 15 minibatches in an epoch.
-        for stops in [&[0][..], &[1], &[14], &[15], &[37], &[60], &[4, 0, 11, 30]] {
+        for stops in cuts {
             let mut found = Vec::new();
             for (number, stop_after) in stops.iter().chain(&[usize::MAX]).enumerate() {
                 let (result, lines) = run(model, words, &settings, &cut, number > 0, *stop_after);

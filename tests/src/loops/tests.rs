@@ -1,6 +1,7 @@
-use hypatia_graph::interp::interpret;
+use hypatia_graph::differentiate::differentiate;
+use hypatia_graph::interp::{Evaluation, interpret};
 use hypatia_graph::verify::{Stage, verify};
-use hypatia_graph::{DType, Graph, Op};
+use hypatia_graph::{Array, DType, Graph, Op};
 use proptest::prelude::*;
 
 use super::{fixed, unrolled};
@@ -46,19 +47,19 @@ fn fixed_loops_agree_on_opencl() {
 
 /// Whether the interpreter gives the same bits for a graph and for the graph with its loops written out; nothing where
 /// a loop cannot be written out.
-fn same_written_out(graph: &Graph, inputs: &[hypatia_graph::Array]) -> Result<bool, String> {
+fn same_written_out(graph: &Graph, inputs: &[Array]) -> Result<bool, String> {
     let graph = concrete(graph, inputs)?;
     let Ok(flat) = unrolled(&graph) else { return Ok(false) };
     verify(&flat, Stage::Collected)
         .map_err(|e| format!("the graph with its loops written out is wrong: {e}"))?;
     assert!(flat.nodes().all(|(_, node)| !matches!(node.op, Op::Scan(_))), "a loop is left");
     let taken = |graph: &Graph| {
-        let taken = hypatia_graph::differentiate::differentiate(graph, &mut Graph::clone);
+        let taken = differentiate(graph, &mut Graph::clone);
         taken.map_err(|e| e.to_string())
     };
     let (found, expected) = (interpret(&taken(&graph)?, inputs), interpret(&taken(&flat)?, inputs));
     let (found, expected) = (found.map_err(|e| e.to_string())?, expected.map_err(|e| e.to_string())?);
-    let roots = |e: &hypatia_graph::interp::Evaluation| -> Vec<Vec<u8>> {
+    let roots = |e: &Evaluation| -> Vec<Vec<u8>> {
         let updates = e.updates.iter().map(|(_, value)| value);
         e.outputs.iter().chain(updates).map(|value| value.bytes().to_vec()).collect()
     };
@@ -119,43 +120,4 @@ fn random_graphs_have_loops() {
         }
     }
     assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
-}
-
-#[test]
-fn repro() {
-    let Ok(path) = std::env::var("REPRO") else { return };
-    let graph =
-        hypatia_graph::text::parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{e}"));
-    let mut generator = crate::values::Generator(1);
-    let inputs: Vec<_> = graph
-        .inputs
-        .iter()
-        .map(|id| {
-            let ty = &graph.leaf(*id).unwrap().ty;
-            let shape: Vec<usize> = ty.shape.iter().map(|e| e.known().unwrap_or(3)).collect();
-            let (low, high) = if ty.dtype.is_float() { (-1.5, 1.5) } else { (0.0, 3.0) };
-            generator.array(ty.dtype, &shape, low, high)
-        })
-        .collect();
-    let expected = expected(&graph, &inputs).unwrap();
-    if std::env::var("SHOW").is_ok() {
-        for numerics in [None, Some(hypatia_rewrite::Numerics::Strict)] {
-            let g = crate::engines::prepare(&concrete(&graph, &inputs).unwrap(), numerics).unwrap();
-            println!("{g}");
-            if let Ok(p) = hypatia_codegen::compile(&g) {
-                println!("{p}");
-            }
-        }
-    }
-    for engine in [Engine::literal(), Engine::rewriting()].concat() {
-        let run = std::panic::AssertUnwindSafe(|| engine.run(&graph, &inputs));
-        let found = std::panic::catch_unwind(run).unwrap_or_else(|_| Err("it panicked".to_string()));
-        println!(
-            "{engine}: {:?}",
-            found.and_then(|found| expected.check(engine, &found, false)).map_err(|e| {
-                println!("{e}");
-                "wrong"
-            })
-        );
-    }
 }

@@ -1,6 +1,6 @@
 //! Running a program on the processor: memory, arguments, results.
 //!
-//! A call fills in the pointers of its arguments and runs the steps in order (see [`super::steps`]). It allocates nothing.
+//! A call fills in the pointers of its arguments and runs the steps in order (see `cpu::steps`). It allocates nothing.
 //! Threads take parts of a step that write disjoint elements, so they change no bit.
 #![allow(
     unsafe_code,
@@ -40,7 +40,7 @@ impl CpuProgram {
         let code = Code::new(loop_kernels(&program), features)?;
         let mut arena = Array::zeros(DType::U8, &[program.arena_bytes]);
         let mut loader = Loader::new(features, &pool, code.addresses());
-        let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| false);
+        let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1);
         let (scratch, mut memory) = (loader.scratch_bytes, loader.packed);
         let mut changing = Vec::new();
         for (slot, place) in places {

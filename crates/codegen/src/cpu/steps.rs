@@ -162,12 +162,13 @@ impl<'a> Loader<'a> {
         Loader { features, pool, functions, number: 0, scratch_bytes: 0, packed: Vec::new() }
     }
 
-    /// Loads a program that is run as often. `is_fixed` says of an input that it is the same every time.
+    /// Loads a program that is run as often in a call. `stays` gives the number of runs in which an input is the same, one
+    /// after another; 1 if it changes from one to the next.
     pub(super) fn load(
         &mut self,
         program: &Arc<Program>,
         runs: usize,
-        is_fixed: &dyn Fn(usize) -> bool,
+        stays: &dyn Fn(usize) -> usize,
     ) -> Routine {
         let mut steps =
             Steps { program: program.clone(), steps: Vec::new(), pointers: Vec::new(), numbers: Vec::new() };
@@ -188,9 +189,9 @@ impl<'a> Loader<'a> {
                 steps.pointers.push(pointer);
             }
             let stays = |place: &Place| match place {
-                Place::Constant(_) => true,
-                Place::Input(index) => is_fixed(*index),
-                Place::Shared(_) | Place::Output(_) | Place::Arena(_) => false,
+                Place::Constant(_) => runs,
+                Place::Input(index) => stays(*index),
+                Place::Shared(_) | Place::Output(_) | Place::Arena(_) => 1,
             };
             steps.steps.push(match &step.kernel {
                 Kernel::Loop(kernel) => {
@@ -204,8 +205,8 @@ impl<'a> Loader<'a> {
                 Kernel::Product(product) => {
                     let shape = product_shape(product);
                     let b = place(product.b.param);
-                    let packed = (stays(b) && pays_to_pack(product, runs))
-                        .then(|| self.want(&mut wanted, product, b.clone()));
+                    let packed =
+                        pays_to_pack(product, stays(b)).then(|| self.want(&mut wanted, product, b.clone()));
                     let shape = ProductShape { b_packed: packed.is_some(), ..shape };
                     let plan = ProductPlan::new(shape, self.features);
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
@@ -216,9 +217,9 @@ impl<'a> Loader<'a> {
                     Loaded::Random { pointers, parts }
                 }
                 Kernel::Scan(kernel) => {
-                    let (mut scan, inner) = self.scan(kernel, runs);
+                    let (mut scan, inner) = self.scan(kernel, runs, &|param| stays(place(param)));
                     for Packing { plan, param, offset, packed } in inner {
-                        if stays(place(param)) {
+                        if stays(place(param)) > 1 {
                             wanted.push(Wanted { plan, place: place(param).clone(), offset, packed });
                         } else {
                             scan.packings.push(Packing { plan, param, offset, packed });
@@ -260,11 +261,20 @@ impl<'a> Loader<'a> {
         packed
     }
 
-    /// Loads a loop; returns as well what is to be packed before it.
-    fn scan(&mut self, kernel: &ScanKernel, runs: usize) -> (Scan, Vec<Packing>) {
-        let is_fixed = |input: usize| kernel.inputs.get(input).is_some_and(|input| input.stride == 0);
+    /// Loads a loop that is run as often, with parameters that are the same in as many runs; returns as well what is to be
+    /// packed before it.
+    fn scan(
+        &mut self,
+        kernel: &ScanKernel,
+        runs: usize,
+        outside: &dyn Fn(u16) -> usize,
+    ) -> (Scan, Vec<Packing>) {
+        let stays = |input: usize| match kernel.inputs.get(input) {
+            Some(input) if input.stride == 0 => kernel.steps.saturating_mul(outside(input.param)),
+            Some(_) | None => 1,
+        };
         let Routine { steps: body, places, wanted } =
-            self.load(&kernel.body, runs.saturating_mul(kernel.steps), &is_fixed);
+            self.load(&kernel.body, runs.saturating_mul(kernel.steps), &stays);
         let packings = wanted.into_iter().filter_map(|wanted| {
             let Wanted { plan, place, offset, packed } = wanted;
             let (param, begin) = kernel.locate(&place, 0)?;
@@ -520,7 +530,7 @@ fn parts(kernel: &LoopKernel) -> usize {
     }
 }
 
-/// Whether to pack the right side of a product that is run as often with the same one.
+/// Whether to pack the right side of a product that is run so often with the same one.
 fn pays_to_pack(product: &ProductKernel, runs: usize) -> bool {
     let stays = product.batch == 1 && product.b.position.starts.is_empty();
     stays && runs >= PACKED_STEPS && product.m > 0 && product.k * product.n >= PACKED_ELEMENTS

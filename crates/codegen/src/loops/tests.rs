@@ -15,6 +15,7 @@ use crate::cpu::call::CpuProgram;
 use crate::cpu::features::{Features, InstructionSet};
 use crate::cpu::pool::Pool;
 use crate::kernel::reference::evaluate;
+use crate::kernel::verify::verify;
 use crate::kernel::{Kernel, OutOfRange, Program, RunError, ScanKernel};
 use crate::opencl::OpenClProgram;
 
@@ -395,4 +396,86 @@ fn views_and_equal_elements_cost_no_memory() {
     // The initial value is put in place; everything else is read where it is.
     assert_eq!(program.steps.len(), 2, "{program}");
     assert!(program.arena_bytes <= 128, "{program}");
+}
+
+#[test]
+fn broken_loops_are_found() {
+    let (x, limit) = (matrix::<f32>("x"), scalar::<f32>("limit"));
+    let loop_ = Scan::new().sequence(&x).carry(x.index(ix![0])).run(|step| {
+        let next = &step.carries[0] + &step.sequences[0];
+        Next::new().carry(&next).until(next.sum(0).gt(&limit))
+    });
+    let inputs = [(&x, numbers(&[5, 4], 1)), (&limit, Array::scalar(1f32))];
+    let results = [&loop_.carries[0], &loop_.last[0], &loop_.steps];
+    let program = crate::compile(&graph(&results, &[], &inputs)).unwrap();
+    let broken = |change: &dyn Fn(&mut ScanKernel)| -> String {
+        let mut program = program.clone();
+        for step in &mut program.steps {
+            if let Kernel::Scan(kernel) = &mut step.kernel {
+                change(kernel);
+            }
+        }
+        verify(&program).unwrap_err()
+    };
+    assert!(broken(&|k| k.steps = 6).contains("does not lie in"));
+    assert!(broken(&|k| k.inputs[0].offset = 1).contains("does not lie in"));
+    assert!(broken(&|k| k.inputs[0].stride = -4).contains("does not lie in"));
+    assert!(broken(&|k| k.rows[0].stride = 3).contains("do not fit"));
+    assert!(broken(&|k| k.inputs.clear()).contains("lies nowhere"));
+    assert!(broken(&|k| k.made = Some(k.inputs[0].param)).contains("number of steps"));
+    assert!(broken(&|k| k.carries.clear()).contains("lies nowhere"));
+    assert!(broken(&|k| k.until = None).contains("lies nowhere"));
+    let kernel = only_loop(&program);
+    let (arena, row) = (usize::from(kernel.arena.unwrap()), usize::from(kernel.rows[0].param));
+    assert!(broken(&|k| k.params[arena].written = false).contains("does not lie in"));
+    assert!(broken(&|k| k.params[arena].len = 1).contains("does not lie in"));
+    assert!(broken(&|k| k.params[row].written = false).contains("does not lie in"));
+}
+
+#[test]
+fn what_a_loop_packs_is_packed_as_seldom_as_it_can_be() {
+    // The inner loop makes two steps; through the outer one its matrix is used ten times.
+    let (w, x) = (matrix::<f32>("w"), matrix::<f32>("x"));
+    let nested = Scan::new().carry(&x).steps(5).run(|outer| {
+        let inner = Scan::new()
+            .carry(&outer.carries[0])
+            .steps(2)
+            .run(|inner| Next::new().carry((inner.carries[0].dot(&w) * 0.1).tanh()));
+        Next::new().carry(&inner.last[0])
+    });
+    let inputs = [(&w, numbers(&[40, 40], 1)), (&x, numbers(&[3, 40], 2))];
+    let (_, program) = check(&[&nested.last[0]], &[], &inputs, 1e-4);
+    let cpu =
+        CpuProgram::new(Arc::new(program.clone()), &Features::detect(), Arc::new(Pool::new(1))).unwrap();
+    let described: Vec<String> = (0..program.count()).map(|number| cpu.describe(number)).collect();
+    let loops: Vec<&String> = described.iter().filter(|text| text.contains("steps")).collect();
+    assert_eq!(loops, ["5 steps, 1 matrices packed before", "2 steps, 0 matrices packed before"]);
+    assert!(described.iter().any(|text| text.contains("packed beforehand")), "{described:?}");
+    // A matrix that changes with the outer loop is not worth packing for two products.
+    let changing = Scan::new().carry(&x).carry(&w).steps(5).run(|outer| {
+        let [x, w] = &outer.carries[..] else { unreachable!() };
+        let inner = Scan::new()
+            .carry(x)
+            .steps(2)
+            .run(|inner| Next::new().carry((inner.carries[0].dot(w) * 0.1).tanh()));
+        Next::new().carry(&inner.last[0]).carry(w * 0.9)
+    });
+    let (_, program) = check(&[&changing.last[0]], &[], &inputs, 1e-4);
+    let cpu =
+        CpuProgram::new(Arc::new(program.clone()), &Features::detect(), Arc::new(Pool::new(1))).unwrap();
+    assert!((0..program.count()).all(|number| !cpu.describe(number).contains("packed beforehand")));
+}
+
+#[test]
+fn past_values_are_passed_on() {
+    let begin = matrix::<f32>("begin");
+    let loop_ = Scan::new()
+        .carry_taps(&begin, &[-3, -1])
+        .steps(6)
+        .run(|step| Next::new().carry(&step.carries[0] * 0.5 + &step.carries[1] * 0.25));
+    let inputs = [(&begin, numbers(&[3, 4], 1))];
+    let (_, program) = check(&[&loop_.carries[0]], &[], &inputs, 1e-6);
+    // The newest value lives in the rows and is copied once as it becomes the one before.
+    assert!(only_loop(&program).body.steps.len() <= 4, "{program}");
+    check(&[&loop_.last[0]], &[], &inputs, 1e-6);
 }

@@ -210,11 +210,17 @@ impl Forward {
         for id in results {
             let Op::Scan(scan) = &g.graph.node(*id).op else { continue };
             let Some(cotangent) = cotangents.get(id) else { continue };
-            match scan.result {
-                ScanResult::Rows(row) => rows.insert(usize::from(row), *cotangent),
-                ScanResult::Last(carry) => last.insert(usize::from(carry), *cotangent),
-                ScanResult::Steps => None,
+            let (place, position) = match scan.result {
+                ScanResult::Rows(row) => (&mut rows, usize::from(row)),
+                ScanResult::Last(carry) => (&mut last, usize::from(carry)),
+                ScanResult::Steps => continue,
             };
+            // A result of an earlier form of the body is the same result.
+            let sum = match place.get(&position) {
+                Some(other) => g.add(*other, *cotangent),
+                None => *cotangent,
+            };
+            place.insert(position, sum);
         }
         let wanted =
             node.operands.iter().map(|o| reached.contains(o) && g.graph.ty(*o).dtype.is_float()).collect();

@@ -138,6 +138,11 @@ impl Loop {
         options.gradients_taken || self.backward.truncate.is_none()
     }
 
+    /// Whether values may be stored for every step so that work is done at once: not where little memory is asked for.
+    pub(super) fn may_stack(&self) -> bool {
+        !self.backward.checkpointed
+    }
+
     /// The number of the row with that value, which is added if there is none.
     pub(super) fn add_row(&mut self, value: NodeId) -> ScanResult {
         let at = self.rows().iter().position(|row| *row == value).unwrap_or_else(|| {
@@ -438,6 +443,20 @@ pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
             return id;
         }
         id = node.operands[0];
+    }
+}
+
+/// Whether a value is a result of a loop in the body, or a view of one.
+pub(super) fn is_made_by_loop(graph: &Graph, mut id: NodeId) -> bool {
+    loop {
+        let node = graph.node(id);
+        match &node.op {
+            Op::Scan(_) => return true,
+            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) | Op::StopGradient => {
+                id = node.operands[0];
+            }
+            _ => return false,
+        }
     }
 }
 

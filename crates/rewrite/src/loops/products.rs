@@ -7,7 +7,7 @@ use hypatia_graph::op::{ScanResult, known_dims};
 use hypatia_graph::{Graph, NodeId, Op};
 
 use super::Group;
-use super::form::{Dependence, Loop, root_of, work_of};
+use super::form::{Dependence, Loop, is_made_by_loop, root_of, work_of};
 use super::lift::{Lift, Lifted, is_liftable};
 use crate::Options;
 
@@ -17,7 +17,8 @@ pub(super) const MOST_STACKED: usize = 1 << 24;
 /// The loop with its products of elements of sequences with captured matrices before it.
 pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until)?;
+    let mut inner =
+        Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until && inner.may_stack())?;
     let dependence = inner.dependence();
     let live = inner.graph.reachable();
     let on_sequences = |id: NodeId| {
@@ -58,7 +59,8 @@ pub(super) fn products_after(
     options: Options,
 ) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let mut inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && inner.may_give(options))?;
+    let mut inner = Loop::of(outer, near)
+        .filter(|inner| inner.steps > 1 && inner.may_give(options) && inner.may_stack())?;
     let dependence = inner.dependence();
     let carried = needed_by_steps(&inner);
     // Rows that cannot be computed from anything else.
@@ -80,8 +82,11 @@ pub(super) fn products_after(
         };
         let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
         let new: usize = tail.bases.iter().filter(|id| !stacked.contains(id)).map(size).sum();
-        // What is made of stacks alone need not be stored as well.
-        let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1);
+        // What is made of stacks alone need not be stored as well. A loop with checkpoints is to keep little, and what a
+        // loop in the body made is perhaps made again for that.
+        let again = tail.bases.iter().any(|id| !stacked.contains(id) && is_made_by_loop(&inner.graph, *id));
+        let kept = inner.backward.checkpointed && new > size(&row);
+        let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1) && !again && !kept;
         if !worthwhile || new.saturating_mul(inner.steps) > MOST_STACKED {
             members.push((old, result));
             continue;

@@ -11,7 +11,7 @@ use hypatia_graph::{Axes, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::SmallVec;
 
 use super::Group;
-use super::form::{Dependence, Loop, Written, import, root_of};
+use super::form::{Dependence, Loop, Written, import, is_made_by_loop, root_of};
 use super::last::users;
 use super::products::MOST_STACKED;
 use crate::{Numerics, Options};
@@ -54,7 +54,7 @@ pub(super) fn sums_after(
     options: Options,
 ) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
-    let inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until)?;
+    let inner = Loop::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until && inner.may_stack())?;
     if options.numerics != Numerics::Real || !options.gradients_taken {
         return None;
     }
@@ -249,7 +249,9 @@ impl Summing {
         let new = size(&left) + if left.base == right.base { 0 } else { size(&right) };
         if new > 0 {
             let all = new.saturating_mul(self.inner.steps).saturating_add(self.new);
-            if !products || all > MOST_STACKED || new > 2 * m * p {
+            // What a loop in the body made is as many rows already, and perhaps made again so that it is not kept.
+            let again = [&left, &right].iter().any(|side| is_made_by_loop(&self.inner.graph, side.base));
+            if !products || all > MOST_STACKED || new > 2 * m * p || again {
                 return None;
             }
             self.new = all;
