@@ -46,6 +46,15 @@ fn strict(text: &str) -> String {
 }
 
 #[test]
+fn products_with_a_factor_in_common_are_one() {
+    let declared = "x: f32[20, 30]; y: f32[20, 30]; p: f32[30, 30]; ";
+    let one = |text: &str| real(&format!("{declared}{text}"));
+    assert_eq!(one("x @ p + x @ p.T"), "x @ (p + p.T)");
+    assert_eq!(one("x @ p - y @ p"), "(x - y) @ p");
+    assert_eq!(one("x @ p + y @ p.T"), "x @ p + y @ p.T");
+}
+
+#[test]
 fn formulas_become_what_was_meant() {
     let cases = [
         ("log(1 + exp(x))", "softplus(x)"),

@@ -59,6 +59,11 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("dot_of_constant_right", Real, "(dot ?x ?c) if constant ?c", dot_of_constant_right),
         function("dot_scaled_left", Real, "(dot (mul ?c ?a) ?b) if constant ?c", dot_scaled_left),
         function("dot_scaled_right", Real, "(dot ?a (mul ?c ?b)) if constant ?c", dot_scaled_right),
+        // One product for two with a factor in common: the gradient of x' P x for a P that is not symmetric.
+        rule("dots_of_one_left", Real, "(add (dot ?a ?b) (dot ?a ?c)) => (dot ?a (add ?b ?c))"),
+        rule("dots_of_one_right", Real, "(add (dot ?a ?c) (dot ?b ?c)) => (dot (add ?a ?b) ?c)"),
+        rule("difference_of_dots_of_one_left", Real, "(sub (dot ?a ?b) (dot ?a ?c)) => (dot ?a (sub ?b ?c))"),
+        rule("difference_of_dots_of_one_right", Real, "(sub (dot ?a ?c) (dot ?b ?c)) => (dot (sub ?a ?b) ?c)"),
         rule("dot_neg_left", Exact, "(dot (neg ?a) ?b) => (neg (dot ?a ?b))"),
         rule("dot_neg_right", Exact, "(dot ?a (neg ?b)) => (neg (dot ?a ?b))"),
         // Writes.
