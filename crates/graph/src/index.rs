@@ -157,8 +157,12 @@ impl Tensor {
     /// A part of the tensor: see [`ix!`](crate::ix). Axes without an index are taken whole.
     #[track_caller]
     pub fn index(&self, indices: impl AsRef<[Index]>) -> Tensor {
-        let site = Location::caller();
-        let part = match self.part(indices.as_ref(), site) {
+        self.index_at(indices.as_ref(), Location::caller())
+    }
+
+    /// As [`Tensor::index`], built by that line.
+    pub(crate) fn index_at(&self, indices: &[Index], site: Site) -> Tensor {
+        let part = match self.part(indices, site) {
             Ok(part) => part,
             Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
         };

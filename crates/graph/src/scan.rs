@@ -340,10 +340,10 @@ impl Scan {
                 let stop = (behind > 0).then(|| Size::from(-behind));
                 let mut part = values.clone();
                 if start.is_some() || stop.is_some() {
-                    part = part.index([range(start, stop, 1)]);
+                    part = part.index_at(&[range(start, stop, 1)], site);
                 }
                 if self.backwards {
-                    part = part.index([range(None, None, -1)]);
+                    part = part.index_at(&[range(None, None, -1)], site);
                 }
                 aligned.push(part);
             }
@@ -383,7 +383,7 @@ impl Scan {
             if exact || values.rank() == 0 {
                 values
             } else {
-                values.index([range(None, Some(Size::from(&steps)), 1)])
+                values.index_at(&[range(None, Some(Size::from(&steps)), 1)], site)
             }
         };
         (aligned.into_iter().map(first).collect(), steps)
@@ -420,7 +420,9 @@ impl Scan {
                 initial.push(vec![values.clone()]);
                 continue;
             }
-            initial.push((1..=lags).map(|lag| values.index([Index::At(Size::from(lags - lag))])).collect());
+            initial.push(
+                (1..=lags).map(|lag| values.index_at(&[Index::At(Size::from(lags - lag))], site)).collect(),
+            );
         }
         initial
     }
@@ -544,7 +546,7 @@ impl Gathered {
             if builder.placed.contains_key(&key_of(tensor)) {
                 continue;
             }
-            if inside.is_pin_only(tensor) {
+            if inside.is_captured(tensor) {
                 builder.capture(tensor);
                 continue;
             }
@@ -644,7 +646,7 @@ impl Inside {
     }
 
     /// Whether an expression is a source that nothing else puts into the step.
-    fn is_pin_only(&self, tensor: &Tensor) -> bool {
+    fn is_captured(&self, tensor: &Tensor) -> bool {
         !self.dependent.contains(&key_of(tensor))
     }
 
