@@ -52,6 +52,7 @@ fn products_with_a_factor_in_common_are_one() {
     assert_eq!(one("x @ p + x @ p.T"), "x @ (p + p.T)");
     assert_eq!(one("x @ p - y @ p"), "(x - y) @ p");
     assert_eq!(one("x @ p + y @ p.T"), "x @ p + y @ p.T");
+    assert_eq!(one("0.5 * (x @ p) + (0.5 * x) @ p.T"), "0.5 * (x @ (p + p.T))");
 }
 
 #[test]

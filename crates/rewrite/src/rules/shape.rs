@@ -64,6 +64,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("dots_of_one_right", Real, "(add (dot ?a ?c) (dot ?b ?c)) => (dot (add ?a ?b) ?c)"),
         rule("difference_of_dots_of_one_left", Real, "(sub (dot ?a ?b) (dot ?a ?c)) => (dot ?a (sub ?b ?c))"),
         rule("difference_of_dots_of_one_right", Real, "(sub (dot ?a ?c) (dot ?b ?c)) => (dot (sub ?a ?b) ?c)"),
+        rule("scaled_dots_of_one_left", Real, "(add (mul ?k (dot ?a ?b)) (mul ?k (dot ?a ?c))) => (mul ?k (dot ?a (add ?b ?c)))"),
+        rule("scaled_dots_of_one_right", Real, "(add (mul ?k (dot ?a ?c)) (mul ?k (dot ?b ?c))) => (mul ?k (dot (add ?a ?b) ?c))"),
         rule("dot_neg_left", Exact, "(dot (neg ?a) ?b) => (neg (dot ?a ?b))"),
         rule("dot_neg_right", Exact, "(dot ?a (neg ?b)) => (neg (dot ?a ?b))"),
         // Writes.
