@@ -106,10 +106,12 @@ fn check_differences(cost: &Tensor, gradients: &[Tensor], variables: &[&Tensor],
                 .collect();
             values(std::slice::from_ref(cost), &moved)[0][0]
         };
-        let quotient = (at(1e-5) - at(-1e-5)) / 2e-5;
+        // Of fourth order, so that neither the curvature of the cost nor its rounding shows.
+        let step = 1e-4;
+        let quotient = (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step);
         let slope: f64 = gradient.iter().enumerate().map(|(i, g)| g * ((i % 3) as f64 - 0.7)).sum();
         let scale = 1.0 + slope.abs();
-        assert!((quotient - slope).abs() < 2e-6 * scale, "{variable:?}: {slope}, differences say {quotient}");
+        assert!((quotient - slope).abs() < 2e-7 * scale, "{variable:?}: {slope}, differences say {quotient}");
     }
 }
 
