@@ -157,6 +157,18 @@ impl Graph {
 
     /// Adds a node, or finds the equal one.
     pub fn add(&mut self, op: Op, operands: &[NodeId], site: Option<Site>) -> NodeId {
+        self.add_expecting(op, operands, site, None)
+    }
+
+    /// Adds a node of which a type, perhaps a less exact one, is known already. A fault is then a fault of extents
+    /// only, and the node gets that type: what is built on it keeps to ranks and dtypes that are right.
+    pub fn add_expecting(
+        &mut self,
+        op: Op,
+        operands: &[NodeId],
+        site: Option<Site>,
+        expected: Option<&TensorType>,
+    ) -> NodeId {
         let inferred = {
             let types: SmallVec<[&TensorType; 4]> = operands.iter().map(|id| self.ty(*id)).collect();
             infer(&op, &types)
@@ -165,7 +177,8 @@ impl Graph {
             Ok(ty) => ty,
             Err(fault) => {
                 self.faults.push(fault.at(site));
-                operands.first().map_or(TensorType::scalar(DType::F32), |id| self.ty(*id).clone())
+                let stand_in = expected.or_else(|| operands.first().map(|id| self.ty(*id)));
+                stand_in.cloned().unwrap_or_else(|| TensorType::scalar(DType::F32))
             }
         };
         self.insert(op, operands.into(), ty, site)
@@ -197,7 +210,7 @@ impl Graph {
                 Some(leaf) => self.add_leaf_as(leaf, node.ty.clone()),
                 None => self.insert(node.op.clone(), operands.into(), node.ty.clone(), node.site),
             },
-            _ => self.add(node.op.clone(), operands, node.site),
+            _ => self.add_expecting(node.op.clone(), operands, node.site, Some(&node.ty)),
         };
         if let Some(name) = from.names.get(&id) {
             self.set_name(copy, name.clone());

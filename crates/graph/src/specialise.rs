@@ -132,7 +132,7 @@ impl State {
     ) -> NodeId {
         let node = from.node(id);
         let add = |out: &mut Graph, op: Op, operands: &[NodeId]| {
-            let new = out.add(op, operands, node.site);
+            let new = out.add_expecting(op, operands, node.site, Some(&node.ty));
             if let (Some(name), false) = (from.name(id), matches!(node.op, Op::Leaf(_))) {
                 out.set_name(new, name.into());
             }
