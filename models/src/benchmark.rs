@@ -93,6 +93,8 @@ pub struct Method {
     pub seconds: f64,
     /// Where steps run.
     pub device: Device,
+    /// Whether to time every kernel of some further steps.
+    pub profile: bool,
 }
 
 /// Windows that are timed at least.
@@ -105,6 +107,8 @@ const LONGEST: f64 = 60.0;
 const QUIET: f64 = 0.05;
 /// Calls of a window at least.
 const FEWEST_CALLS: usize = 5;
+/// Seconds of steps that are profiled.
+const PROFILED: f64 = 0.5;
 
 /// Why a workload could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +174,7 @@ pub fn measure(workload: &Workload, method: Method, started: Instant) -> Result<
         })
         .unwrap_or(Window { contention: 0.0, times: Vec::new() });
     let stages = step.function.stages().map(|stages| stages.times.map(|time| time.as_secs_f64()));
-    Ok(json!({
+    let mut entry = json!({
         "workload": workload.name,
         "peer": "hypatia",
         "threads": method.threads,
@@ -192,7 +196,22 @@ pub fn measure(workload: &Workload, method: Method, started: Instant) -> Result<
         "last_cost": last_cost,
         "finite": last_cost.is_finite(),
         "versions": { "hypatia": env!("CARGO_PKG_VERSION") },
-    }))
+    });
+    if method.profile {
+        entry["profile"] = profile(&mut step, &mut number)?.into();
+    }
+    Ok(entry)
+}
+
+/// What the kernels of a step take, as text.
+fn profile(step: &mut Step, number: &mut u64) -> Result<String, CallError> {
+    step.function.set_profiling(true);
+    let begin = Instant::now();
+    while begin.elapsed().as_secs_f64() < PROFILED {
+        step.call(*number)?;
+        *number += 1;
+    }
+    Ok(step.function.profile().to_string())
 }
 
 /// At least three calls and half a second.

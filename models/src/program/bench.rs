@@ -43,6 +43,7 @@ pub(super) fn command() -> Command {
             .default_value("1.5"),
         )
         .arg(option("device", "DEVICE", DEVICE_HELP, ValueParser::new(parse_device)))
+        .arg(flag("profile", "Also time every kernel of a step"))
         .arg(flag("json", "Print one JSON object a line instead of a table"))
 }
 
@@ -61,6 +62,7 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         threads,
         seconds: matches.get_one("seconds").copied().unwrap_or(1.5),
         device: matches.get_one("device").copied().unwrap_or_default(),
+        profile: matches.get_flag("profile"),
     };
     let wanted: Option<Vec<&String>> = matches.get_many("workload").map(Iterator::collect);
     let chosen: Vec<&Workload> = WORKLOADS
@@ -81,6 +83,11 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
     }
     if !json {
         print(&table(&entries))?;
+        for entry in &entries {
+            if let (Some(name), Some(profile)) = (entry["workload"].as_str(), entry["profile"].as_str()) {
+                print(&format!("\n{name}\n{profile}"))?;
+            }
+        }
     }
     Ok(0)
 }
@@ -93,6 +100,7 @@ fn measure_apart(workload: &Workload, method: Method) -> Result<Value, Failure> 
         .args(["bench", "--json", "--workload", workload.name])
         .args(["--threads", &method.threads.to_string(), "--seconds", &method.seconds.to_string()])
         .args(["--device", &crate::train::device_name(method.device)])
+        .args(method.profile.then_some("--profile"))
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| failed(error.to_string()))?;
