@@ -246,6 +246,8 @@ struct Scratch {
     b: usize,
     a: usize,
     c: usize,
+    /// Sums of C between stretches of k.
+    sums: usize,
 }
 
 /// The `index`-th of `pieces` nearly equal pieces of `0..total`.
@@ -257,12 +259,12 @@ fn piece(total: usize, pieces: usize, index: usize) -> Range<usize> {
 }
 
 impl ProductPlan {
-    /// Chooses the strategy for a shape.
+    /// Chooses the strategy for a shape, and parts for so many threads.
     #[must_use]
-    pub fn new(shape: ProductShape, features: &Features) -> Self {
+    pub fn new(shape: ProductShape, features: &Features, threads: usize) -> Self {
         match shape.dtype {
-            Float::F32 => strategy::plan::<f32>(shape, features),
-            Float::F64 => strategy::plan::<f64>(shape, features),
+            Float::F32 => strategy::plan::<f32>(shape, features, threads),
+            Float::F64 => strategy::plan::<f64>(shape, features, threads),
         }
     }
 
@@ -276,11 +278,12 @@ impl ProductPlan {
     /// alignment too (64 bytes is best).
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
-        let elements = self.scratch.a + self.scratch.b + self.scratch.c;
+        let Scratch { a, b, c, sums } = self.scratch;
+        let elements = a + b + c + sums;
         if elements == 0 { 0 } else { elements * self.shape.dtype.bytes() + execute::ALIGNMENT }
     }
 
-    /// The number of independent parts, whatever the number of threads.
+    /// The number of independent parts; any number of threads may share them.
     #[must_use]
     pub fn parts(&self) -> usize {
         self.grid.batches * self.grid.rows * self.grid.columns
@@ -347,6 +350,7 @@ impl fmt::Display for ProductPlan {
             Method::Panels { b, pack_a, outer } => {
                 f.write_str(match b {
                     PanelSource::Streamed => " streamed",
+                    PanelSource::Stretched => " streamed in stretches",
                     PanelSource::Packed => " packed beforehand",
                     PanelSource::PackedHere => " packed",
                 })?;

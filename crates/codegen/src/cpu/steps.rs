@@ -208,7 +208,7 @@ impl<'a> Loader<'a> {
                     let packed =
                         pays_to_pack(product, stays(b)).then(|| self.want(&mut wanted, product, b.clone()));
                     let shape = ProductShape { b_packed: packed.is_some(), ..shape };
-                    let plan = ProductPlan::new(shape, self.features);
+                    let plan = ProductPlan::new(shape, self.features, self.pool.threads());
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
                     Loaded::Product { plan, pointers, packed: packed.map(<*mut u8>::cast_const) }
                 }
