@@ -577,3 +577,6 @@ fn overwritable(step: &Step, param: usize, candidate: impl Fn(usize) -> bool) ->
             .then(|| step.arguments[p].index())
     })
 }
+
+#[cfg(test)]
+mod tests;

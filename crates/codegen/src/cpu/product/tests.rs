@@ -317,6 +317,37 @@ fn parts_in_any_order() {
     assert!(several > 20, "{several}");
 }
 
+/// A layer's error passed back through its weights, and the update of these.
+#[test]
+fn pairs_are_cut_alike() {
+    let (m, inputs, outputs) = (10, 300, 500);
+    let reads = ProductShape::row_major(Float::F32, m, outputs, inputs).b_transposed();
+    let adds = ProductShape::row_major(Float::F32, inputs, m, outputs).a_transposed().accumulating();
+    for set in Features::detect().available() {
+        for threads in [1, THREADS] {
+            let plan = |shape| ProductPlan::new(shape, &Features::detect().restricted_to(set), threads);
+            let [first, second] = ProductPlan::pair(&plan(reads), &plan(adds)).expect("a pair");
+            assert!(first.parts() > 1);
+            assert_eq!(first.parts(), second.parts());
+            let mut rows = 0;
+            for part in 0..first.parts() {
+                assert_eq!(first.region(part).columns, second.region(part).rows);
+                assert_eq!(second.region(part).columns, 0..outputs);
+                assert_eq!(first.region(part).columns.start, rows);
+                rows = first.region(part).columns.end;
+            }
+            assert_eq!(rows, inputs);
+            let pool = Pool::new(threads);
+            for (alone, cut) in [(plan(reads), first), (plan(adds), second)] {
+                let ProductShape { m, n, k, .. } = *alone.shape();
+                let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2));
+                assert_eq!(bits(&alone, &pool, &a, &b), bits(&cut, &pool, &a, &b), "{cut}");
+            }
+            assert_eq!(ProductPlan::pair(&plan(adds), &plan(reads)), None);
+        }
+    }
+}
+
 #[test]
 fn negative_strides_are_refused_on_slices() {
     let shape = ProductShape { a: [-3, 1], ..ProductShape::row_major(Float::F32, 2, 3, 2) };
