@@ -16,6 +16,8 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use crate::count::Counted;
+
 pub use safetensors::Dtype;
 
 /// Name of the metadata entry that holds the checksum; it is not shown among the metadata.
@@ -70,7 +72,8 @@ pub enum CheckpointError {
     },
     /// A tensor to be written whose bytes are not as many as its shape and type need.
     #[error(
-        "cannot write checkpoint: tensor {name} of type {dtype} and shape {shape:?}: found {found} bytes, which is not what these need"
+        "cannot write checkpoint: tensor {name} of type {dtype} and shape {shape:?}: found {}, which is not what these need",
+        Counted(*found, "byte")
     )]
     Length {
         /// Name of the tensor.
@@ -95,8 +98,8 @@ pub enum CheckpointError {
     },
     /// The file is no safetensors file, or was cut off.
     #[error(
-        "checkpoint {}: expected a whole safetensors file, found {length} bytes that are none: {source}",
-        path.display()
+        "checkpoint {}: expected a whole safetensors file, found {} that are none: {source}",
+        path.display(), Counted(*length, "byte")
     )]
     Format {
         /// The file.

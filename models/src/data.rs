@@ -18,6 +18,7 @@ use thiserror::Error;
 
 pub use source::Source;
 
+use crate::count::Counted;
 use crate::digits;
 use crate::music::MidiError;
 
@@ -222,7 +223,10 @@ pub enum DataError {
         found: String,
     },
     /// An idx file whose length is not what its header says.
-    #[error("{}: expected {expected} bytes for the extents {shape:?} in the header, found {found}", path.display())]
+    #[error(
+        "{}: expected {} for the extents {shape:?} in the header, found {found}",
+        path.display(), Counted(*expected, "byte")
+    )]
     IdxLength {
         /// The file.
         path: PathBuf,

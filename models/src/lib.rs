@@ -9,6 +9,7 @@
 pub mod benchmark;
 pub mod checkpoint;
 pub mod classifier;
+mod count;
 pub mod data;
 pub mod dbn;
 pub mod digits;

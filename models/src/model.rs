@@ -13,6 +13,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::count::Counted;
 use crate::data::{DataError, Dataset, LabelledImages, SetSizes};
 use crate::hmc::{HmcError, NanEnergy};
 use crate::log::{Done, Epoch, LogError};
@@ -76,7 +77,12 @@ pub trait Sampler: Sync {
     /// One line for the help.
     fn about(&self) -> &'static str;
 
-    /// Adds the options that it has beside data, seed, threads and device.
+    /// Whether samples begin at examples such as the model learns from, so that there are options for these.
+    fn begins_at_examples(&self) -> bool {
+        false
+    }
+
+    /// Adds the options that it has beside those for examples, seed, threads and device.
     fn add_options(&self, command: Command) -> Command {
         command
     }
@@ -84,8 +90,8 @@ pub trait Sampler: Sync {
     /// Draws from the model of a checkpoint, writes the results into the directory and says which files they are.
     ///
     /// The settings of the training are in the checkpoint: see [`saved_setting`]. Of `settings`, the number of epochs,
-    /// the size of a minibatch and the learning rate are the model's defaults and mean nothing. `options` are the
-    /// values of what [`Sampler::add_options`] added.
+    /// the size of a minibatch and the learning rate are the model's defaults and mean nothing, nor does the source of
+    /// examples unless [`Sampler::begins_at_examples`]. `options` are the values of what [`Sampler::add_options`] added.
     ///
     /// # Errors
     ///
@@ -273,8 +279,10 @@ impl Position {
         Err(TrainError::State {
             path: checkpoint.path().to_owned(),
             reason: format!(
-                "expected a position within epochs of {batches_per_epoch} minibatches, found epoch {}, minibatch {}",
-                position.epochs, position.batches
+                "expected a position within epochs of {}, found epoch {}, minibatch {}",
+                Counted(batches_per_epoch, "minibatch"),
+                position.epochs,
+                position.batches
             ),
         })
     }

@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::count::Counted;
+
 /// Why a picture cannot be made or stored.
 #[derive(Debug, Error)]
 pub enum PictureError {
     /// A matrix of another size than the tiles need.
     #[error(
-        "picture: {channel}: expected rows of {pixels} values for images of {height} x {width}, found {found} values in all"
+        "picture: {channel}: expected rows of {} for images of {height} x {width}, found {} in all",
+        Counted(*pixels, "value"), Counted(*found, "value")
     )]
     Length {
         /// The channel concerned.

@@ -7,6 +7,8 @@
 use nalgebra::{DMatrix, DMatrixView, SymmetricEigen};
 use thiserror::Error;
 
+use crate::count::Counted;
+
 /// Rows taken at a time, so that little of the data stands in memory as f64.
 const CHUNK: usize = 1024;
 
@@ -14,7 +16,7 @@ const CHUNK: usize = 1024;
 #[derive(Debug, Error, PartialEq)]
 pub enum WhiteningError {
     /// Values that are not whole rows, or too few rows for a covariance.
-    #[error("whitening: expected at least 2 rows of {inputs} values, found {found} values in all")]
+    #[error("whitening: expected at least 2 rows of {}, found {} in all", Counted(*inputs, "value"), Counted(*found, "value"))]
     Rows {
         /// Values of a row.
         inputs: usize,
@@ -33,7 +35,8 @@ pub enum WhiteningError {
     },
     /// More components than the data have directions in which they vary.
     #[error(
-        "whitening: expected between 1 and {possible} components, as the data vary in {possible} directions, found {wanted}"
+        "whitening: expected between 1 and {}, as the data vary in {}, found {wanted}",
+        Counted(*possible, "component"), Counted(*possible, "direction")
     )]
     Components {
         /// Directions in which the data vary.

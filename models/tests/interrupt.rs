@@ -1,4 +1,7 @@
 //! Signals, sent to a copy of this test program.
+//!
+//! What the tests themselves were started to ignore (as in the background of a script, or under `nohup`) the copies
+//! ignore too, so it is left out here.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,19 +10,19 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use hypatia_models::interrupt::{INTERRUPTED_STATUS, Interrupt};
+use hypatia_models::interrupt::{INTERRUPTED_STATUS, Interrupt, caught_signals};
 
 /// Tells the copy that it is one, and what to do at the first signal.
 const ROLE: &str = "HYPATIA_TEST_INTERRUPT_ROLE";
 
 fn send(child: &Child, signal: &str) {
-    let status = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
+    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 
-/// Starts a copy that runs `test` in the role, and waits until it catches signals.
-fn start(test: &str, role: &str) -> (Child, impl Iterator<Item = String> + use<>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+/// Lets a command, to which the arguments of a copy are added, run `test` in the role; waits until signals are caught.
+fn start(mut command: Command, test: &str, role: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut child = command
         .args(["--nocapture", "--exact", test])
         .env(ROLE, role)
         .stdout(Stdio::piped())
@@ -29,6 +32,18 @@ fn start(test: &str, role: &str) -> (Child, impl Iterator<Item = String> + use<>
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.any(|line| line.contains("waiting")));
     (child, lines)
+}
+
+fn copy() -> Command {
+    Command::new(std::env::current_exe().unwrap())
+}
+
+/// A copy that is started to ignore a signal.
+fn copy_ignoring(signal: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
+    command.arg(std::env::current_exe().unwrap());
+    command
 }
 
 /// What the copy does: waits for a signal, then ends or, as one that does not react, waits on.
@@ -53,8 +68,8 @@ fn the_first_signal_asks() {
     if let Ok(role) = std::env::var(ROLE) {
         return wait_for_signal(&role);
     }
-    for signal in ["-INT", "-TERM"] {
-        let (mut child, mut lines) = start("the_first_signal_asks", "ends");
+    for (signal, _) in caught_signals() {
+        let (mut child, mut lines) = start(copy(), "the_first_signal_asks", "ends");
         send(&child, signal);
         assert!(lines.any(|line| line.contains("requested")));
         assert!(child.wait().unwrap().success(), "{signal}");
@@ -66,11 +81,38 @@ fn the_second_signal_ends_at_once() {
     if let Ok(role) = std::env::var(ROLE) {
         return wait_for_signal(&role);
     }
-    let (mut child, mut lines) = start("the_second_signal_ends_at_once", "goes on");
-    send(&child, "-INT");
-    assert!(lines.any(|line| line.contains("requested")));
-    send(&child, "-INT");
-    assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED_STATUS));
+    for (signal, _) in caught_signals() {
+        let (mut child, mut lines) = start(copy(), "the_second_signal_ends_at_once", "goes on");
+        send(&child, signal);
+        assert!(lines.any(|line| line.contains("requested")));
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED_STATUS), "{signal}");
+    }
+}
+
+/// As under `nohup`, and in the background of a script.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_ignored_signal_stays_ignored_and_the_others_are_caught() {
+    if let Ok(role) = std::env::var(ROLE) {
+        return wait_for_signal(&role);
+    }
+    let signals = caught_signals();
+    for (ignored, _) in &signals {
+        let Some((caught, _)) = signals.iter().find(|(other, _)| other != ignored) else {
+            eprintln!("skipped: the tests were started to ignore all signals but {ignored}");
+            return;
+        };
+        let test = "an_ignored_signal_stays_ignored_and_the_others_are_caught";
+        let (mut child, mut lines) = start(copy_ignoring(ignored), test, "goes on");
+        // Ignored or not, it has come before the next one; if it raised the flag, the next one ends the program.
+        send(&child, ignored);
+        send(&child, caught);
+        assert!(lines.any(|line| line.contains("requested")), "{ignored} was not ignored");
+        send(&child, ignored);
+        send(&child, caught);
+        assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED_STATUS), "{ignored}, {caught}");
+    }
 }
 
 #[test]

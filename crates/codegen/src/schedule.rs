@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use hypatia_graph::array::element_count;
 use hypatia_graph::op::{Start, WindowAxis};
-use hypatia_graph::{Graph, NodeId, Op, ScalarFn};
+use hypatia_graph::{Graph, NodeId, Op};
 use smallvec::SmallVec;
 
 use crate::accumulate::{Accumulation, accumulation};
@@ -20,6 +20,9 @@ const INLINE_LIMIT: u32 = 160;
 
 /// Instructions that are cheaper to repeat than to store and load.
 const REPEAT_LIMIT: u32 = 6;
+
+/// The work of functions that are cheaper to repeat than to load: one or two fast instructions.
+const CHEAP: u32 = 2;
 
 /// For every node, whether it gets memory of its own. Leaves have theirs already and are not marked.
 pub fn stored_nodes(graph: &Graph) -> Vec<bool> {
@@ -265,7 +268,7 @@ fn is_heavy(graph: &Graph, id: NodeId, stored: &[bool]) -> bool {
     let mut budget = 64;
     while let Some(id) = pending.pop() {
         let node = graph.node(id);
-        let costly = matches!(&node.op, Op::Map(f) if is_costly(*f));
+        let costly = matches!(&node.op, Op::Map(f) if f.work() > CHEAP);
         if costly || budget == 0 {
             return true;
         }
@@ -273,69 +276,6 @@ fn is_heavy(graph: &Graph, id: NodeId, stored: &[bool]) -> bool {
         pending.extend(node.operands.iter().filter(|o| !stored[o.index()] && !is_stored_op(graph, **o)));
     }
     false
-}
-
-/// Functions that take more than one or two instructions of the processor.
-fn is_costly(f: ScalarFn) -> bool {
-    match f {
-        ScalarFn::Add
-        | ScalarFn::Sub
-        | ScalarFn::Mul
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Sqr
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => false,
-        ScalarFn::Div
-        | ScalarFn::FloorDiv
-        | ScalarFn::Mod
-        | ScalarFn::Pow
-        | ScalarFn::Sqrt
-        | ScalarFn::Recip
-        | ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Expm1
-        | ScalarFn::Log
-        | ScalarFn::Log2
-        | ScalarFn::Log10
-        | ScalarFn::Log1p
-        | ScalarFn::Log1mexp
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan
-        | ScalarFn::Atan2
-        | ScalarFn::Sinh
-        | ScalarFn::Cosh
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Acosh
-        | ScalarFn::Atanh
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Erf
-        | ScalarFn::Erfc => true,
-    }
 }
 
 /// How often a broadcast repeats an element; 1 for other operators.

@@ -203,6 +203,46 @@ impl ScalarFn {
         )
     }
 
+    /// What computing an element takes, in additions: 1 for a single fast instruction, up to 2 for a few of them, up to 8
+    /// for what a division or a root is part of, 20 and more for series. This is the one grading of functions by cost:
+    /// what is cheaper to compute again than to keep or to load is decided by it, and what a formula costs.
+    pub fn work(self) -> u32 {
+        match self {
+            ScalarFn::Add
+            | ScalarFn::Sub
+            | ScalarFn::Mul
+            | ScalarFn::Max
+            | ScalarFn::Min
+            | ScalarFn::Neg
+            | ScalarFn::Abs
+            | ScalarFn::Sqr
+            | ScalarFn::Lt
+            | ScalarFn::Le
+            | ScalarFn::Gt
+            | ScalarFn::Ge
+            | ScalarFn::Eq
+            | ScalarFn::Ne
+            | ScalarFn::And
+            | ScalarFn::Or
+            | ScalarFn::Xor
+            | ScalarFn::Not
+            | ScalarFn::IsNan
+            | ScalarFn::IsInf
+            | ScalarFn::Select => 1,
+            ScalarFn::Floor | ScalarFn::Ceil | ScalarFn::Trunc | ScalarFn::Round | ScalarFn::Sign => 2,
+            ScalarFn::Div | ScalarFn::Recip | ScalarFn::Sqrt => 5,
+            ScalarFn::FloorDiv | ScalarFn::Mod => 8,
+            ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
+            ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
+            ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan => 25,
+            ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => 25,
+            ScalarFn::Atan2 | ScalarFn::Sinh | ScalarFn::Cosh => 30,
+            ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh => 30,
+            ScalarFn::Softplus | ScalarFn::Log1mexp | ScalarFn::Erf | ScalarFn::Erfc => 35,
+            ScalarFn::Pow => 50,
+        }
+    }
+
     /// The result's type where the operands have these types; `None` where the function is not defined on them.
     pub fn result_dtype(self, operands: &[DType]) -> Option<DType> {
         if operands.len() != self.arity() {

@@ -502,3 +502,6 @@ impl State {
         (distance.terms.is_empty() && len <= extent).then_some(len)
     }
 }
+
+#[cfg(test)]
+mod tests;

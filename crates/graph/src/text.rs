@@ -27,8 +27,9 @@
 //! %1 = scan{body=b0, result=last 0, steps=5}(%xs, %w, %h0) : f32[3]
 //! ```
 //!
-//! A condition to end at is `until %2` behind the rows. Sites are not kept, nor which shared variables a loop updates,
-//! and shared variables are read back as zeros; everything else returns: printing what was read gives the same text.
+//! A condition to end at is `until %2` behind the rows. A shared variable of the function whose updates the loop gives as
+//! last values of carries is `updates %W` at the end of the body; this one name is that of the function. Sites are not
+//! kept, and shared variables are read back as zeros; everything else returns: printing what was read gives the same text.
 //! Formulas in infix notation are [`parse_formula`] and [`formula`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,7 @@ use crate::array::Array;
 use crate::body::Body;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
-use crate::leaf::LeafKind;
+use crate::leaf::{Leaf, LeafKind};
 use crate::op::{Bound, Dim, Disconnected, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 
 mod formula;
@@ -114,20 +115,38 @@ fn written_name(name: &str) -> String {
     if plain { format!("%{name}") } else { format!("%{name:?}") }
 }
 
-/// The leaves in the order of their lines: inputs as called, then the others by identity.
-fn leaves_in_order(graph: &Graph) -> Vec<LeafId> {
+/// The leaves in the order of their lines: inputs as called, then the others by identity, `more` of them.
+fn leaves_in_order(graph: &Graph, more: impl Iterator<Item = LeafId>) -> Vec<LeafId> {
     let used = graph.nodes().filter_map(|(_, node)| if let Op::Leaf(id) = node.op { Some(id) } else { None });
-    let others: BTreeSet<LeafId> =
-        used.chain(graph.updates.iter().map(|(id, _)| *id)).filter(|id| !graph.inputs.contains(id)).collect();
+    let others = used.chain(graph.updates.iter().map(|(id, _)| *id)).chain(more);
+    let others: BTreeSet<LeafId> = others.filter(|id| !graph.inputs.contains(id)).collect();
     graph.inputs.iter().copied().chain(others).collect()
 }
 
+/// The shared variables that loops say they update, also loops in loops.
+fn updated_by_loops(graph: &Graph) -> BTreeMap<LeafId, &Arc<Leaf>> {
+    let mut updated = BTreeMap::new();
+    let mut seen: BTreeSet<&Arc<Body>> = BTreeSet::new();
+    let mut pending = vec![graph];
+    while let Some(graph) = pending.pop() {
+        for (_, node) in graph.nodes() {
+            let Op::Scan(scan) = &node.op else { continue };
+            if seen.insert(&scan.body) {
+                updated.extend(scan.body.updated.iter().map(|leaf| (leaf.id, leaf)));
+                pending.push(&scan.body.graph);
+            }
+        }
+    }
+    updated
+}
+
 impl Names {
-    fn of(graph: &Graph, leaves: &[LeafId]) -> Names {
+    fn of(graph: &Graph, leaves: &[LeafId], updated: &BTreeMap<LeafId, &Arc<Leaf>>) -> Names {
         let mut namer = Namer::default();
         let mut of_leaves = BTreeMap::new();
         for &id in leaves {
-            let name = graph.leaf(id).and_then(|leaf| leaf.name.as_deref());
+            let leaf = graph.leaf(id).or_else(|| updated.get(&id).copied());
+            let name = leaf.and_then(|leaf| leaf.name.as_deref());
             of_leaves.entry(id).or_insert_with(|| namer.give(name));
         }
         let of_nodes = graph.nodes().map(|(id, node)| {
@@ -160,8 +179,19 @@ impl Names {
 impl fmt::Display for Graph {
     /// The text form; with `{:#}` constants are cut after 16 elements, for reading only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_graph(f, self, None, 0, &mut BTreeMap::new())
+        write_graph(f, self, None, &mut Function::default())
     }
+}
+
+/// What has been written of a function.
+#[derive(Default)]
+struct Function<'g> {
+    /// The names of the bodies.
+    bodies: BTreeMap<&'g Arc<Body>, String>,
+    /// The names of the function's leaves.
+    leaves: BTreeMap<LeafId, String>,
+    /// How many bodies are being written, one in another.
+    depth: usize,
 }
 
 /// Writes a graph, or the graph of a body, with the bodies of its loops that have no name yet.
@@ -169,12 +199,15 @@ fn write_graph<'g>(
     f: &mut fmt::Formatter<'_>,
     graph: &'g Graph,
     body: Option<&'g Body>,
-    depth: usize,
-    bodies: &mut BTreeMap<&'g Arc<Body>, String>,
+    written: &mut Function<'g>,
 ) -> fmt::Result {
-    let margin = "  ".repeat(depth);
-    let leaves = leaves_in_order(graph);
-    let names = Names::of(graph, &leaves);
+    let margin = "  ".repeat(written.depth);
+    let updated = if body.is_none() { updated_by_loops(graph) } else { BTreeMap::new() };
+    let leaves = leaves_in_order(graph, updated.keys().copied());
+    let names = Names::of(graph, &leaves, &updated);
+    if body.is_none() {
+        written.leaves.clone_from(&names.of_leaves);
+    }
     let mut leaf_nodes: BTreeMap<LeafId, NodeId> = BTreeMap::new();
     for (id, node) in graph.nodes() {
         if let Op::Leaf(leaf) = node.op {
@@ -182,7 +215,7 @@ fn write_graph<'g>(
         }
     }
     for (position, id) in leaves.iter().enumerate() {
-        let leaf = graph.leaf(*id);
+        let leaf = graph.leaf(*id).or_else(|| updated.get(id).copied());
         let ty = match (leaf_nodes.get(id), leaf) {
             (Some(node), _) => graph.ty(*node).to_string(),
             (None, Some(leaf)) => leaf.ty.to_string(),
@@ -219,15 +252,17 @@ fn write_graph<'g>(
             writeln!(f, "{margin}{name} = {}({}) : {}", node.op, operands.join(", "), node.ty)?;
             continue;
         };
-        if !bodies.contains_key(&scan.body) {
-            let body_name = format!("b{}", bodies.len());
+        if !written.bodies.contains_key(&scan.body) {
+            let body_name = format!("b{}", written.bodies.len());
             writeln!(f, "{margin}body {body_name} {{")?;
-            bodies.insert(&scan.body, body_name);
-            write_graph(f, &scan.body.graph, Some(&scan.body), depth + 1, bodies)?;
+            written.bodies.insert(&scan.body, body_name);
+            written.depth += 1;
+            write_graph(f, &scan.body.graph, Some(&scan.body), written)?;
+            written.depth -= 1;
             writeln!(f, "{margin}}}")?;
         }
         write!(f, "{margin}{name} = scan")?;
-        write_scan(f, scan, bodies.get(&scan.body).map(String::as_str))?;
+        write_scan(f, scan, written.bodies.get(&scan.body).map(String::as_str))?;
         writeln!(f, "({}) : {}", operands.join(", "), node.ty)?;
     }
     let rows = body.map_or(usize::MAX, |body| body.rows().len());
@@ -243,6 +278,10 @@ fn write_graph<'g>(
     for (leaf, id) in &graph.updates {
         let name = names.of_leaves.get(leaf).map_or("", String::as_str);
         writeln!(f, "{margin}{keyword} {name} = {}", names.operand(graph, *id))?;
+    }
+    for leaf in body.into_iter().flat_map(|body| &body.updated) {
+        let name = written.leaves.get(&leaf.id).map_or("", String::as_str);
+        writeln!(f, "{margin}updates {name}")?;
     }
     Ok(())
 }

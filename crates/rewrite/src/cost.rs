@@ -47,45 +47,6 @@ pub(crate) fn cost(egraph: &Egraph<'_>, class: Id, term: &Term) -> Cost {
     Cost { risk, work: work(term, data, &operands), roughness: roughness(term, &operands) }
 }
 
-/// Additions that a function is worth.
-pub(crate) fn function_work(f: ScalarFn) -> i64 {
-    match f {
-        ScalarFn::Add
-        | ScalarFn::Sub
-        | ScalarFn::Mul
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sqr
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => 1,
-        ScalarFn::Floor | ScalarFn::Ceil | ScalarFn::Trunc | ScalarFn::Round | ScalarFn::Sign => 2,
-        ScalarFn::Div | ScalarFn::Recip | ScalarFn::Sqrt => 5,
-        ScalarFn::FloorDiv | ScalarFn::Mod => 8,
-        ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
-        ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
-        ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan | ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => {
-            25
-        }
-        ScalarFn::Atan2 | ScalarFn::Sinh | ScalarFn::Cosh => 30,
-        ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh => 30,
-        ScalarFn::Softplus | ScalarFn::Log1mexp | ScalarFn::Erf | ScalarFn::Erfc => 35,
-        ScalarFn::Pow => 50,
-    }
-}
-
 fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
     let n = data.count() as i64;
     let first = operands.first().map_or(0, |data| data.count() as i64);
@@ -96,7 +57,7 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Broadcast { .. } if data.constant.is_some() => return 1,
         // A sign is often free where its value is used.
         Op::Map(ScalarFn::Neg) => n.saturating_mul(6),
-        Op::Map(f) => n.saturating_mul(8 * function_work(*f) + 2),
+        Op::Map(f) => n.saturating_mul(8 * i64::from(f.work()) + 2),
         Op::Cast(_) => n.saturating_mul(10),
         Op::Reduce(..) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
         Op::ArgMax(_) => first.saturating_mul(16),

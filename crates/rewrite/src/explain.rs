@@ -2,6 +2,8 @@
 //!
 //! The e-graph remembers why any two of its terms are equal; the shortest such proof between what was given and what
 //! was chosen is the explanation. Remembering costs time, so this is a run of its own, for formulas that people read.
+//! Rewritings of loops, before and after the rules, are steps as well: each with the formula after it. What rules do
+//! inside of bodies is not told.
 
 use std::fmt;
 
@@ -11,9 +13,10 @@ use hypatia_graph::{Graph, NodeId, Op};
 use smallvec::SmallVec;
 
 use crate::extract::extract;
+use crate::report::Stage;
 use crate::rules::{Exactness, RuleSet};
 use crate::saturate::{Limits, saturate};
-use crate::simplify::{load, simplify_graph};
+use crate::simplify::{load, simplify_in_stages};
 use crate::term::{Egraph, Knowledge, Term};
 use crate::{Numerics, Options, rules_for};
 
@@ -47,7 +50,7 @@ pub struct Derived {
     pub rule: String,
     /// What the step costs in truth.
     pub exactness: Exactness,
-    /// The rule as its table has it.
+    /// The rule as its table has it, or what a rewriting of loops does in words.
     pub text: String,
     /// Whether the rule was used from right to left.
     pub reversed: bool,
@@ -58,19 +61,44 @@ pub struct Derived {
 /// The simplified outputs of a graph, and every step with its rule.
 pub fn explain(graph: &Graph, numerics: Numerics) -> Explanation {
     let options = Options::from(numerics);
-    let (simplified, _) = simplify_graph(graph, options);
-    let results: Vec<String> = simplified.outputs.iter().map(|id| formula(&simplified, *id)).collect();
-    let given: Vec<String> = graph.outputs.iter().map(|id| formula(graph, *id)).collect();
-    let steps = derive(graph, options);
-    let derivations = given
-        .into_iter()
-        .zip(results)
-        .zip(steps)
-        .map(|((given, result), steps)| {
-            let too_large = steps.is_none();
-            Derivation { given, steps: steps.unwrap_or_default(), result, too_large }
-        })
+    let (simplified, stages) = simplify_in_stages(graph, options);
+    let unexplained = |given: &NodeId, result: &NodeId| Derivation {
+        given: formula(graph, *given),
+        steps: Vec::new(),
+        result: formula(&simplified, *result),
+        too_large: graph.check().is_err(),
+    };
+    let mut derivations: Vec<Derivation> = graph
+        .outputs
+        .iter()
+        .zip(&simplified.outputs)
+        .map(|(given, result)| unexplained(given, result))
         .collect();
+    for stage in &stages {
+        match stage {
+            Stage::Loops(rewriting, after) => {
+                for (derivation, output) in derivations.iter_mut().zip(&after.outputs) {
+                    let formula = formula(after, *output);
+                    let last = derivation.steps.last().map_or(&derivation.given, |step| &step.formula);
+                    if formula != *last {
+                        derivation.steps.push(Derived {
+                            rule: rewriting.name.to_string(),
+                            exactness: rewriting.exactness,
+                            text: rewriting.text.to_string(),
+                            reversed: false,
+                            formula,
+                        });
+                    }
+                }
+            }
+            Stage::Formulas(before) => {
+                for (derivation, steps) in derivations.iter_mut().zip(derive(before, options)) {
+                    derivation.too_large |= steps.is_none();
+                    derivation.steps.extend(steps.into_iter().flatten());
+                }
+            }
+        }
+    }
     Explanation { derivations }
 }
 

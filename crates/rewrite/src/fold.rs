@@ -1,7 +1,8 @@
 //! Folding of constants, after the rules have seen the formulas: computed in double precision and rounded once.
 //!
 //! Until here constants are left alone, because the value of an unstable formula is as wrong when it is computed at
-//! compile time. Large constants are left to run time: they would only take memory and compile time.
+//! compile time. Under `Strict` what overflows or underflows in single precision does so here too, as double precision
+//! must not hide it. Large constants are left to run time: they would only take memory and compile time.
 
 use std::sync::Arc;
 
@@ -9,15 +10,17 @@ use hypatia_graph::interp::evaluate_node;
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::{Array, DType, Graph, Literal, Node, NodeId, Op, tensor};
 
+use crate::Numerics;
+
 /// Most elements of a constant that is computed, or that another is computed from.
 const LARGEST: usize = 1024;
 
 /// The graph with constant subgraphs computed, and how many values were put in.
-pub(crate) fn fold_constants(graph: Graph) -> (Graph, usize) {
+pub(crate) fn fold_constants(graph: Graph, numerics: Numerics) -> (Graph, usize) {
     let mut values: Vec<Option<Arc<Array>>> = Vec::with_capacity(graph.len());
     let mut any = false;
     for (_, node) in graph.nodes() {
-        let value = value_of(&graph, node, &values);
+        let value = value_of(&graph, node, &values, numerics);
         any |= value.is_some() && !stays(&graph, node);
         values.push(value);
     }
@@ -47,7 +50,12 @@ fn stays(graph: &Graph, node: &Node) -> bool {
 }
 
 /// The value of a node that depends on small constants only, floats in double precision.
-fn value_of(graph: &Graph, node: &Node, values: &[Option<Arc<Array>>]) -> Option<Arc<Array>> {
+fn value_of(
+    graph: &Graph,
+    node: &Node,
+    values: &[Option<Arc<Array>>],
+    numerics: Numerics,
+) -> Option<Arc<Array>> {
     if node.ty.element_count().is_none_or(|n| n > LARGEST) {
         return None;
     }
@@ -81,8 +89,21 @@ fn value_of(graph: &Graph, node: &Node, values: &[Option<Arc<Array>>]) -> Option
         | Op::Concat(_)
         | Op::StopGradient => evaluate_node(&node.op, &operands).ok()?,
     };
-    let widened = if value.dtype() == DType::F32 { value.cast(DType::F64) } else { value };
+    let mut widened = if value.dtype() == DType::F32 { value.cast(DType::F64) } else { value };
+    if numerics == Numerics::Strict && node.ty.dtype == DType::F32 {
+        limit_to_single(&mut widened);
+    }
     Some(Arc::new(widened))
+}
+
+/// Makes of numbers beyond the range of single precision what they would be there: infinite, 0 or subnormal.
+fn limit_to_single(value: &mut Array) {
+    for x in value.as_mut_slice::<f64>().unwrap_or_default() {
+        let single = *x as f32;
+        if single.is_infinite() || single.abs() < f32::MIN_POSITIVE {
+            *x = f64::from(single);
+        }
+    }
 }
 
 /// The element type of the first operand.

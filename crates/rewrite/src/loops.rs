@@ -30,9 +30,9 @@ use hypatia_graph::op::{Scan, ScanResult};
 use hypatia_graph::{Graph, Node, NodeId, Op};
 use smallvec::SmallVec;
 
-use crate::Options;
 use crate::report::Report;
 use crate::simplify::simplify_graph;
+use crate::{Exactness, Options};
 use form::substituted;
 
 /// The results of one loop that are used.
@@ -49,7 +49,7 @@ impl Group {
 
 /// A rewriting of one loop: adds nodes to the graph and says which of the old ones they replace; nothing if there is
 /// nothing to do.
-type Rewriting = fn(&mut Graph, &Group, Options) -> Option<Vec<(NodeId, NodeId)>>;
+type Apply = fn(&mut Graph, &Group, Options) -> Option<Vec<(NodeId, NodeId)>>;
 
 /// When a rewriting is done.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -63,22 +63,116 @@ enum When {
     Simplified,
 }
 
-/// The rewritings by the names under which a report counts them.
-const REWRITINGS: [(&str, Rewriting, When); 10] = [
-    ("loop_tidied", tidy::tidy, When::Always),
-    (CONSUMER, consume::consume, When::OneByOne),
-    ("loop_last_step", last::keep_last, When::Always),
-    ("loop_invariant", hoist::hoist, When::Simplified),
-    ("loop_product_before", products::products_before, When::Simplified),
-    ("loop_last_after", last::last_after, When::Simplified),
-    ("loop_product_after", products::products_after, When::Simplified),
-    ("loop_sum_after", sums::sums_after, When::Simplified),
-    ("loop_sum_inside", sums::sums_inside, When::Simplified),
-    ("loop_trimmed", trim::trim, When::Simplified),
+/// What a rewriting of loops is, for reports and explanations.
+pub(crate) struct Description {
+    /// The name under which a report counts it.
+    pub(crate) name: &'static str,
+    /// What is lost by it.
+    pub(crate) exactness: Exactness,
+    /// What it does.
+    pub(crate) text: &'static str,
+}
+
+/// A rewriting of loops one by one.
+struct Rewriting {
+    description: Description,
+    when: When,
+    apply: Apply,
+}
+
+const fn rewriting(
+    name: &'static str,
+    exactness: Exactness,
+    when: When,
+    apply: Apply,
+    text: &'static str,
+) -> Rewriting {
+    Rewriting { description: Description { name, exactness, text }, when, apply }
+}
+
+/// The rewritings in the order in which they are done.
+static REWRITINGS: [Rewriting; 10] = [
+    rewriting(
+        "loop_tidied",
+        Exactness::Exact,
+        When::Always,
+        tidy::tidy,
+        "a loop has no result, carry or input that it does not need, and is none if it makes one step",
+    ),
+    rewriting(
+        CONSUMER,
+        Exactness::Rounding,
+        When::OneByOne,
+        consume::consume,
+        "what is made of every row of a loop is made in its steps",
+    ),
+    rewriting(
+        "loop_last_step",
+        Exactness::Exact,
+        When::Always,
+        last::keep_last,
+        "a row of which only the last one is read is carried and not stored",
+    ),
+    rewriting(
+        "loop_invariant",
+        Exactness::Exact,
+        When::Simplified,
+        hoist::hoist,
+        "what is the same in every step is computed once, before the loop",
+    ),
+    rewriting(
+        "loop_product_before",
+        Exactness::Rounding,
+        When::Simplified,
+        products::products_before,
+        "products of the elements of a sequence are one product before the loop",
+    ),
+    rewriting(
+        "loop_last_after",
+        Exactness::Exact,
+        When::Simplified,
+        last::last_after,
+        "what is computed for the last value alone is computed after the loop",
+    ),
+    rewriting(
+        "loop_product_after",
+        Exactness::Rounding,
+        When::Simplified,
+        products::products_after,
+        "products that no later step needs are one product after the loop",
+    ),
+    rewriting(
+        "loop_sum_after",
+        Exactness::Rounding,
+        When::Simplified,
+        sums::sums_after,
+        "a sum of products over the steps is one product after the loop",
+    ),
+    rewriting(
+        "loop_sum_inside",
+        Exactness::Rounding,
+        When::Simplified,
+        sums::sums_inside,
+        "a sum over the rows of a loop is added up in its steps",
+    ),
+    rewriting(
+        "loop_trimmed",
+        Exactness::Exact,
+        When::Simplified,
+        trim::trim,
+        "steps and rows that nothing reads are not made",
+    ),
 ];
 
 /// The rewriting after which loops with a carry in common are joined, before results get carries of their own.
 const CONSUMER: &str = "loop_consumer";
+
+/// What joins loops.
+static FUSION: Description = Description {
+    name: "loops_fused",
+    exactness: Exactness::Exact,
+    text: "loops that carry the same value are one",
+};
 
 /// The bodies that are simplified already.
 pub(crate) type Bodies = BTreeSet<Arc<Body>>;
@@ -110,7 +204,8 @@ fn rewrite(graph: &Graph, options: Options, simplified: bool, report: &mut Repor
     }
     let mut current = graph.clone();
     let mut changed = false;
-    for (name, rewriting, when) in REWRITINGS {
+    for rewriting in &REWRITINGS {
+        let when = rewriting.when;
         if when == When::Simplified && !simplified {
             continue;
         }
@@ -118,7 +213,7 @@ fn rewrite(graph: &Graph, options: Options, simplified: bool, report: &mut Repor
             let mut replaced = BTreeMap::new();
             let mut count = 0;
             for group in groups(&current) {
-                if let Some(pairs) = rewriting(&mut current, &group, options) {
+                if let Some(pairs) = (rewriting.apply)(&mut current, &group, options) {
                     count += 1;
                     replaced.extend(pairs.into_iter().filter(|(old, new)| old != new));
                     if when == When::OneByOne {
@@ -129,14 +224,14 @@ fn rewrite(graph: &Graph, options: Options, simplified: bool, report: &mut Repor
             if count == 0 {
                 break;
             }
-            *report.rules.entry(name).or_default() += count;
             current = substituted(&current, &replaced);
+            report.note_loops(&rewriting.description, count, &current);
             changed = true;
             if when != When::OneByOne {
                 break;
             }
         }
-        if name == CONSUMER {
+        if rewriting.description.name == CONSUMER {
             changed |= fuse_all(&mut current, report);
         }
     }
@@ -153,7 +248,7 @@ fn fuse_all(graph: &mut Graph, report: &mut Report) -> bool {
         count += 1;
     }
     if count > 0 {
-        *report.rules.entry("loops_fused").or_default() += count;
+        report.note_loops(&FUSION, count, graph);
     }
     count > 0
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use hypatia_graph::Graph;
+
+use crate::loops::Description;
 use crate::saturate::Stop;
 
 /// What [`crate::simplify`] did. Equal for equal graphs, but for `time`.
@@ -28,6 +31,26 @@ pub struct Report {
     pub folded: usize,
     /// How long all took.
     pub time: Duration,
+    /// What was done to the graph, one after another, where an explanation is wanted.
+    pub(crate) stages: Option<Vec<Stage>>,
+}
+
+/// A part of a simplification.
+#[derive(Clone)]
+pub(crate) enum Stage {
+    /// A rewriting of loops, and the graph after it.
+    Loops(&'static Description, Graph),
+    /// The rules, and the graph before them.
+    Formulas(Graph),
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Loops(rewriting, _) => write!(f, "Loops({})", rewriting.name),
+            Stage::Formulas(_) => f.write_str("Formulas"),
+        }
+    }
 }
 
 impl Report {
@@ -42,6 +65,15 @@ impl Report {
             nodes_after: 0,
             folded: 0,
             time: Duration::ZERO,
+            stages: None,
+        }
+    }
+
+    /// Notes how many loops were rewritten into what the graph is now.
+    pub(crate) fn note_loops(&mut self, rewriting: &'static Description, count: u32, after: &Graph) {
+        *self.rules.entry(rewriting.name).or_default() += count;
+        if let Some(stages) = &mut self.stages {
+            stages.push(Stage::Loops(rewriting, after.clone()));
         }
     }
 

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use crate::extract::{Extraction, extract};
 use crate::facts::Facts;
 use crate::fold::fold_constants;
-use crate::report::Report;
+use crate::report::{Report, Stage};
 use crate::rules::RuleSet;
 use crate::saturate::{Limits, saturate};
 use crate::term::{Egraph, Knowledge, Origin, Term, insert_term};
@@ -32,8 +32,18 @@ const BARRIER: u64 = 1 << 40;
 
 /// As [`crate::simplify`].
 pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report) {
+    simplify_reporting(graph, options, Report::new())
+}
+
+/// As [`crate::simplify`], with the stages that it consists of.
+pub(crate) fn simplify_in_stages(graph: &Graph, options: Options) -> (Graph, Vec<Stage>) {
+    let report = Report { stages: Some(Vec::new()), ..Report::new() };
+    let (simplified, report) = simplify_reporting(graph, options, report);
+    (simplified, report.stages.unwrap_or_default())
+}
+
+fn simplify_reporting(graph: &Graph, options: Options, mut report: Report) -> (Graph, Report) {
     let start = Instant::now();
-    let mut report = Report::new();
     let live = graph.reachable();
     report.nodes_before = live.iter().filter(|live| **live).count();
     if graph.check().is_err() {
@@ -56,6 +66,9 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
 
 /// The graph with its formulas simplified, loops left as they are.
 fn simplify_formulas(graph: &Graph, options: Options, rules: &RuleSet, report: &mut Report) -> Graph {
+    if let Some(stages) = &mut report.stages {
+        stages.push(Stage::Formulas(graph.clone()));
+    }
     let live = graph.reachable();
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
     let partitions = report.partitions;
@@ -65,11 +78,11 @@ fn simplify_formulas(graph: &Graph, options: Options, rules: &RuleSet, report: &
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
         simplified = simplify_parts(&simplified, &nodes, options, rules, report);
     }
-    let (mut folded, mut count) = fold_constants(simplified);
+    let (mut folded, mut count) = fold_constants(simplified, options.numerics);
     if count > 0 && folded.len() <= LARGEST_WHOLE {
         // New constants may be 0 or 1.
         let nodes: Vec<NodeId> = folded.nodes().map(|(id, _)| id).collect();
-        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, report));
+        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, report), options.numerics);
         folded = again.0;
         count += again.1;
     }

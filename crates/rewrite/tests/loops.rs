@@ -489,6 +489,52 @@ fn explanations_of_loops_end() {
     assert!(text.contains("scan"), "{text}");
 }
 
+/// A summand whose parts are used twice, forty times over: the ways through it are without number.
+#[test]
+fn sums_of_shared_towers_end() {
+    let (x, h) = (matrix("x", 5, 4), matrix("h", 4, 4));
+    let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+        let element = &step.sequences[0];
+        let mut summand = element.reshape([4, 1]).dot(element.exp().reshape([1, 4]));
+        for _ in 0..40 {
+            summand = (&summand + summand.t()) * 0.25;
+        }
+        Next::new().carry(&step.carries[0] + summand)
+    });
+    let graph = graph_of(&[&x, &h], &[&scan.last[0]]);
+    let arrays = [some_numbers(x.ty(), 0.0), some_numbers(h.ty(), 1.0)];
+    let expected = interpret(&graph, &arrays).unwrap().outputs;
+    let (simple, _) = simplify(&graph, TAKEN);
+    let found = interpret(&simple, &arrays).unwrap().outputs;
+    for index in 0..16 {
+        let (x, y) = (found[0].get(index).to_f64(), expected[0].get(index).to_f64());
+        assert!((x - y).abs() <= 1e-5 * (1.0 + y.abs()), "{x} instead of {y}");
+    }
+}
+
+/// Rewritings of loops are steps as rules are, with the formula after each.
+#[test]
+fn explanations_name_rewritings_of_loops() {
+    let (x, h) = (matrix("x", 4, 2), input("h", DType::F32, &[Some(2)]));
+    let scan = Scan::new()
+        .sequence(&x)
+        .carry(&h)
+        .run(|step| Next::new().carry((&step.sequences[0] + &step.carries[0]).sin()));
+    let graph = graph_of(&[&x, &h], &[&scan.carries[0].take(-1).exp().log()]);
+    let explanation = explain(&graph, Numerics::Real);
+    let [derivation] = &explanation.derivations[..] else { panic!("{explanation}") };
+    let rules: Vec<&str> = derivation.steps.iter().map(|step| step.rule.as_str()).collect();
+    assert!(rules.contains(&"loop_last_step") && rules.contains(&"log_exp"), "{explanation}");
+    assert_eq!(derivation.steps.last().map(|step| &step.formula), Some(&derivation.result), "{explanation}");
+    let text = explanation.to_string();
+    assert!(
+        text.contains(
+            "loop_last_step exact: a row of which only the last one is read is carried and not stored"
+        ),
+        "{text}"
+    );
+}
+
 /// A Gibbs chain, of which the last step is watched: the watching is done once.
 #[test]
 fn a_watched_last_step_costs_nothing_in_the_loop() {

@@ -2,6 +2,8 @@
 //! time, and time that grows with the length.
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]
 
+use std::f64::consts::FRAC_PI_4;
+
 use hypatia_graph::collect::{Request, Unused, collect};
 use hypatia_graph::compose::All;
 use hypatia_graph::differentiate::differentiate;
@@ -246,6 +248,23 @@ fn constants_fold_in_double_precision() {
     assert_eq!(simplified.len(), 1);
     let value = interpret(&simplified, &[]).unwrap().outputs.remove(0);
     assert_eq!(value.to_vec::<f32>().unwrap(), [3.0, 7.0]);
+}
+
+/// What overflows or underflows in single precision does so under `Strict`, constant or not.
+#[test]
+fn constants_keep_their_range() {
+    let folded = |y: &Tensor, numerics| {
+        let (simplified, report) = simplify(&graph_of(&[], &[y]), numerics);
+        assert!(report.folded > 0, "{simplified}");
+        simplified.uniform(simplified.outputs[0]).unwrap().to_f64()
+    };
+    let large = constant(100f32).exp();
+    let difference = (&large - constant(99f32).exp()) / &large;
+    assert!(folded(&difference, Numerics::Strict).is_nan());
+    assert!((folded(&difference, Numerics::Real) - 0.6321206).abs() < 1e-6);
+    let small = constant(17f32).erfc();
+    assert_eq!(folded(&small.arctan2(&small), Numerics::Strict), 0.0);
+    assert!((folded(&small.arctan2(&small), Numerics::Real) - FRAC_PI_4).abs() < 1e-6);
 }
 
 /// A chain of `n` operators on a vector.

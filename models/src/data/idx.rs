@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::{DataError, Source};
+use crate::count::Counted;
 
 /// Larger files are refused, so that a forged header cannot ask for all memory.
 const MAX_BYTES: u64 = 1 << 30;
@@ -27,7 +28,7 @@ pub(super) fn read_idx(path: &Path, rank: u8) -> Result<IdxArray, DataError> {
     if magic != expected.to_be_bytes() {
         let found = match <[u8; 4]>::try_from(magic.as_slice()) {
             Ok(bytes) => format!("{:#010x}", u32::from_be_bytes(bytes)),
-            Err(_) => format!("a file of {} bytes", magic.len()),
+            Err(_) => format!("a file of {}", Counted(magic.len(), "byte")),
         };
         return Err(DataError::IdxMagic { path: path.to_owned(), rank, expected, found });
     }

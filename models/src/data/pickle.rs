@@ -19,6 +19,7 @@ use thiserror::Error;
 pub use array::{Array, ElementType};
 
 use super::{DataError, Source};
+use crate::count::Counted;
 use machine::Machine;
 
 /// Default bound on the memory that one document may take, in bytes.
@@ -276,8 +277,8 @@ impl fmt::Display for Pickle<'_> {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value}"),
-            Self::Bytes(bytes) => write!(f, "a string of {} bytes", bytes.len()),
-            Self::Text(text) => write!(f, "a string of {} bytes", text.len()),
+            Self::Bytes(bytes) => write!(f, "a string of {}", Counted(bytes.len(), "byte")),
+            Self::Text(text) => write!(f, "a string of {}", Counted(text.len(), "byte")),
             Self::List(items) => write!(f, "a list of {}", items.len()),
             Self::Tuple(items) => write!(f, "a tuple of {}", items.len()),
             Self::Dict(entries) => write!(f, "a dictionary of {}", entries.len()),
@@ -341,7 +342,7 @@ pub enum PickleErrorKind {
     #[error("expected {0}, found other bytes")]
     Encoding(&'static str),
     /// An array whose bytes are not as many as its shape and type need.
-    #[error("expected {expected} for an array of shape {shape:?}, found {found} bytes")]
+    #[error("expected {expected} for an array of shape {shape:?}, found {}", Counted(*found, "byte"))]
     ArrayLength {
         /// Extents of the array.
         shape: Vec<usize>,

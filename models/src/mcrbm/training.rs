@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{McRbm, McRbmTrainer, TrainerSettings, identity_pooling, topological_pooling};
 use crate::checkpoint::Checkpoint;
+use crate::count::Counted;
 use crate::data::patches::{CHANNELS, ColourImages};
 use crate::hmc::Diagnosis;
 use crate::log::{Done, Epoch, Measures};
@@ -409,8 +410,9 @@ impl Training for McRbmTraining {
             return Err(TrainError::State {
                 path: checkpoint.path().to_owned(),
                 reason: format!(
-                    "expected a position within epochs of {} minibatches, found minibatch {}",
-                    self.batches, position.batches
+                    "expected a position within epochs of {}, found minibatch {}",
+                    Counted(self.batches, "minibatch"),
+                    position.batches
                 ),
             });
         }

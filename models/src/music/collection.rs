@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::{MAX_FRAMES, PianoRoll, Sampling, TuneSet, generate_tunes, read_midi};
+use crate::count::Counted;
 use crate::data::pickle::{Items, Pickle, read_pickles};
 use crate::data::{DataError, Source};
 
@@ -239,7 +240,7 @@ impl Collection<'_> {
             let mut content = Vec::new();
             entry.read_to_end(&mut content).map_err(|error| damaged(number, error))?;
             if content.len() as u64 != entry.size() {
-                let expected = format!("{} bytes, as the archive says", entry.size());
+                let expected = format!("{}, as the archive says", Counted(entry.size(), "byte"));
                 return Err(layout(&self.path.join(inside), "size", &expected, content.len()));
             }
             files.push((inside, content));

@@ -11,6 +11,7 @@ use midly::{MetaMessage, MidiMessage, TrackEvent, TrackEventKind, TrackIter};
 use thiserror::Error;
 
 use super::{PianoRoll, Sampling};
+use crate::count::Counted;
 
 /// The longest roll that is read, in frames: 43 hours at 0.3 seconds.
 pub const MAX_FRAMES: usize = 1 << 19;
@@ -49,7 +50,10 @@ pub enum MidiError {
         found: String,
     },
     /// Fewer tracks than the header says.
-    #[error("expected {expected} tracks, as the header says, found {found} and the end of the file")]
+    #[error(
+        "expected {}, as the header says, found {found} and the end of the file",
+        Counted(*expected, "track")
+    )]
     Tracks {
         /// Tracks by the header.
         expected: u16,
@@ -58,7 +62,8 @@ pub enum MidiError {
     },
     /// A chunk that is longer than the file, or no chunk.
     #[error(
-        "byte {offset}, after {tracks} tracks: expected a whole chunk, found {left} bytes that are none: {bytes}"
+        "byte {offset}, after {}: expected a whole chunk, found {} that are none: {bytes}",
+        Counted(*tracks, "track"), Counted(*left, "byte")
     )]
     Chunk {
         /// Offset of the chunk in the file.
@@ -159,7 +164,12 @@ impl Header {
     fn read(bytes: &[u8]) -> Result<Self, MidiError> {
         let error = |offset, what, expected, found| MidiError::Header { offset, what, expected, found };
         let Some((head, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-            return Err(error(0, "header", "14 bytes", format!("a file of {} bytes", bytes.len())));
+            return Err(error(
+                0,
+                "header",
+                "14 bytes",
+                format!("a file of {}", Counted(bytes.len(), "byte")),
+            ));
         };
         if !head.starts_with(b"MThd") {
             return Err(error(0, "kind of the file", "4d 54 68 64 (\"MThd\")", show_bytes(&head[..4])));

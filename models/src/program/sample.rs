@@ -19,12 +19,12 @@ pub(super) fn command() -> Command {
     with_models(Command::new("sample").about(about), models(), |model, command| {
         let seed_help = format!("Seed of the draws [default: {}]", model.defaults().seed);
         let command = command.arg(option("seed", "N", seed_help, value_parser!(u32).into()));
-        let command = with_data_options(with_machine_options(command), model.examples());
+        let command = with_machine_options(command);
+        let Some(sampler) = model.sampler() else { return command };
+        let command =
+            if sampler.begins_at_examples() { with_data_options(command, model.examples()) } else { command };
         let command = command.arg(option("out", "DIR", out_help, value_parser!(PathBuf)));
-        match model.sampler() {
-            Some(sampler) => sampler.add_options(command).about(sampler.about()),
-            None => command,
-        }
+        sampler.add_options(command).about(sampler.about())
     })
 }
 

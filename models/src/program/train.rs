@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hypatia::Device;
 
 use super::{Failure, all_models, chosen_model, print, with_models};
+use crate::count::Counted;
 use crate::interrupt::{INTERRUPTED_STATUS, Interrupt};
 use crate::model::{Defaults, Examples, Model, Settings, Source, parse_learning_rate};
 use crate::train::{Console, Outcome, train};
@@ -72,14 +73,11 @@ pub(super) fn with_data_options(command: Command, examples: Examples) -> Command
         .arg(option(examples.generated, "N", generated_help, counts).conflicts_with("data"))
 }
 
-/// What the options of [`with_data_options`] say.
+/// What the options of [`with_data_options`] say; their defaults for a command that has none.
 pub(super) fn source(matches: &ArgMatches, examples: Examples) -> Source {
-    match matches.get_one::<PathBuf>("data") {
-        Some(path) => Source::Path(path.clone()),
-        None => {
-            let count = matches.get_one(examples.generated).copied();
-            Source::Generated(count.unwrap_or(examples.generated_default))
-        }
+    match given::<PathBuf>(matches, "data") {
+        Some(path) => Source::Path(path),
+        None => Source::Generated(given(matches, examples.generated).unwrap_or(examples.generated_default)),
     }
 }
 
@@ -141,8 +139,8 @@ pub(super) fn settings(model: &dyn Model, matches: &ArgMatches, source: Source) 
 }
 
 /// The value of an option that the command may not have.
-fn given<T: Copy + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Option<T> {
-    matches.try_get_one(name).ok().flatten().copied()
+fn given<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Option<T> {
+    matches.try_get_one(name).ok().flatten().cloned()
 }
 
 pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
@@ -150,7 +148,7 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
     let settings = settings(model, matches, source(matches, model.examples()));
     let directory = run_directory(model, matches);
     let json = matches.get_flag("json");
-    // Under `nohup`, or in the background of a script, some signals are ignored on purpose; that is no reason to fail.
+    // A run that cannot be interrupted is better than none.
     let interrupt = Interrupt::install().unwrap_or_else(|error| {
         let note =
             format!("note: signals are not caught ({error}); the state is saved after every epoch only");
@@ -169,7 +167,7 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         Outcome::Finished { .. } if json => Ok(0),
         Outcome::Finished { done, epochs, files } => {
             let percent = |error: f64| format!("{:.6} %", 100.0 * error);
-            let mut text = format!("{} epochs in {:.1} s", epochs, done.seconds);
+            let mut text = format!("{} in {:.1} s", Counted(epochs, "epoch"), done.seconds);
             if let Some(error) = done.best_valid_error {
                 text += &format!("; best validation error {}", percent(error));
             }
@@ -189,9 +187,9 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         Outcome::Interrupted { position, checkpoint } => {
             let line_break = if std::io::stderr().is_terminal() { "\n" } else { "" };
             let message = format!(
-                "{line_break}interrupted after {} epochs and {} minibatches; the state is in {}: the same command with --resume goes on",
-                position.epochs,
-                position.batches,
+                "{line_break}interrupted after {} and {}; the state is in {}: the same command with --resume goes on",
+                Counted(position.epochs, "epoch"),
+                Counted(position.batches, "minibatch"),
                 checkpoint.display()
             );
             // The state is saved, whether or not anybody reads of it.

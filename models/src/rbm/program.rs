@@ -268,6 +268,10 @@ impl Sampler for GibbsChains {
         "Runs Gibbs chains from test images of the data and draws what they have become"
     }
 
+    fn begins_at_examples(&self) -> bool {
+        true
+    }
+
     fn add_options(&self, command: Command) -> Command {
         SampleOptions::augment_args(command)
     }

@@ -13,6 +13,7 @@ use hypatia::{Array, Function, RandomStreams, Shared, Tensor, matrix};
 use super::sampling::Performer;
 use super::{Descent, RbmChain, RnnRbm};
 use crate::checkpoint::Checkpoint;
+use crate::count::Counted;
 use crate::log::{Done, Epoch, Measures, Phase};
 use crate::model::{
     Defaults, Examples, Model, Position, Sampler, Setting, Settings, Source, Step, TrainError, Training,
@@ -458,8 +459,8 @@ impl Training for RnnRbmTraining {
         }
         if position.batches >= self.batches_per_epoch() {
             return Err(state(format!(
-                "expected a position within an epoch of {} minibatches, found minibatch {}",
-                self.batches_per_epoch(),
+                "expected a position within an epoch of {}, found minibatch {}",
+                Counted(self.batches_per_epoch(), "minibatch"),
                 position.batches
             )));
         }

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[cfg(unix)]
+use hypatia_models::interrupt::caught_signals;
 use serde_json::Value;
 
 /// The program in a directory of its own.
@@ -68,6 +70,9 @@ fn people_see_progress_and_results() {
     assert!(progress.lines().any(|line| line.starts_with("epoch 3/3  cost ")), "{progress}");
     assert!(results.starts_with("3 epochs in ") && results.contains("best validation error "), "{results}");
     assert!(results.contains("here/checkpoint.safetensors"), "{results}");
+    let words = ["train", "logreg", "--digits", "300", "--epochs", "1", "--out", "one"];
+    let one = self::output(directory.path(), &words);
+    assert!(text(&one.stdout).starts_with("1 epoch in "), "{}", text(&one.stdout));
 }
 
 #[test]
@@ -99,6 +104,8 @@ fn wrong_usage_is_told_from_failure() {
         (&["train", "dbn", "--pretraining-learning-rate", "-1"], "expected a finite number above 0"),
         (&["sample", "rbm", "--chains", "0"], "0 is not in 1..=1000"),
         (&["sample", "rbm", "--epochs", "3"], "unexpected argument '--epochs'"),
+        (&["sample", "rnn-rbm", "--data", "tunes"], "unexpected argument '--data'"),
+        (&["sample", "rnn-rbm", "--tunes", "3"], "unexpected argument '--tunes'"),
         (
             &["train", "logreg", "--digits", "300", "--batch-size", "61"],
             "--batch-size: expected 1 to 60, the number of validation images, found 61",
@@ -218,7 +225,9 @@ fn ctrl_c_saves_and_resume_goes_on() {
     let mut child = hypatia(directory, &many).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.by_ref().any(|line| line.contains("\"epoch\":3,")));
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // The tests, and with them the program, may have been started to ignore Ctrl-C.
+    let (signal, _) = caught_signals().into_iter().next().unwrap();
+    let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     let epochs = 3 + lines.filter(|line| line.contains("\"event\":\"epoch\"")).count();
     let output = child.wait_with_output().unwrap();
@@ -237,19 +246,32 @@ fn ctrl_c_saves_and_resume_goes_on() {
     assert_eq!(numbers, [epochs as u64 + 1, epochs as u64 + 2]);
 }
 
-#[cfg(unix)]
+/// As in the background of a script, or under `nohup`.
+#[cfg(target_os = "linux")]
 #[test]
-fn a_run_that_ignores_signals_trains() {
+fn a_run_that_ignores_signals_goes_on_until_another_one_comes() {
     let directory = tempfile::tempdir().unwrap();
     let script = "trap '' HUP INT; exec \"$@\"";
-    let output = Command::new("sh")
+    let words = ["train", "logreg", "--digits", "300", "--batch-size", "20", "--json", "--epochs", "1000000"];
+    let mut child = Command::new("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_hypatia")])
-        .args(small(&["--json"]))
+        .args(words)
         .current_dir(directory.path())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("signals are not caught"), "{}", text(&output.stderr));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    for signal in ["-INT", "-HUP", "-TERM"] {
+        let is_epoch = |line: String| line.contains("\"event\":\"epoch\"");
+        assert!(lines.by_ref().any(is_epoch) && lines.by_ref().any(is_epoch), "ended before {signal}");
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    }
+    // Its output would stand still if nobody read it.
+    let _ = lines.count();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("interrupted after"), "{}", text(&output.stderr));
 }
 
 #[test]

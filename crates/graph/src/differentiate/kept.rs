@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::graph::{Graph, NodeId};
 use crate::op::Op;
-use crate::scalar::ScalarFn;
 
 /// What has to be done to have a value again.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -65,11 +64,14 @@ pub(super) fn least_kept(
     involved.into_iter().filter(|(_, place)| cut(*place)).map(|(id, _)| id).collect()
 }
 
+/// The work of functions that are cheaper to compute again than to keep: a division, but no series.
+const CHEAP: u32 = 8;
+
 /// Whether computing a value again costs more than keeping and reading it.
 #[warn(clippy::wildcard_enum_match_arm)]
 pub(super) fn is_dear(op: &Op) -> bool {
     match op {
-        Op::Map(f) => is_dear_function(*f),
+        Op::Map(f) => f.work() > CHEAP,
         Op::Reduce(..)
         | Op::ArgMax(_)
         | Op::Dot
@@ -92,69 +94,6 @@ pub(super) fn is_dear(op: &Op) -> bool {
         | Op::Concat(_)
         | Op::StopGradient
         | Op::Grad(_) => false,
-    }
-}
-
-#[warn(clippy::wildcard_enum_match_arm)]
-fn is_dear_function(f: ScalarFn) -> bool {
-    match f {
-        ScalarFn::Pow
-        | ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Expm1
-        | ScalarFn::Log
-        | ScalarFn::Log2
-        | ScalarFn::Log10
-        | ScalarFn::Log1p
-        | ScalarFn::Log1mexp
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan
-        | ScalarFn::Atan2
-        | ScalarFn::Sinh
-        | ScalarFn::Cosh
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Acosh
-        | ScalarFn::Atanh
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Erf
-        | ScalarFn::Erfc => true,
-        ScalarFn::Add
-        | ScalarFn::Sub
-        | ScalarFn::Mul
-        | ScalarFn::Div
-        | ScalarFn::FloorDiv
-        | ScalarFn::Mod
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Sqr
-        | ScalarFn::Sqrt
-        | ScalarFn::Recip
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => false,
     }
 }
 

@@ -235,7 +235,18 @@ fn pullback_reduce(
             let others = g.sub(zeros, flags);
             let alone = g.map(ScalarFn::Eq, &[others, zero]);
             let quotient = g.div(product, nonzero);
-            let derivative = g.select(alone, quotient, zero);
+            // With one other zero the product of the others is that zero times the quotient. Its value is 0, written so
+            // that its derivative is there and that it is known to be 0 once all gradients are taken.
+            let stopped = g.op(Op::StopGradient, &[x]);
+            let moving = g.sub(x, stopped);
+            let moving = g.select(is_zero, moving, zero);
+            let all_moving = g.op(Op::Reduce(Fold::Sum, axes), &[moving]);
+            let all_moving = g.spread(all_moving, axes, &shape);
+            let others_moving = g.sub(all_moving, moving);
+            let is_second = g.map(ScalarFn::Eq, &[others, one]);
+            let second = g.mul(quotient, others_moving);
+            let second = g.select(is_second, second, zero);
+            let derivative = g.select(alone, quotient, second);
             Some(g.mul(c, derivative))
         }
         Fold::Max | Fold::Min => {

@@ -35,6 +35,7 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
         nodes: BTreeMap::new(),
         leaves: BTreeMap::new(),
         bodies: BTreeMap::new(),
+        shared: BTreeMap::new(),
         draft: None,
         depth: 0,
     };
@@ -49,8 +50,7 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
 /// What a graph consists of.
 const STATEMENTS: &str = "`input`, `shared`, `constant`, `body`, `output`, `update` or the name of a node";
 /// What the body of a loop consists of.
-const STATEMENTS_OF_BODIES: &str =
-    "`sequence`, `captured`, `carry`, `constant`, `body`, `row`, `until`, `next`, the name of a node or `}`";
+const STATEMENTS_OF_BODIES: &str = "`sequence`, `captured`, `carry`, `constant`, `body`, `row`, `until`, `next`, `updates`, the name of a node or `}`";
 
 /// Loops in loops beyond this are refused: passes over bodies are recursive.
 const MAX_DEPTH: usize = 16;
@@ -70,6 +70,8 @@ struct Parser<'a> {
     leaves: BTreeMap<NodeId, LeafId>,
     /// The bodies that are complete, with the line of each.
     bodies: BTreeMap<String, (Arc<Body>, usize)>,
+    /// The shared variables of the function.
+    shared: BTreeMap<Key, Arc<Leaf>>,
     /// What is known of the body being read, beside its graph.
     draft: Option<Draft>,
     /// How many bodies are being read, one in another.
@@ -80,6 +82,7 @@ struct Parser<'a> {
 struct Draft {
     sequences: usize,
     condition: Option<NodeId>,
+    updated: Vec<Arc<Leaf>>,
 }
 
 type Parsed<T> = Result<T, ParseError>;
@@ -118,6 +121,7 @@ impl Parser<'_> {
                 self.graph.outputs.push(id);
             }
             (Some("until"), true) => self.condition()?,
+            (Some("updates"), true) => self.updates()?,
             (Some("update"), false) | (Some("next"), true) => self.update()?,
             (Some(_), false) => return Err(self.reader.unexpected(STATEMENTS)),
             (Some(_), true) => return Err(self.reader.unexpected(STATEMENTS_OF_BODIES)),
@@ -161,9 +165,11 @@ impl Parser<'_> {
         let mut inner = std::mem::replace(&mut self.graph, graph);
         self.nodes = nodes;
         self.leaves = leaves;
-        let Draft { sequences, condition } = std::mem::replace(&mut self.draft, draft).unwrap_or_default();
+        let Draft { sequences, condition, updated } =
+            std::mem::replace(&mut self.draft, draft).unwrap_or_default();
         inner.outputs.extend(condition);
-        let body = Body::new(inner, sequences, condition.is_some());
+        let mut body = Body::new(inner, sequences, condition.is_some());
+        body.updated = updated;
         self.bodies.insert(name, (Arc::new(body), place.line));
         Ok(())
     }
@@ -185,6 +191,22 @@ impl Parser<'_> {
             }
             Some(_) | None => Err(self.reader.error(keyword, "one condition", "a second one")),
         }
+    }
+
+    /// `updates %W`: a shared variable of the function, whatever the body calls so.
+    fn updates(&mut self) -> Parsed<()> {
+        self.reader.take();
+        let place = self.reader.place();
+        let token = self.reader.peek().clone();
+        let key = self.name()?;
+        let Some(leaf) = self.shared.get(&key) else {
+            let expected = "the name of a shared variable of the function";
+            return Err(self.reader.error(place, expected, token.to_string()));
+        };
+        if let Some(draft) = &mut self.draft {
+            draft.updated.push(leaf.clone());
+        }
+        Ok(())
     }
 
     /// A name that is not yet taken.
@@ -263,6 +285,9 @@ impl Parser<'_> {
             }
         }
         self.leaves.insert(id, leaf.id);
+        if let (LeafKind::Shared(_), None) = (&leaf.kind, &self.draft) {
+            self.shared.insert(key.clone(), leaf);
+        }
         self.nodes.insert(key, (id, line));
         Ok(())
     }

@@ -90,6 +90,8 @@ input %xs: f32[5, 3]
 input %w: f32[3, 3]
 input %n: i64[]
 input %w.1: f32[3]
+shared %count: i64[]
+shared %h: f32[]
 body b0 {
   sequence %x: f32[3]
   captured %w: f32[3, 3]
@@ -103,6 +105,7 @@ body b0 {
     carry %v: f32[1, 3]
     %0 = dot(%v, %w) : f32[1, 3]
     next %v = %0
+    updates %h
   }
   %3 = scan{body=b1, result=last 0, steps=4}(%w, %2) : f32[1, 3]
   %\"next state\" = reshape{dims=[3]}(%3) : f32[3]
@@ -115,6 +118,8 @@ body b0 {
   until %6
   next %h = %4
   next %count = %5
+  updates %count
+  updates %h
 }
 %0 = scan{body=b0, result=rows 0, steps=5}(%xs, %w, %w.1, 0i64) : f32[5, 3]
 %1 = scan{body=b0, result=last 1, steps=5, truncate=2}(%xs, %w, %w.1, 0i64) : i64[]
@@ -129,6 +134,7 @@ body b2 {
 output %0
 output %1
 output %4
+update %count = %1
 ";
 
 #[test]
@@ -141,6 +147,46 @@ fn loops_return_as_they_were() {
         .filter_map(|(_, node)| if let Op::Scan(scan) = &node.op { Some(scan.body.clone()) } else { None })
         .collect();
     assert_eq!(bodies.len(), 2);
+    // The carries of these names are others.
+    let ids = |body: &Body| -> Vec<LeafId> { body.updated.iter().map(|leaf| leaf.id).collect() };
+    let shared: Vec<LeafId> = (graph.leaves())
+        .filter(|leaf| matches!(leaf.kind, LeafKind::Shared(_)))
+        .map(|leaf| leaf.id)
+        .collect();
+    let updated: Vec<Vec<LeafId>> = bodies.iter().map(|body| ids(body)).collect();
+    assert_eq!(updated, [shared.clone(), vec![]]);
+    let inner = bodies.iter().flat_map(|body| body.graph.nodes()).find_map(|(_, node)| match &node.op {
+        Op::Scan(scan) => Some(scan.body.clone()),
+        _ => None,
+    });
+    assert_eq!(ids(&inner.unwrap()), [shared[1]]);
+}
+
+/// A variable that only a loop names has a line all the same.
+#[test]
+fn variables_that_only_loops_update_return() {
+    let text = "\
+shared %w: f32[2]
+body b0 {
+  carry %w: f32[2]
+  next %w = %w
+  updates %w
+}
+%0 = scan{body=b0, result=last 0, steps=3}(%w) : f32[2]
+output %0
+";
+    let graph = parse(text).unwrap();
+    let shared = graph.leaves().next().unwrap().clone();
+    let Op::Scan(scan) = &graph.nodes().last().unwrap().1.op else { panic!("{graph}") };
+    let scan = scan.clone();
+    let mut other = Graph::new();
+    let start = other.add_uniform(Literal::from_f64(1.0, DType::F32), &[2], None);
+    let last = other.add(Op::Scan(scan), &[start], None);
+    other.outputs.push(last);
+    assert!(other.leaf(shared.id).is_none());
+    let text = other.to_string();
+    assert!(text.starts_with("shared %w: f32[2]\n"), "{text}");
+    assert_eq!(reprinted(&text), text);
 }
 
 #[test]
@@ -258,6 +304,11 @@ fn errors_point_at_the_text() {
             "4:7: expected the name of a carry",
         ),
         ("input %x: f32[]\nbody b {\n row %x\n}", "3:6: expected a name that a line above defines"),
+        (
+            "shared %x: f32[]\nbody b {\n carry %h: f32[]\n updates %h\n}",
+            "4:10: expected the name of a shared variable of the function, found `%h`",
+        ),
+        ("updates %h", "1:1: expected `input`, `shared`, `constant`, `body`"),
         ("%0 = scan{body=b, result=steps, steps=1}()", "1:16: expected the name of a body that stands above"),
         (
             "body b {\n}\n%0 = scan{body=b, result=first, steps=1}()",
@@ -461,8 +512,9 @@ fn add_loop(graph: &mut Graph, body: &Arc<Body>, roots: &[u32; 8]) {
     }
 }
 
-/// A body with sequences, captured values, carries in the place of shared variables, and perhaps a condition.
-fn body_of(level: Level, inner: Option<&Arc<Body>>) -> Arc<Body> {
+/// A body with sequences, captured values, carries in the place of shared variables, and perhaps a condition and some of
+/// the function's shared variables to update.
+fn body_of(level: Level, inner: Option<&Arc<Body>>, shared: &[Arc<Leaf>]) -> Arc<Body> {
     let mut graph = Graph::new();
     let mut carries = Vec::new();
     for mut leaf in level.leaves {
@@ -497,16 +549,21 @@ fn body_of(level: Level, inner: Option<&Arc<Body>>) -> Arc<Body> {
             (leaf, next.map_or(before, |(id, _)| id))
         })
         .collect();
-    Arc::new(Body::new(graph, sequences, until.is_some()))
+    let mut body = Body::new(graph, sequences, until.is_some());
+    body.updated = shared.iter().skip(level.roots[4] as usize % 3).cloned().collect();
+    Arc::new(body)
 }
 
 proptest! {
     /// Random well-typed graphs, some with loops of random bodies, some of which hold loops.
     #[test]
     fn graphs_return_as_they_were(level in any_level(200), bodies in proptest::collection::vec(any_level(40), 0..3)) {
-        let body = bodies.into_iter().fold(None, |inner, level| Some(body_of(level, inner.as_ref())));
+        let leaves: Vec<Arc<Leaf>> = level.leaves.into_iter().map(Arc::new).collect();
+        let is_shared = |leaf: &&Arc<Leaf>| matches!(leaf.kind, LeafKind::Shared(_));
+        let shared: Vec<Arc<Leaf>> = leaves.iter().filter(is_shared).cloned().collect();
+        let body = bodies.into_iter().fold(None, |inner, level| Some(body_of(level, inner.as_ref(), &shared)));
         let mut graph = Graph::new();
-        for leaf in level.leaves.into_iter().map(Arc::new) {
+        for leaf in leaves {
             graph.add_leaf(&leaf);
             if let LeafKind::Input = leaf.kind {
                 graph.inputs.push(leaf.id);

@@ -14,7 +14,6 @@ use hypatia_graph::{Graph, LeafId, NodeId, Op, TensorType};
 use smallvec::SmallVec;
 
 use crate::Options;
-use crate::cost::function_work;
 
 /// What an input of a body stands for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -475,7 +474,7 @@ pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
         | Op::Window(_)
         | Op::Slice(_)
         | Op::StopGradient => 0,
-        Op::Map(f) => usize::try_from(function_work(*f)).unwrap_or(1).saturating_mul(count(id)),
+        Op::Map(f) => (f.work() as usize).saturating_mul(count(id)),
         Op::Reduce(..) | Op::ArgMax(_) => count(node.operands[0]),
         Op::Dot => {
             let inner = graph.ty(node.operands[0]).shape.last().and_then(|extent| extent.known());

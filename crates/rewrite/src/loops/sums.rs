@@ -18,8 +18,9 @@ use crate::{Numerics, Options};
 
 /// Rows with fewer elements are stacked though only their sum is used.
 const LARGE_ROW: usize = 256;
-/// The depth to which a summand is looked into.
+/// The depth to which a summand is looked into, and how many values: one that is used twice is looked at twice.
 const DEEPEST: usize = 32;
+const LOOKED_AT: usize = 1000;
 
 /// The sum of a value of the body over all steps, as it is computed after the loop.
 enum Sum {
@@ -59,8 +60,14 @@ pub(super) fn sums_after(
         return None;
     }
     let dependence = inner.dependence();
-    let mut summing =
-        Summing { inner, dependence, stacked: BTreeMap::new(), turned: BTreeMap::new(), new: 0 };
+    let mut summing = Summing {
+        inner,
+        dependence,
+        stacked: BTreeMap::new(),
+        turned: BTreeMap::new(),
+        new: 0,
+        left_to_look_at: LOOKED_AT,
+    };
     for (_, result) in &group.members {
         if let ScanResult::Rows(at) = result {
             let row = *summing.inner.rows().get(usize::from(*at))?;
@@ -82,6 +89,7 @@ pub(super) fn sums_after(
                 if after.contains_key(&(carry, position)) {
                     continue;
                 }
+                summing.left_to_look_at = LOOKED_AT;
                 if let Some(sum) =
                     summing.sum(*summand, products, 0).filter(|sum| !products || sum.has_product())
                 {
@@ -117,6 +125,8 @@ struct Summing {
     turned: BTreeMap<NodeId, NodeId>,
     /// Elements of stacks that were not there before.
     new: usize,
+    /// How many values may still be looked at for the present summand.
+    left_to_look_at: usize,
 }
 
 impl Summing {
@@ -183,9 +193,10 @@ impl Summing {
 
     /// How the sum of a value over all steps is computed after the loop. Only for `products` new stacks are made.
     fn sum(&mut self, id: NodeId, products: bool, depth: usize) -> Option<Sum> {
-        if depth > DEEPEST || !self.varies(id) {
+        if depth > DEEPEST || self.left_to_look_at == 0 || !self.varies(id) {
             return None;
         }
+        self.left_to_look_at -= 1;
         let node = self.inner.graph.node(id).clone();
         match &node.op {
             Op::Dot => return self.product(id, products),

@@ -4,6 +4,8 @@
 //! A hidden infinity or NaN makes a rule `Real`. Formulas meet their rule through reshapes and broadcasts because
 //! the rules of [`super::shape`] carry elementwise functions through those.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use egg::Id;
 use hypatia_graph::op::Op;
 use hypatia_graph::{Axes, Fold, ScalarFn};
@@ -149,15 +151,18 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
     let rank = egraph[x].data.ty.rank();
     // Which axis of `x` each axis of the present value lies along.
     let places: Places = (0..rank).map(Some).collect();
-    let mut pending: Vec<(Id, Places, usize)> = vec![(m, places, 0)];
-    while let Some((class, places, depth)) = pending.pop() {
-        if depth > 6 {
+    let mut pending: VecDeque<(Id, Places, usize)> = VecDeque::from([(m, places, 0)]);
+    // A class may hold many choices between its own values, which are looked at once; from near to far, so that none is
+    // reached at a greater depth than it has.
+    let mut seen: BTreeSet<(Id, Places)> = BTreeSet::new();
+    while let Some((class, places, depth)) = pending.pop_front() {
+        if depth > 6 || !seen.insert((egraph.find(class), places.clone())) {
             continue;
         }
         for term in &egraph[class].nodes {
             match &term.op {
-                Op::StopGradient => pending.push((term.operands[0], places.clone(), depth + 1)),
-                Op::Map(ScalarFn::Select) => pending.push((term.operands[2], places.clone(), depth + 1)),
+                Op::StopGradient => pending.push_back((term.operands[0], places.clone(), depth + 1)),
+                Op::Map(ScalarFn::Select) => pending.push_back((term.operands[2], places.clone(), depth + 1)),
                 Op::Broadcast { axes, .. } => {
                     let inner = &egraph[term.operands[0]].data.ty.shape;
                     let shape = &egraph[class].data.ty.shape;
@@ -168,7 +173,7 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
                             places[usize::from(axis)].filter(|_| *extent == shape[usize::from(axis)])
                         })
                         .collect();
-                    pending.push((term.operands[0], inner_places, depth + 1));
+                    pending.push_back((term.operands[0], inner_places, depth + 1));
                 }
                 Op::Reshape(_) => {
                     // Only extents of 1 come or go.
@@ -183,7 +188,7 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
                         for ((from, _), (to, _)) in outer.iter().zip(&inner) {
                             inner_places[*to] = places[*from];
                         }
-                        pending.push((term.operands[0], inner_places, depth + 1));
+                        pending.push_back((term.operands[0], inner_places, depth + 1));
                     }
                 }
                 Op::Reduce(Fold::Max, axes) if egraph.find(term.operands[0]) == x => {

@@ -721,3 +721,36 @@ fn names_are_unique() {
     names.dedup();
     assert_eq!(names.len(), count);
 }
+
+/// A class of many choices between its own values, as rules about choices make them: each is looked at once, where ways
+/// through them are without number.
+#[test]
+fn a_maximum_is_found_among_many_choices() {
+    let x = input("x", DType::F32, &[Some(2), Some(3)]);
+    let mut graph = Graph::new();
+    let x = graph.add_leaf(x.leaf().unwrap());
+    let max = graph.add(Op::Reduce(Fold::Max, Axes::one(1)), &[x], None);
+    let spread = graph.add(Op::Broadcast { axes: smallvec![0], dims: known_dims(&[2, 3]) }, &[max], None);
+    let mut choices = vec![graph.add(Op::Map(ScalarFn::Exp), &[x], None)];
+    for number in 0..60 {
+        let limit = graph.add_uniform(Literal::from_f64(f64::from(number), DType::F32), &[2, 3], None);
+        let condition = graph.add(Op::Map(ScalarFn::Gt), &[x, limit], None);
+        let other = choices[number as usize];
+        choices.push(graph.add(Op::Map(ScalarFn::Select), &[condition, x, other], None));
+    }
+    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    let facts: Vec<Facts> = graph.nodes().map(|(_, node)| Facts::unknown(node.ty.dtype, false)).collect();
+    for holds in [false, true] {
+        let mut egraph = Egraph::new(Knowledge::new(&graph, &facts, false));
+        let loaded = load(&mut egraph, &graph, &nodes, &vec![false; nodes.len()]);
+        for choice in &choices[1..] {
+            egraph.union(loaded.classes[&choices[0]], loaded.classes[choice]);
+        }
+        if holds {
+            egraph.union(loaded.classes[&choices[0]], loaded.classes[&spread]);
+        }
+        egraph.rebuild();
+        let found = stability::peak(&egraph, egraph.find(loaded.classes[&choices[0]]), loaded.classes[&x]);
+        assert_eq!(found, holds.then(|| Axes::one(1)));
+    }
+}

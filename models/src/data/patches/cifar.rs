@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{CHANNELS, ColourImages, MAX_BYTES, layout};
+use crate::count::Counted;
 use crate::data::{CLASSES, DataError, Source};
 
 /// Rows, and columns, of an image.
@@ -25,7 +26,7 @@ pub fn read_cifar10(path: &Path) -> Result<(ColourImages, Vec<u8>), DataError> {
             path,
             "length of the file",
             format!("CIFAR-10 records of {RECORD} bytes, at least one"),
-            format!("{} bytes, {} more than whole records", records.len(), records.len() % RECORD),
+            format!("{}, {} more than whole records", Counted(records.len(), "byte"), records.len() % RECORD),
         ));
     }
     let mut labels = Vec::with_capacity(records.len() / RECORD);

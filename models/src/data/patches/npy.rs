@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::{CHANNELS, ColourImages, MAX_BYTES, layout};
+use crate::count::Counted;
 use crate::data::{DataError, Source};
 
 /// What a file begins with.
@@ -27,7 +28,12 @@ pub(super) fn read_images(path: &Path) -> Result<ColourImages, DataError> {
     };
     let length = source.read_up_to(length_bytes)?;
     let truncated = |what: &str, expected: u64, found: usize| {
-        layout(path, what, format!("{expected} bytes"), format!("the end of the file after {found}"))
+        layout(
+            path,
+            what,
+            Counted(expected, "byte").to_string(),
+            format!("the end of the file after {found}"),
+        )
     };
     if (length.len() as u64) < length_bytes {
         return Err(truncated("length of the header", length_bytes, length.len()));
@@ -70,7 +76,7 @@ pub(super) fn read_images(path: &Path) -> Result<ColourImages, DataError> {
     }
     // This also reaches the end of a gzip file, where its checksum is compared.
     if !source.read_up_to(1)?.is_empty() {
-        return Err(layout(path, "pixels", format!("{length} bytes"), "more"));
+        return Err(layout(path, "pixels", Counted(length, "byte").to_string(), "more"));
     }
     Ok(ColourImages::new(height, width, bytes, path.display().to_string()))
 }

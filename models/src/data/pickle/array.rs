@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::PickleErrorKind;
+use crate::count::Counted;
 
 /// Type of the elements of an [`Array`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,8 +138,8 @@ impl Array {
         let size = element.size();
         let expected = shape.iter().try_fold(size, |product, extent| product.checked_mul(*extent));
         if expected != Some(bytes.len()) {
-            let expected =
-                expected.map_or("more bytes than there can be".to_owned(), |n| format!("{n} bytes"));
+            let expected = expected
+                .map_or("more bytes than there can be".to_owned(), |n| Counted(n, "byte").to_string());
             return Err(PickleErrorKind::ArrayLength { shape, expected, found: bytes.len() });
         }
         let swap = big_endian && size > 1;

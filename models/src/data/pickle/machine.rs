@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::array::{Array, ElementType};
 use super::{Name, Object, PickleDocument, PickleError, PickleErrorKind, Value};
+use crate::count::Counted;
 
 type Step<T> = Result<T, PickleErrorKind>;
 
@@ -432,7 +433,10 @@ impl<'a, R: Read> Machine<'a, R> {
         word[..used.len()].copy_from_slice(used);
         let number = i64::from_le_bytes(word);
         if rest.iter().any(|byte| *byte != fill) || (number < 0) != negative {
-            return Err(number_error("an integer of 64 bits", &format!("one of {length} bytes")));
+            return Err(number_error(
+                "an integer of 64 bits",
+                &format!("one of {}", Counted(length, "byte")),
+            ));
         }
         self.push(Value::Int(number))
     }

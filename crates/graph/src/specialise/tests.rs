@@ -1,0 +1,64 @@
+use super::*;
+use crate::array::Array;
+use crate::interp::interpret;
+use crate::text::parse;
+
+/// The faults of a text's graph for inputs of these shapes.
+fn faults(text: &str, shapes: &[&[usize]]) -> String {
+    let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let shapes = graph.inputs.iter().copied().zip(shapes.iter().map(|shape| shape.iter().copied().collect()));
+    let arguments = Arguments { shapes: shapes.collect(), ..Arguments::default() };
+    match specialise(&graph, &arguments) {
+        Err(Unspecialised::Faults(faults)) => faults.to_string(),
+        Err(Unspecialised::Needs(leaves)) => panic!("needs {leaves:?}"),
+        Ok(graph) => panic!("no fault in\n{graph}"),
+    }
+}
+
+/// What is built on a node that is found faulty at the call has more axes than the faulty node's operand.
+const ON_A_FAULT: [&str; 8] = [
+    "%1 = slice{ranges=[1:, :2]}(%0)",
+    "%1 = set_slice{ranges=[:, ::2]}(%0, %m)",
+    "%1 = extent{axis=1}(%0)",
+    "%1 = sum{axes=[1]}(%0)",
+    "%1 = argmax{axis=1}(%0)",
+    "%1 = permute{axes=[1, 0]}(%0)",
+    "%1 = dot(%m, %0)",
+    "%1 = concat{axis=1}(%0, %m, %0)",
+];
+
+#[test]
+fn extents_that_contradict_each_other_at_the_call_are_named() {
+    for line in ON_A_FAULT {
+        let text = format!(
+            "input %v: f32[?]\ninput %m: f32[?, ?]\n\
+             %0 = broadcast{{axes=[1], dims=[3, 4]}}(%v)\n{line}\noutput %1\n"
+        );
+        let found = faults(&text, &[&[5], &[3, 2]]);
+        assert!(found.contains("cannot broadcast: an extent is neither 1 nor that of the result"), "{found}");
+        assert!(found.contains("f32[5]") && found.contains("f32[3, 4]"), "{found}");
+    }
+}
+
+/// The same in the body of a loop: without steps, whose rows have the extents that a step would give, and with some.
+#[test]
+fn extents_that_contradict_each_other_in_a_loop_are_named() {
+    for line in ON_A_FAULT {
+        let text = format!(
+            "body b0 {{\nsequence %x: f32[]\ncaptured %v: f32[?]\ncaptured %m: f32[?, ?]\n\
+             %0 = broadcast{{axes=[1], dims=[3, 4]}}(%v)\n{line}\nrow %1\n}}\n\
+             input %xs: f32[?]\ninput %v: f32[?]\ninput %m: f32[?, ?]\n\
+             %0 = scan{{body=b0, result=rows 0, steps=?}}(%xs, %v, %m, %1)\noutput %0\n"
+        )
+        .replace("%0 = scan", "%1 = extent{axis=0}(%xs)\n%0 = scan");
+        for steps in [0, 2] {
+            let message = "cannot broadcast: an extent is neither 1 nor that of the result";
+            let found = faults(&text, &[&[steps], &[5], &[3, 2]]);
+            assert!(found.contains(message), "{found}");
+            let graph = parse(&text).unwrap();
+            let inputs = [&[steps][..], &[5], &[3, 2]].map(|shape| Array::zeros(DType::F32, shape));
+            let found = interpret(&graph, &inputs).unwrap_err().to_string();
+            assert!(found.contains(message), "{found}");
+        }
+    }
+}
