@@ -276,7 +276,7 @@ fn is_heavy(graph: &Graph, id: NodeId, stored: &[bool]) -> bool {
 }
 
 /// Functions that take more than one or two instructions of the processor.
-fn is_costly(f: ScalarFn) -> bool {
+pub(crate) fn is_costly(f: ScalarFn) -> bool {
     match f {
         ScalarFn::Add
         | ScalarFn::Sub
