@@ -74,11 +74,40 @@ pub(super) struct Steps {
     reason = "there is one for each step, and products are what most time goes to"
 )]
 enum Loaded {
-    Loop { function: LoopFunction, pointers: usize, outermost: usize, parts: usize, checks: bool },
-    Product { plan: ProductPlan, pointers: usize, packed: Option<*const u8> },
-    Random { pointers: usize, parts: usize },
-    Scan { scan: Box<Scan>, pointers: usize },
-    Native { function: LoopFunction, pointers: usize, steps: usize },
+    Loop {
+        function: LoopFunction,
+        pointers: usize,
+        outermost: usize,
+        parts: usize,
+        checks: bool,
+    },
+    Product(Product),
+    /// Two products over one matrix, part by part: the first reads it, the second, which is the step that follows, adds
+    /// to it. So it comes once from where it lies instead of twice.
+    Pair([Product; 2]),
+    /// The second of a pair.
+    InPair,
+    Random {
+        pointers: usize,
+        parts: usize,
+    },
+    Scan {
+        scan: Box<Scan>,
+        pointers: usize,
+    },
+    /// A whole loop as one function.
+    Native {
+        function: LoopFunction,
+        pointers: usize,
+        steps: usize,
+    },
+}
+
+/// A product ready to run: its plan, its first pointer, and its right side if that is packed.
+struct Product {
+    plan: ProductPlan,
+    pointers: usize,
+    packed: Option<*const u8>,
 }
 
 /// A loop over steps ready to run.
@@ -212,9 +241,9 @@ impl<'a> Loader<'a> {
                     let packed =
                         pays_to_pack(product, stays(b)).then(|| self.want(&mut wanted, product, b.clone()));
                     let shape = ProductShape { b_packed: packed.is_some(), ..shape };
-                    let plan = ProductPlan::new(shape, self.features);
+                    let plan = ProductPlan::new(shape, self.features, self.pool.threads());
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
-                    Loaded::Product { plan, pointers, packed: packed.map(<*mut u8>::cast_const) }
+                    Loaded::Product(Product { plan, pointers, packed: packed.map(<*mut u8>::cast_const) })
                 }
                 Kernel::Random(random) => {
                     let parts = if random.len() < PART_WORK { 1 } else { PARTS };
@@ -238,6 +267,7 @@ impl<'a> Loader<'a> {
                 }
             });
         }
+        steps.pair();
         // Constants are packed once and for all.
         wanted.retain(|wanted| match wanted.place {
             Place::Constant(index) => {
@@ -331,6 +361,21 @@ impl<'a> Loader<'a> {
 }
 
 impl Steps {
+    /// Joins products that follow each other over one matrix.
+    fn pair(&mut self) {
+        for index in 1..self.steps.len() {
+            let [before, after] = &mut self.steps[index - 1..=index] else { continue };
+            let (Loaded::Product(reads), Loaded::Product(adds)) = (before, after) else { continue };
+            if !self.program.is_pair(index - 1) {
+                continue;
+            }
+            let Some([first, second]) = ProductPlan::pair(&reads.plan, &adds.plan) else { continue };
+            let pair = [Product { plan: first, ..*reads }, Product { plan: second, ..*adds }];
+            self.steps[index - 1] = Loaded::Pair(pair);
+            self.steps[index] = Loaded::InPair;
+        }
+    }
+
     /// Sets pointers; `at` gives the memory of a place.
     pub(super) fn point(&mut self, slot: usize, pointer: *mut u8) {
         self.pointers[slot] = pointer;
@@ -342,7 +387,9 @@ impl Steps {
         let Some(index) = index.checked_sub(1) else { return String::new() };
         match &self.steps[index] {
             Loaded::Loop { parts, .. } => format!("loop in {parts} parts"),
-            Loaded::Product { plan, .. } => plan.to_string(),
+            Loaded::Product(Product { plan, .. }) => plan.to_string(),
+            Loaded::Pair([Product { plan, .. }, _]) => format!("{plan}, part by part with the next step"),
+            Loaded::InPair => "with the step before".into(),
             Loaded::Random { parts, .. } => format!("random in {parts} parts"),
             Loaded::Scan { scan, .. } if self.numbers[index] < number => scan.body.describe(number),
             Loaded::Native { .. } if self.numbers[index] < number => "in the native loop".into(),
@@ -384,10 +431,25 @@ impl Steps {
                 run_loop(*function, &table[*pointers..], *outermost, *parts, context);
                 if *checks { found(number, &mut context.reports) } else { Ok(()) }
             }
-            Loaded::Product { plan, pointers, packed } => {
+            Loaded::Product(product) => {
                 let Kernel::Product(kernel) = &program.steps[index].kernel else { return Ok(()) };
-                run_product(number, kernel, plan, &table[*pointers..], *packed, context)
+                run_products(&[prepare(number, kernel, product, table)?], context);
+                Ok(())
             }
+            Loaded::Pair([first, second]) => {
+                let (Kernel::Product(reads), Kernel::Product(adds)) =
+                    (&program.steps[index].kernel, &program.steps[index + 1].kernel)
+                else {
+                    return Ok(());
+                };
+                let prepared = [
+                    prepare(number, reads, first, table)?,
+                    prepare(numbers[index + 1], adds, second, table)?,
+                ];
+                run_products(&prepared, context);
+                Ok(())
+            }
+            Loaded::InPair => Ok(()),
             Loaded::Random { pointers, parts } => {
                 let Kernel::Random(kernel) = &program.steps[index].kernel else { return Ok(()) };
                 run_random(kernel, &table[*pointers..], *parts, context);
@@ -580,25 +642,34 @@ fn product_shape(kernel: &ProductKernel) -> ProductShape {
     }
 }
 
-/// Memory of a product, for all threads.
-struct Factors {
+/// A product with all that it needs to run.
+struct Prepared<'a> {
+    plan: &'a ProductPlan,
     a: *const u8,
     b: *const u8,
     c: *mut u8,
+    alpha: f64,
+    beta: f64,
+}
+
+/// What all threads of a product may use.
+struct Shared<'a> {
+    products: &'a [Prepared<'a>],
     scratch: *mut Array,
 }
 
-// SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch.
-unsafe impl Sync for Factors {}
+// SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch. Of two products the
+// second writes what the first reads, but a part only what the same part of the first has read (`ProductPlan::pair`).
+unsafe impl Sync for Shared<'_> {}
 
-fn run_product(
+/// Looks up where the factors of a product begin.
+fn prepare<'a>(
     number: usize,
     kernel: &ProductKernel,
-    plan: &ProductPlan,
-    pointers: &[*mut u8],
-    packed: Option<*const u8>,
-    context: &mut Context,
-) -> Result<(), RunError> {
+    product: &'a Product,
+    table: &[*mut u8],
+) -> Result<Prepared<'a>, RunError> {
+    let pointers = &table[product.pointers..];
     // Windows of windows have any number of starts; eight stand without allocating.
     let mut starts: SmallVec<[i64; 8]> = SmallVec::new();
     for start in &kernel.starts {
@@ -628,31 +699,35 @@ fn run_product(
             }
         },
     };
-    let (alpha, beta) = (scale(kernel.alpha), scale(kernel.beta));
-    let factors = Factors {
+    Ok(Prepared {
+        plan: &product.plan,
         a: at(kernel.a.param, &kernel.a.position),
-        b: packed.unwrap_or_else(|| at(kernel.b.param, &kernel.b.position)),
+        b: product.packed.unwrap_or_else(|| at(kernel.b.param, &kernel.b.position)),
         c: at(kernel.c.param, &kernel.c.position),
-        scratch: context.scratch.as_mut_ptr(),
+        alpha: scale(kernel.alpha),
+        beta: scale(kernel.beta),
+    })
+}
+
+/// Runs a product, or several with as many parts: first each part of the first, then the same of the next.
+fn run_products(products: &[Prepared<'_>], context: &mut Context) {
+    let parts = products.first().map_or(0, |product| product.plan.parts());
+    let shared = &Shared { products, scratch: context.scratch.as_mut_ptr() };
+    let run = |part: usize, thread: usize| {
+        let Shared { products, scratch } = *shared;
+        for Prepared { plan, a, b, c, alpha, beta } in products {
+            // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
+            // the packed form of B, which was made when the loop began; the program keeps C apart from A and B; the pool
+            // gives each thread at work its own number, below the scratch's.
+            unsafe {
+                let scratch = (*scratch.add(thread)).bytes_mut().as_mut_ptr();
+                plan.run_part(part, *a, *b, *c, *alpha, *beta, scratch);
+            }
+        }
     };
-    let factors = &factors;
-    let parts = plan.parts();
     if parts == 1 {
-        // SAFETY: as below, on this thread, which is number 0.
-        unsafe {
-            let scratch = (*factors.scratch).bytes_mut().as_mut_ptr();
-            plan.run_part(0, factors.a, factors.b, factors.c, alpha, beta, scratch);
-        }
-        return Ok(());
+        run(0, 0);
+    } else {
+        context.pool.run(parts, &run);
     }
-    context.pool.run(parts, &move |part, thread| {
-        // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
-        // the packed form of B, which was made when the loop began; the plan keeps C apart from A and B; the pool gives
-        // each thread at work its own number, below the scratch's.
-        unsafe {
-            let scratch = (*factors.scratch.add(thread)).bytes_mut().as_mut_ptr();
-            plan.run_part(part, factors.a, factors.b, factors.c, alpha, beta, scratch);
-        }
-    });
-    Ok(())
 }
