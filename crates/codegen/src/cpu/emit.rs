@@ -289,7 +289,7 @@ fn crosses(kernel: &LoopKernel, levels: &[usize], value: usize, rank: usize) -> 
 }
 
 /// How memory is reached: never outside, elements where they belong, vectors anywhere.
-fn flags(ty: Type) -> MemFlagsData {
+pub(super) fn flags(ty: Type) -> MemFlagsData {
     let flags = MemFlagsData::new().with_notrap();
     if ty.is_vector() { flags } else { flags.with_aligned() }
 }

@@ -1,13 +1,15 @@
 //! Loops over steps as machine code, for bodies of little work.
 //!
-//! Where all kernels of a body are loop kernels of few elements, or such loops again, calling a function for each of them in
-//! each step would be most of the time there is. The whole loop is then one function: the steps, the addresses that move
+//! Where all kernels of a body are loop kernels or products of few elements, or such loops again, calling a function for
+//! each of them in each step would be most of the time there is. The whole loop is then one function: the steps, the addresses that move
 //! with them, every kernel inline, the condition, rows repeated after an early end, last rows. Small kernels are unrolled,
 //! and elements pass from kernel to kernel and from step to step in registers (see `held`). The arithmetic and its
 //! order are those of the kernels, so the bits are the same as when a loop is run step by step.
 //!
-//! Deliberately absent: products and random numbers, which are called, and kernels so large that wide vectors or threads
-//! pay.
+//! Deliberately absent: random numbers, products whose plan sums in another order than term by term, and kernels so large
+//! that wide vectors or threads pay. A body with one of them is run step by step.
+
+mod product;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Type, Value as Ir, types};
@@ -30,17 +32,20 @@ const MOST_NARROW_WORK: usize = 4000;
 /// Instructions of a kernel that is unrolled, at most.
 const MOST_UNROLLED: usize = 150;
 
+/// Multiply-adds of a product, at most.
+const MOST_PRODUCT: usize = 160;
+
 /// Instructions of code for a whole loop, at most.
 const MOST_CODE: usize = 3000;
 
 /// Whether a loop is to be one function.
 pub(super) fn is_native(kernel: &ScanKernel, features: &Features) -> bool {
-    let wide = features.instruction_set() == InstructionSet::Avx512;
-    code_size(kernel, wide).is_some_and(|size| size <= MOST_CODE)
+    code_size(kernel, features).is_some_and(|size| size <= MOST_CODE)
 }
 
 /// About the instructions of a loop's code; nothing if a kernel of it stands against it.
-fn code_size(kernel: &ScanKernel, wide: bool) -> Option<usize> {
+fn code_size(kernel: &ScanKernel, features: &Features) -> Option<usize> {
+    let wide = features.instruction_set() == InstructionSet::Avx512;
     kernel.body.steps.iter().try_fold(0, |sum: usize, step| {
         let size = match &step.kernel {
             Kernel::Loop(kernel) => {
@@ -52,8 +57,12 @@ fn code_size(kernel: &ScanKernel, wide: bool) -> Option<usize> {
                 // A loop has a copy for four elements and one for one.
                 if work <= MOST_UNROLLED { work } else { 2 * weight(kernel) }
             }
-            Kernel::Scan(kernel) => code_size(kernel, wide)?,
-            Kernel::Product(_) | Kernel::Random(_) => return None,
+            Kernel::Scan(kernel) => code_size(kernel, features)?,
+            // An element of the left side is loaded for each.
+            Kernel::Product(kernel) => {
+                2 * product::work(kernel, features).filter(|work| *work <= MOST_PRODUCT)?
+            }
+            Kernel::Random(_) => return None,
         };
         Some(sum + size)
     })
@@ -220,8 +229,12 @@ impl Native<'_, '_> {
                         }
                     }
                 }
+                Kernel::Product(kernel) => {
+                    self.number += 1;
+                    product::emit(self.b, kernel, &arguments, &mut spaces.held, self.fused);
+                }
                 // Not in a native loop.
-                Kernel::Product(_) | Kernel::Random(_) => {}
+                Kernel::Random(_) => {}
             }
         }
     }

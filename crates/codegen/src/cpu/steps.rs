@@ -622,7 +622,8 @@ fn pays_to_pack(product: &ProductKernel, runs: usize) -> bool {
     stays && runs >= PACKED_STEPS && product.m > 0 && product.k * product.n >= PACKED_ELEMENTS
 }
 
-fn product_shape(kernel: &ProductKernel) -> ProductShape {
+/// What a product is planned for, with a right side as it lies.
+pub(super) fn product_shape(kernel: &ProductKernel) -> ProductShape {
     ProductShape {
         dtype: if kernel.dtype == DType::F32 { Float::F32 } else { Float::F64 },
         m: kernel.m,

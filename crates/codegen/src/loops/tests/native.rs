@@ -295,3 +295,47 @@ fn large_bodies_are_run_step_by_step() {
     let (_, program) = check(&[&loop_.last[0]], &[], &[(&x, numbers(&[5000], 1))], 1e-5);
     assert!(!is_native(&program));
 }
+
+/// Small products sum as those do that run by themselves: the loop has the bits of its steps written out.
+#[test]
+fn small_products_have_the_bits_of_products_by_themselves() {
+    let (h, w) = (matrix::<f32>("h"), matrix::<f32>("w"));
+    for [rows, n] in [[3, 10], [1, 4], [5, 3], [2, 8], [4, 9]] {
+        let step = |h: &Tensor| (h.dot(&w) * 0.5 + h * 0.25).tanh();
+        let layer = Scan::new().carry(&h).steps(3).run(|each| Next::new().carry(step(&each.carries[0])));
+        let inputs = [(&h, numbers(&[rows, n], 1)), (&w, numbers(&[n, n], n))];
+        let (_, program) = check(&[&layer.carries[0], &layer.last[0]], &[], &inputs, 1e-5);
+        assert!(is_native(&program), "{:?}\n{program}", described(&program));
+        let mut written = vec![step(&h)];
+        written.push(step(&written[0]));
+        written.push(step(&written[1]));
+        let values: Vec<Array> = inputs.iter().map(|(_, value)| value.clone()).collect();
+        for set in Features::detect().available() {
+            let looped = on_cpu(&graph(&[&layer.carries[0]], &[], &inputs), &values, set, 1).unwrap();
+            let outputs: Vec<&Tensor> = written.iter().collect();
+            let apart = on_cpu(&graph(&outputs, &[], &inputs), &values, set, 1).unwrap();
+            let apart: Vec<f64> = apart.iter().flat_map(floats).collect();
+            assert_eq!(floats(&looped[0]), apart, "{set} {rows} {n}");
+        }
+    }
+}
+
+/// The dynamics of Hamiltonian Monte Carlo, with a product that adds to a carry, in both precisions.
+#[test]
+fn a_product_adds_to_a_carry() {
+    let (q, p, a) = (matrix::<f64>("q"), matrix::<f64>("p"), matrix::<f64>("a"));
+    let leapfrog = Scan::new().carry(&q).carry(&p).steps(20).run(|step| {
+        let [q, p] = &step.carries[..] else { unreachable!() };
+        let p = p * 0.5 - q.dot(&a) * 0.1;
+        Next::new().carry(q + &p * 0.1).carry(&p)
+    });
+    let double = |array: Array| array.cast(DType::F64);
+    let inputs = [
+        (&q, double(numbers(&[2, 5], 1))),
+        (&p, double(numbers(&[2, 5], 2))),
+        (&a, double(numbers(&[5, 5], 3))),
+    ];
+    let (_, program) = check(&[&leapfrog.last[0], &leapfrog.last[1]], &[], &inputs, 1e-12);
+    assert!(is_native(&program), "{:?}\n{program}", described(&program));
+    check(&[&leapfrog.carries[0], &leapfrog.carries[1]], &[], &inputs, 1e-12);
+}
