@@ -1,4 +1,4 @@
-//! Machine code for the loop kernels of a program, in executable memory of its own.
+//! Machine code for the loop kernels and native loops of a program, in executable memory of its own.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,17 @@ use hypatia_graph::{Literal, ScalarFn};
 use crate::cpu::avx512;
 use crate::cpu::emit::{Routines, emit};
 use crate::cpu::features::{Features, InstructionSet};
-use crate::kernel::LoopKernel;
+use crate::cpu::native;
+use crate::kernel::{LoopKernel, ScanKernel};
+
+/// What becomes a function of its own.
+#[derive(Copy, Clone)]
+pub(super) enum Unit<'k> {
+    /// A kernel.
+    Kernel(&'k LoopKernel),
+    /// A loop over steps whose kernels stand in it.
+    Loop(&'k ScanKernel),
+}
 
 /// Compiled kernels. The addresses stay valid until the value is dropped.
 pub(super) struct Code {
@@ -47,9 +57,9 @@ extern "C" fn integer_function(which: u64, x: i64, y: i64) -> i64 {
 }
 
 impl Code {
-    /// Compiles the kernels; equal ones once.
+    /// Compiles the units; equal kernels once.
     pub(super) fn new<'k>(
-        kernels: impl IntoIterator<Item = &'k LoopKernel>,
+        units: impl IntoIterator<Item = Unit<'k>>,
         features: &Features,
     ) -> Result<Code, CodeError> {
         let failed = |e: &dyn std::fmt::Display| CodeError(e.to_string());
@@ -67,10 +77,14 @@ impl Code {
         let mut compiler = Compiler::new(JITModule::new(builder), features)?;
         let mut known: HashMap<&LoopKernel, FuncId> = HashMap::new();
         let mut functions = Vec::new();
-        for kernel in kernels {
+        for unit in units {
+            let Unit::Kernel(kernel) = unit else {
+                functions.push(compiler.compile(unit)?);
+                continue;
+            };
             let function = match known.get(kernel) {
                 Some(function) => *function,
-                None => compiler.compile(kernel)?,
+                None => compiler.compile(unit)?,
             };
             known.insert(kernel, function);
             functions.push(function);
@@ -81,7 +95,7 @@ impl Code {
         Ok(Code { module: Some(module), addresses })
     }
 
-    /// The address of each kernel's function, in the order in which they were given.
+    /// The address of each unit's function, in the order in which they were given.
     pub(super) fn addresses(&self) -> &[usize] {
         &self.addresses
     }
@@ -128,10 +142,12 @@ impl Compiler {
         })
     }
 
-    fn compile(&mut self, kernel: &LoopKernel) -> Result<FuncId, CodeError> {
+    fn compile(&mut self, unit: Unit<'_>) -> Result<FuncId, CodeError> {
         self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
         let id = self.module.declare_anonymous_function(&self.context.func.signature)?;
-        if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
+        if let (true, Unit::Kernel(kernel)) = (self.avx512, unit)
+            && let Some(code) = avx512::emit(kernel)
+        {
             self.module.define_function_bytes(id, 64, &code, &[])?;
             self.module.clear_context(&mut self.context);
             return Ok(id);
@@ -141,7 +157,10 @@ impl Compiler {
             integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
         };
         let mut builder = FunctionBuilder::new(&mut self.context.func, &mut self.frontend);
-        emit(&mut builder, kernel, routines, self.fused);
+        match unit {
+            Unit::Kernel(kernel) => emit(&mut builder, kernel, routines, self.fused),
+            Unit::Loop(kernel) => native::emit(&mut builder, kernel, routines, self.fused),
+        }
         builder.seal_all_blocks();
         builder.finalize(self.module.target_config());
         self.module.define_function(id, &mut self.context)?;

@@ -4,6 +4,7 @@
 //! those of a program's arguments by each call, those of a loop's body when the loop begins; pointers that move from step
 //! to step of a loop are advanced in place. So a step of a loop costs what its kernels cost, and nothing is allocated.
 //! Right sides of products that stay the same through a loop are packed before the outermost loop in which they do.
+//! A loop whose body is small is one function instead (see `cpu::native`).
 #![allow(
     unsafe_code,
     reason = "generated code works on raw memory; the blocks argue from what the planner guarantees"
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 use hypatia_graph::{Array, DType};
 use smallvec::SmallVec;
 
+use crate::cpu::code::Unit;
 use crate::cpu::features::Features;
+use crate::cpu::native;
 use crate::cpu::pool::Pool;
 use crate::cpu::product::{Batch, Float, PackPlan, ProductPlan, ProductShape};
 use crate::cpu::random;
@@ -24,10 +27,11 @@ use crate::kernel::{
     ScanKernel, StoreKind,
 };
 
-/// What a loop kernel's function reports: whether an index was out of range, which, and of what extent.
+/// What a function reports: whether an index was out of range, which, and of what extent. The first word is 0, or 1 for the
+/// function's own step, 2 for the one after it and so on.
 pub(super) type Report = [i64; 3];
 
-/// The signature of a loop kernel's function: pointers of the parameters, range of the outermost axis, report.
+/// The signature of the function of a loop kernel or of a native loop: pointers of the parameters, range of the outermost axis, report.
 type LoopFunction = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut Report);
 
 /// Iterations below which a step is not worth a second thread.
@@ -91,6 +95,12 @@ enum Loaded {
         scan: Box<Scan>,
         pointers: usize,
     },
+    /// A whole loop as one function.
+    Native {
+        function: LoopFunction,
+        pointers: usize,
+        steps: usize,
+    },
 }
 
 /// A product ready to run: its plan, its first pointer, and its right side if that is packed.
@@ -148,7 +158,7 @@ struct Wanted {
 pub(super) struct Loader<'a> {
     features: &'a Features,
     pool: &'a Pool,
-    /// Functions of the loop kernels in the order of [`loop_kernels`].
+    /// Functions of the units in the order of [`units`].
     functions: std::slice::Iter<'a, usize>,
     /// The number of the next step.
     number: usize,
@@ -166,21 +176,22 @@ pub(super) struct Routine {
     wanted: Vec<Wanted>,
 }
 
-/// The loop kernels of a program and of the bodies in it.
-pub(super) fn loop_kernels(program: &Program) -> Vec<&LoopKernel> {
-    let mut kernels = Vec::new();
+/// What of a program, and of the bodies in it, becomes a function.
+pub(super) fn units<'p>(program: &'p Program, features: &Features) -> Vec<Unit<'p>> {
+    let mut list = Vec::new();
     for step in &program.steps {
         match &step.kernel {
-            Kernel::Loop(kernel) => kernels.push(kernel),
-            Kernel::Scan(kernel) => kernels.extend(loop_kernels(&kernel.body)),
+            Kernel::Loop(kernel) => list.push(Unit::Kernel(kernel)),
+            Kernel::Scan(kernel) if native::is_native(kernel, features) => list.push(Unit::Loop(kernel)),
+            Kernel::Scan(kernel) => list.extend(units(&kernel.body, features)),
             Kernel::Product(_) | Kernel::Random(_) => {}
         }
     }
-    kernels
+    list
 }
 
 impl<'a> Loader<'a> {
-    /// A loader for a program with the addresses of its [`loop_kernels`].
+    /// A loader for a program with the addresses of the functions of its [`units`].
     pub(super) fn new(features: &'a Features, pool: &'a Pool, addresses: &'a [usize]) -> Loader<'a> {
         let functions = addresses.iter();
         Loader { features, pool, functions, number: 0, scratch_bytes: 0, packed: Vec::new() }
@@ -219,9 +230,7 @@ impl<'a> Loader<'a> {
             };
             steps.steps.push(match &step.kernel {
                 Kernel::Loop(kernel) => {
-                    let address = self.functions.next().copied().unwrap_or_default();
-                    // SAFETY: the address is that of a function compiled with this signature for this very kernel.
-                    let function = unsafe { std::mem::transmute::<usize, LoopFunction>(address) };
+                    let function = self.function();
                     let outermost = kernel.extents.first().copied().unwrap_or(1);
                     let checks = step.kernel.checks_indices() || !kernel.starts.is_empty();
                     Loaded::Loop { function, pointers, outermost, parts: parts(kernel), checks }
@@ -239,6 +248,11 @@ impl<'a> Loader<'a> {
                 Kernel::Random(random) => {
                     let parts = if random.len() < PART_WORK { 1 } else { PARTS };
                     Loaded::Random { pointers, parts }
+                }
+                Kernel::Scan(kernel) if native::is_native(kernel, self.features) => {
+                    self.number += kernel.body.count();
+                    let function = self.function();
+                    Loaded::Native { function, pointers, steps: kernel.steps }
                 }
                 Kernel::Scan(kernel) => {
                     let (mut scan, inner) = self.scan(kernel, runs, &|param| stays(place(param)));
@@ -268,6 +282,14 @@ impl<'a> Loader<'a> {
             Place::Input(_) | Place::Shared(_) | Place::Output(_) | Place::Arena(_) => true,
         });
         Routine { steps, places, wanted }
+    }
+
+    /// The function of the next unit.
+    fn function(&mut self) -> LoopFunction {
+        let address = self.functions.next().copied().unwrap_or_default();
+        // SAFETY: the address is that of a function compiled with this signature; units are loaded in the order in which
+        // they were compiled.
+        unsafe { std::mem::transmute::<usize, LoopFunction>(address) }
     }
 
     /// Memory for the packed right side of a product, which is added to those wanted unless it is there.
@@ -370,6 +392,8 @@ impl Steps {
             Loaded::InPair => "with the step before".into(),
             Loaded::Random { parts, .. } => format!("random in {parts} parts"),
             Loaded::Scan { scan, .. } if self.numbers[index] < number => scan.body.describe(number),
+            Loaded::Native { .. } if self.numbers[index] < number => "in the native loop".into(),
+            Loaded::Native { steps, .. } => format!("{steps} steps, one native loop"),
             Loaded::Scan { scan, .. } => {
                 let packed = scan.packings.len();
                 format!("{} steps, {packed} matrices packed before", scan.steps)
@@ -432,6 +456,10 @@ impl Steps {
                 Ok(())
             }
             Loaded::Scan { scan, pointers } => scan.run(&table[*pointers..], context),
+            Loaded::Native { function, pointers, .. } => {
+                run_loop(*function, &table[*pointers..], 0, 1, context);
+                found(number, &mut context.reports)
+            }
         }
     }
 }
@@ -496,8 +524,9 @@ impl Scan {
 /// The index that a step found out of range.
 fn found(step: usize, reports: &mut [Report]) -> Result<(), RunError> {
     let Some(report) = reports.iter_mut().find(|report| report[0] != 0) else { return Ok(()) };
-    let [_, value, extent] = *report;
+    let [raised, value, extent] = *report;
     reports.fill([0; 3]);
+    let step = step + (raised - 1) as usize;
     Err(RunError::OutOfRange(OutOfRange { step, value, extent }))
 }
 
@@ -593,7 +622,8 @@ fn pays_to_pack(product: &ProductKernel, runs: usize) -> bool {
     stays && runs >= PACKED_STEPS && product.m > 0 && product.k * product.n >= PACKED_ELEMENTS
 }
 
-fn product_shape(kernel: &ProductKernel) -> ProductShape {
+/// What a product is planned for, with a right side as it lies.
+pub(super) fn product_shape(kernel: &ProductKernel) -> ProductShape {
     ProductShape {
         dtype: if kernel.dtype == DType::F32 { Float::F32 } else { Float::F64 },
         m: kernel.m,

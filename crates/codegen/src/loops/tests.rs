@@ -1,5 +1,7 @@
 //! Loops through every engine of this crate, against the interpreter and against loops written out.
 
+mod native;
+
 use std::sync::Arc;
 
 use hypatia_graph::collect::{Request, collect};

@@ -9,7 +9,7 @@ use crate::loops::tests::{check, numbers};
 /// A layer's weights; the error passed back through them, and the weights updated.
 fn layer(x: &Tensor, d: &Tensor) -> (Shared, Tensor, Tensor) {
     let w = shared("w", numbers(&[300, 500], 3));
-    let back = d.dot(&w.t());
+    let back = d.dot(w.t());
     let new = &w - x.t().dot(d) * 0.1;
     (w, back, new)
 }
