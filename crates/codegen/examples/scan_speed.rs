@@ -100,6 +100,13 @@ fn small_bodies() -> Result<(), Failure> {
     });
     time("Newton's iteration with a condition that never holds", steps, &newton.last[0])?;
 
+    let (h, w) = (shared("h", numbers(&[3, 10], 1.0)), shared("w", numbers(&[10, 10], 0.2)));
+    let cell = Scan::new()
+        .carry(&h)
+        .steps(steps)
+        .run(|step| Next::new().carry((step.carries[0].dot(&w) + &step.carries[0] * 0.5).tanh()));
+    time("recurrent cell of 3 x 10", steps, &cell.last[0])?;
+
     let state = shared("state", numbers(&[3], 1.0));
     let force = Scan::new().carry(&state).carry(&state).steps(steps).run(|step| {
         let [q, p] = &step.carries[..] else { return Next::new() };

@@ -75,19 +75,12 @@ impl Code {
         builder.symbol("double_function", double_function as *const u8);
         builder.symbol("integer_function", integer_function as *const u8);
         let mut compiler = Compiler::new(JITModule::new(builder), features)?;
-        let mut known: HashMap<&LoopKernel, FuncId> = HashMap::new();
         let mut functions = Vec::new();
         for unit in units {
-            let Unit::Kernel(kernel) = unit else {
-                functions.push(compiler.compile(unit)?);
-                continue;
-            };
-            let function = match known.get(kernel) {
-                Some(function) => *function,
-                None => compiler.compile(unit)?,
-            };
-            known.insert(kernel, function);
-            functions.push(function);
+            functions.push(match unit {
+                Unit::Kernel(kernel) => compiler.kernel(kernel)?,
+                Unit::Loop(kernel) => compiler.native_loop(kernel, features)?,
+            });
         }
         let mut module = compiler.module;
         module.finalize_definitions()?;
@@ -107,8 +100,10 @@ impl Code {
     }
 }
 
-struct Compiler {
+struct Compiler<'k> {
     module: JITModule,
+    /// The functions of kernels.
+    known: HashMap<&'k LoopKernel, FuncId>,
     context: Context,
     frontend: FunctionBuilderContext,
     double: FuncId,
@@ -117,8 +112,8 @@ struct Compiler {
     avx512: bool,
 }
 
-impl Compiler {
-    fn new(mut module: JITModule, features: &Features) -> Result<Compiler, CodeError> {
+impl<'k> Compiler<'k> {
+    fn new(mut module: JITModule, features: &Features) -> Result<Compiler<'k>, CodeError> {
         let mut routine = |name: &str, ty| -> Result<FuncId, CodeError> {
             let mut signature = module.make_signature();
             signature.params = vec![AbiParam::new(types::I64), AbiParam::new(ty), AbiParam::new(ty)];
@@ -130,6 +125,7 @@ impl Compiler {
         let context = module.make_context();
         Ok(Compiler {
             module,
+            known: HashMap::new(),
             context,
             frontend: FunctionBuilderContext::new(),
             double,
@@ -142,27 +138,57 @@ impl Compiler {
         })
     }
 
-    fn compile(&mut self, unit: Unit<'_>) -> Result<FuncId, CodeError> {
-        self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
-        let id = self.module.declare_anonymous_function(&self.context.func.signature)?;
-        if let (true, Unit::Kernel(kernel)) = (self.avx512, unit)
-            && let Some(code) = avx512::emit(kernel)
-        {
+    /// The function of a kernel.
+    fn kernel(&mut self, kernel: &'k LoopKernel) -> Result<FuncId, CodeError> {
+        if let Some(known) = self.known.get(kernel) {
+            return Ok(*known);
+        }
+        let id = self.declare()?;
+        self.known.insert(kernel, id);
+        if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
             self.module.define_function_bytes(id, 64, &code, &[])?;
             self.module.clear_context(&mut self.context);
             return Ok(id);
         }
-        let routines = Routines {
-            double: self.module.declare_func_in_func(self.double, &mut self.context.func),
-            integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
-        };
+        let routines = self.routines();
         let mut builder = FunctionBuilder::new(&mut self.context.func, &mut self.frontend);
-        match unit {
-            Unit::Kernel(kernel) => emit(&mut builder, kernel, routines, self.fused),
-            Unit::Loop(kernel) => native::emit(&mut builder, kernel, routines, self.fused),
-        }
+        emit(&mut builder, kernel, routines, self.fused);
         builder.seal_all_blocks();
         builder.finalize(self.module.target_config());
+        self.define(id)
+    }
+
+    /// The function of a native loop, after those that it calls.
+    fn native_loop(&mut self, kernel: &'k ScanKernel, features: &Features) -> Result<FuncId, CodeError> {
+        let mut called = Vec::new();
+        for kernel in native::called_kernels(kernel, features) {
+            called.push(self.kernel(kernel)?);
+        }
+        let id = self.declare()?;
+        let routines = self.routines();
+        let function = &mut self.context.func;
+        let called = called.iter().map(|id| self.module.declare_func_in_func(*id, function)).collect();
+        let mut builder = FunctionBuilder::new(function, &mut self.frontend);
+        native::emit(&mut builder, kernel, called, routines, features);
+        builder.seal_all_blocks();
+        builder.finalize(self.module.target_config());
+        self.define(id)
+    }
+
+    fn declare(&mut self) -> Result<FuncId, CodeError> {
+        self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
+        Ok(self.module.declare_anonymous_function(&self.context.func.signature)?)
+    }
+
+    fn routines(&mut self) -> Routines {
+        Routines {
+            double: self.module.declare_func_in_func(self.double, &mut self.context.func),
+            integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
+        }
+    }
+
+    /// Compiles the function that was built.
+    fn define(&mut self, id: FuncId) -> Result<FuncId, CodeError> {
         self.module.define_function(id, &mut self.context)?;
         self.module.clear_context(&mut self.context);
         Ok(id)

@@ -1,18 +1,21 @@
 //! Loops over steps as machine code, for bodies of little work.
 //!
-//! Where all kernels of a body are loop kernels or products of few elements, or such loops again, calling a function for
-//! each of them in each step would be most of the time there is. The whole loop is then one function: the steps, the addresses that move
-//! with them, every kernel inline, the condition, rows repeated after an early end, last rows. Small kernels are unrolled,
-//! and elements pass from kernel to kernel and from step to step in registers (see `held`). The arithmetic and its
-//! order are those of the kernels, so the bits are the same as when a loop is run step by step.
+//! Where all kernels of a body are loop kernels or products of few elements, or such loops again, walking the steps and
+//! calling a function for each of them would be most of the time there is. The whole loop is then one function: the
+//! steps, the addresses that move with them, the kernels inline, the condition, rows repeated after an early end, last
+//! rows. Small kernels are unrolled, and elements pass from kernel to kernel and from step to step in registers (see
+//! `held`); kernels for which wide vectors pay are called. The arithmetic and its order are those of the kernels, so the
+//! bits are the same as when a loop is run step by step.
 //!
 //! Deliberately absent: random numbers, products whose plan sums in another order than term by term, and kernels so large
-//! that wide vectors or threads pay. A body with one of them is run step by step.
+//! that threads pay. A body with one of them is run step by step.
 
 mod product;
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Type, Value as Ir, types};
+use cranelift_codegen::ir::{
+    Block, FuncRef, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value as Ir, types,
+};
 use cranelift_frontend::FunctionBuilder;
 use hypatia_graph::DType;
 
@@ -21,12 +24,11 @@ use crate::cpu::features::{Features, InstructionSet};
 use crate::cpu::held::{Element, Held};
 use crate::kernel::{Instruction, Kernel, LoopKernel, Place, ScanKernel};
 
-/// Instructions of a kernel at most that run inline where there are wide vectors, about: from there on a call of a function
-/// that uses them is faster.
-const MOST_WORK: usize = 150;
+/// Instructions of a kernel at most, about.
+const MOST_WORK: usize = 4000;
 
-/// The same for kernels that no wide vectors are for.
-const MOST_NARROW_WORK: usize = 4000;
+/// Instructions of a kernel from which a call of a function of its own is faster, where that uses wide vectors.
+const CALLED_WORK: usize = 150;
 
 /// Instructions of a kernel that is unrolled, at most.
 const MOST_UNROLLED: usize = 150;
@@ -44,17 +46,21 @@ pub(super) fn is_native(kernel: &ScanKernel, features: &Features) -> bool {
 
 /// About the instructions of a loop's code; nothing if a kernel of it stands against it.
 fn code_size(kernel: &ScanKernel, features: &Features) -> Option<usize> {
-    let wide = features.instruction_set() == InstructionSet::Avx512;
     kernel.body.steps.iter().try_fold(0, |sum: usize, step| {
         let size = match &step.kernel {
             Kernel::Loop(kernel) => {
                 let work = work(kernel);
-                let wide = wide && !kernel.types.contains(&DType::F64);
-                if work > if wide { MOST_WORK } else { MOST_NARROW_WORK } {
+                if work > MOST_WORK {
                     return None;
                 }
-                // A loop has a copy for four elements and one for one.
-                if work <= MOST_UNROLLED { work } else { 2 * weight(kernel) }
+                if is_called(kernel, features) {
+                    kernel.params.len()
+                } else if work <= MOST_UNROLLED {
+                    work
+                } else {
+                    // A loop has a copy for four elements and one for one.
+                    2 * weight(kernel)
+                }
             }
             Kernel::Scan(kernel) => code_size(kernel, features)?,
             // An element of the left side is loaded for each.
@@ -65,6 +71,25 @@ fn code_size(kernel: &ScanKernel, features: &Features) -> Option<usize> {
         };
         Some(sum + size)
     })
+}
+
+/// Whether a kernel keeps a function of its own, with vectors wider than those of code inline.
+fn is_called(kernel: &LoopKernel, features: &Features) -> bool {
+    let wide = features.instruction_set() == InstructionSet::Avx512 && !kernel.types.contains(&DType::F64);
+    wide && work(kernel) > CALLED_WORK
+}
+
+/// The kernels that a native loop calls, in the order of their steps.
+pub(super) fn called_kernels<'k>(kernel: &'k ScanKernel, features: &Features) -> Vec<&'k LoopKernel> {
+    let mut list = Vec::new();
+    for step in &kernel.body.steps {
+        match &step.kernel {
+            Kernel::Loop(kernel) if is_called(kernel, features) => list.push(kernel),
+            Kernel::Scan(kernel) => list.extend(called_kernels(kernel, features)),
+            Kernel::Loop(_) | Kernel::Product(_) | Kernel::Random(_) => {}
+        }
+    }
+    list
 }
 
 /// About the instructions that a kernel runs.
@@ -86,8 +111,14 @@ fn weight(kernel: &LoopKernel) -> usize {
 
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers of the loop's parameters, `error` three
 /// words (raised, value, extent), where raised is the number of the step that found an index out of range, counted from
-/// the loop itself, which is 1. The range is not looked at.
-pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &ScanKernel, routines: Routines, fused: bool) {
+/// the loop itself, which is 1. The range is not looked at. `called` are the functions of the [`called_kernels`].
+pub(super) fn emit(
+    builder: &mut FunctionBuilder<'_>,
+    kernel: &ScanKernel,
+    called: Vec<FuncRef>,
+    routines: Routines,
+    features: &Features,
+) {
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
     builder.switch_to_block(entry);
@@ -96,7 +127,8 @@ pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &ScanKernel, routi
     let params: Vec<Origin> = (0..kernel.params.len())
         .map(|index| Origin { base: table_entry(builder, buffers, index), offset: 0 })
         .collect();
-    Native { b: builder, routines, fused, words, failed, number: 1 }.scan(kernel, &params);
+    let called = called.into_iter();
+    Native { b: builder, called, routines, features, words, failed, number: 1 }.scan(kernel, &params);
     builder.ins().return_(&[]);
     builder.switch_to_block(failed);
     builder.ins().return_(&[]);
@@ -104,8 +136,9 @@ pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &ScanKernel, routi
 
 struct Native<'n, 'b> {
     b: &'n mut FunctionBuilder<'b>,
+    called: std::vec::IntoIter<FuncRef>,
     routines: Routines,
-    fused: bool,
+    features: &'n Features,
     words: Ir,
     /// Where code goes on after an index out of range.
     failed: Block,
@@ -204,12 +237,19 @@ impl Native<'_, '_> {
         for each in &body.steps {
             let arguments: Vec<Memory> = each.arguments.iter().map(|id| memories[id.index()]).collect();
             match &each.kernel {
+                Kernel::Loop(kernel) if is_called(kernel, self.features) => {
+                    self.call(kernel, &arguments, &mut spaces.held);
+                    if each.kernel.checks_indices() || !kernel.starts.is_empty() {
+                        self.check_call();
+                    }
+                    self.number += 1;
+                }
                 Kernel::Loop(kernel) => {
                     let report = Report { words: self.words, raised: self.number, failed: self.failed };
                     self.number += 1;
                     let unrolled = work(kernel) <= MOST_UNROLLED;
                     let held = &mut spaces.held;
-                    let (routines, fused) = (self.routines, self.fused);
+                    let (routines, fused) = (self.routines, self.features.fused_multiply_add());
                     emit_between(self.b, kernel, &arguments, held, report, routines, fused, unrolled);
                     if each.kernel.checks_indices() {
                         self.check();
@@ -229,12 +269,49 @@ impl Native<'_, '_> {
                 }
                 Kernel::Product(kernel) => {
                     self.number += 1;
-                    product::emit(self.b, kernel, &arguments, &mut spaces.held, self.fused);
+                    let fused = self.features.fused_multiply_add();
+                    product::emit(self.b, kernel, &arguments, &mut spaces.held, fused);
                 }
                 // Not in a native loop.
                 Kernel::Random(_) => {}
             }
         }
+    }
+
+    /// Calls the function of a kernel.
+    fn call(&mut self, kernel: &LoopKernel, arguments: &[Memory], held: &mut Held) {
+        let Some(function) = self.called.next() else { return };
+        let bytes = 8 * arguments.len() as u32;
+        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
+        let slot = self.b.create_sized_stack_slot(data);
+        for (index, memory) in arguments.iter().enumerate() {
+            let pointer = self.b.ins().iadd_imm_s(memory.base, memory.offset);
+            self.b.ins().stack_store(types::I64, pointer, slot, 8 * index as i32);
+        }
+        let table = self.b.ins().stack_addr(types::I64, slot, 0);
+        let outermost = kernel.extents.first().copied().unwrap_or(1);
+        let (begin, end) = (self.int(0), self.int(outermost as i64));
+        self.b.ins().call(function, &[table, begin, end, self.words]);
+        for (param, memory) in kernel.params.iter().zip(arguments) {
+            if let (true, Some(space)) = (param.written, memory.space) {
+                held.forget(space);
+            }
+        }
+    }
+
+    /// Leaves the function if the kernel called has found an index out of range.
+    fn check_call(&mut self) {
+        let flags = MemFlagsData::trusted();
+        let raised = self.b.ins().load(types::I64, flags, self.words, 0);
+        let (fail, go) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(fail);
+        self.b.ins().brif(raised, fail, &[], go, &[]);
+        self.b.switch_to_block(fail);
+        // The kernel knows itself as 1.
+        let number = self.int(self.number);
+        self.b.ins().store(flags, number, self.words, 0);
+        self.b.ins().jump(self.failed, &[]);
+        self.b.switch_to_block(go);
     }
 
     /// Leaves the function if a kernel has found an index out of range.
