@@ -33,13 +33,50 @@ type Pair = (Array, Option<Array>);
 /// # Errors
 /// What the interpreter says.
 pub fn forward(graph: &Graph, inputs: &[Array], seeds: &BTreeMap<NodeId, Array>) -> Result<Dual, String> {
-    forward_from(graph, &|leaf| Ok((leaf_value(graph, leaf, inputs)?, None)), seeds)
+    forward_from(graph, &|leaf| Ok((leaf_value(graph, leaf, inputs)?, None)), seeds, Terms::Signed)
+}
+
+/// As [`forward`], with absolute values for all that is added up: the tangents are how large the terms are of which the
+/// derivatives are sums, however much of them cancels. Rounding errors are in proportion to that.
+///
+/// # Errors
+/// What the interpreter says.
+pub fn forward_sizes(
+    graph: &Graph,
+    inputs: &[Array],
+    seeds: &BTreeMap<NodeId, Array>,
+) -> Result<Dual, String> {
+    let seeds = seeds.iter().map(|(id, seed)| (*id, Terms::Absolute.of(seed))).collect();
+    forward_from(graph, &|leaf| Ok((leaf_value(graph, leaf, inputs)?, None)), &seeds, Terms::Absolute)
+}
+
+/// What derivatives are sums of.
+#[derive(Copy, Clone, PartialEq)]
+enum Terms {
+    /// The terms themselves.
+    Signed,
+    /// Their absolute values.
+    Absolute,
+}
+
+impl Terms {
+    fn of(self, x: &Array) -> Array {
+        match self {
+            Terms::Signed => x.clone(),
+            Terms::Absolute => combine(x, x, |x, _| x.abs()),
+        }
+    }
+
+    fn of_number(self, x: f64) -> f64 {
+        if self == Terms::Absolute { x.abs() } else { x }
+    }
 }
 
 fn forward_from(
     graph: &Graph,
     leaf_pair: &dyn Fn(LeafId) -> Result<Pair, String>,
     seeds: &BTreeMap<NodeId, Array>,
+    terms: Terms,
 ) -> Result<Dual, String> {
     let live = graph.reachable();
     let mut dual = Dual { values: vec![None; graph.len()], tangents: vec![None; graph.len()] };
@@ -59,7 +96,7 @@ fn forward_from(
                 let key = first.map_or(id, |(first, _)| first);
                 let made = match loops.entry(key) {
                     Entry::Occupied(made) => made.into_mut(),
-                    Entry::Vacant(place) => place.insert(forward_loop(scan, &operands, &tangents)?),
+                    Entry::Vacant(place) => place.insert(forward_loop(scan, &operands, &tangents, terms)?),
                 };
                 made.result(scan.result)?
             }
@@ -68,7 +105,7 @@ fn forward_from(
                 let tangent = if tangents.iter().all(Option::is_none) || !value.dtype().is_float() {
                     None
                 } else {
-                    tangent_of(&node.op, &operands, &tangents, &value)?
+                    tangent_of(&node.op, &operands, &tangents, &value, terms)?
                 };
                 (value, tangent)
             }
@@ -103,7 +140,12 @@ impl Loop {
 
 /// Runs a loop with known steps, each on the values and tangents that the one before left. Truncation stops all motion
 /// at the beginning of the first step that gradients flow through.
-fn forward_loop(scan: &Scan, operands: &[&Array], tangents: &[Option<&Array>]) -> Result<Loop, String> {
+fn forward_loop(
+    scan: &Scan,
+    operands: &[&Array],
+    tangents: &[Option<&Array>],
+    terms: Terms,
+) -> Result<Loop, String> {
     let body = &*scan.body;
     let Dim::Known(steps) = scan.steps else { return Err("the number of steps is not known".into()) };
     let count = Op::Scan(Box::new(Scan { result: ScanResult::Steps, ..scan.clone() }));
@@ -134,7 +176,7 @@ fn forward_loop(scan: &Scan, operands: &[&Array], tangents: &[Option<&Array>]) -
             };
             Ok((value, if step < still { None } else { tangent }))
         };
-        let dual = forward_from(&body.graph, &leaf_pair, &BTreeMap::new())?;
+        let dual = forward_from(&body.graph, &leaf_pair, &BTreeMap::new(), terms)?;
         let pair = |id: NodeId| -> Result<Pair, String> {
             let value = dual.values[id.index()].clone().ok_or("a root was not computed")?;
             Ok((value, dual.tangents[id.index()].clone()))
@@ -201,6 +243,7 @@ fn tangent_of(
     operands: &[&Array],
     tangents: &[Option<&Array>],
     value: &Array,
+    terms: Terms,
 ) -> Result<Option<Array>, String> {
     // The value of the operator with the chosen operands replaced by their tangents.
     let moved = |places: &[usize]| {
@@ -208,10 +251,14 @@ fn tangent_of(
         let replaced: Vec<&Array> = (0..operands.len())
             .map(|i| if places.contains(&i) { tangents[i].unwrap_or(&zeros[i]) } else { operands[i] })
             .collect();
+        if *op == Op::Dot {
+            let sizes: Vec<Array> = replaced.iter().map(|x| terms.of(x)).collect();
+            return evaluate_node(op, &sizes.iter().collect::<Vec<_>>()).map_err(|e| e.to_string());
+        }
         evaluate_node(op, &replaced).map_err(|e| e.to_string())
     };
     Ok(match op {
-        Op::Map(f) => Some(map_tangent(*f, operands, tangents, value)),
+        Op::Map(f) => Some(map_tangent(*f, operands, tangents, value, terms)),
         Op::Cast(dtype) => tangents[0].map(|t| t.cast(*dtype)),
         Op::Reduce(Fold::Sum, _)
         | Op::Broadcast { .. }
@@ -231,7 +278,7 @@ fn tangent_of(
             Some(combine(&left, &right, |a, b| a + b))
         }
         Op::Reduce(fold @ (Fold::Prod | Fold::Max | Fold::Min), axes) => {
-            tangents[0].map(|t| reduce_tangent(*fold, *axes, operands[0], t, value))
+            tangents[0].map(|t| reduce_tangent(*fold, *axes, operands[0], t, value, terms))
         }
         Op::Leaf(_)
         | Op::Literal(_)
@@ -246,7 +293,7 @@ fn tangent_of(
     })
 }
 
-fn reduce_tangent(fold: Fold, axes: Axes, x: &Array, t: &Array, value: &Array) -> Array {
+fn reduce_tangent(fold: Fold, axes: Axes, x: &Array, t: &Array, value: &Array, terms: Terms) -> Array {
     let strides = row_major_strides(x.shape());
     let mut groups: Vec<Vec<usize>> = vec![Vec::new(); value.len()];
     for index in 0..x.len() {
@@ -260,7 +307,7 @@ fn reduce_tangent(fold: Fold, axes: Axes, x: &Array, t: &Array, value: &Array) -
         let at = |i: usize| x.get(i).to_f64();
         let slope: f64 = if fold == Fold::Prod {
             let others = |i: usize| group.iter().filter(|j| **j != i).map(|j| at(*j)).product::<f64>();
-            group.iter().map(|i| t.get(*i).to_f64() * others(*i)).sum()
+            group.iter().map(|i| t.get(*i).to_f64() * terms.of_number(others(*i))).sum()
         } else {
             let extreme = value.get(place).to_f64();
             let tied: Vec<usize> = group.iter().copied().filter(|i| at(*i) == extreme).collect();
@@ -271,7 +318,13 @@ fn reduce_tangent(fold: Fold, axes: Axes, x: &Array, t: &Array, value: &Array) -
     result
 }
 
-fn map_tangent(f: ScalarFn, operands: &[&Array], tangents: &[Option<&Array>], value: &Array) -> Array {
+fn map_tangent(
+    f: ScalarFn,
+    operands: &[&Array],
+    tangents: &[Option<&Array>],
+    value: &Array,
+    terms: Terms,
+) -> Array {
     let mut result = Array::zeros(DType::F64, value.shape());
     for index in 0..value.len() {
         let at = |operand: usize| operands.get(operand).map_or(0.0, |x| x.get(index).to_f64());
@@ -279,7 +332,7 @@ fn map_tangent(f: ScalarFn, operands: &[&Array], tangents: &[Option<&Array>], va
         let total: f64 = tangents
             .iter()
             .zip(slopes)
-            .filter_map(|(t, slope)| Some(t.as_ref()?.get(index).to_f64() * slope))
+            .filter_map(|(t, slope)| Some(t.as_ref()?.get(index).to_f64() * terms.of_number(slope)))
             .sum();
         result.set(index, Literal::F64(total.to_bits()));
     }

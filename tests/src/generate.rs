@@ -17,6 +17,7 @@ use hypatia_graph::{
     Array, Axes, DType, Extent, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
 };
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use smallvec::SmallVec;
 
 use crate::values::Generator;
@@ -30,9 +31,15 @@ pub struct Recipe {
     pub steps: Vec<u32>,
 }
 
-/// How many cases a property is tried on: `PROPTEST_CASES`, or this many.
-pub fn cases(default: u32) -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+/// That many cases of a property, the same ones in every run: a test fails for what was changed, not by chance. Others,
+/// and more, are tried with `PROPTEST_RNG_SEED` and `PROPTEST_CASES`.
+pub fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// Recipes of that many steps.

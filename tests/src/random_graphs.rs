@@ -1,14 +1,15 @@
 //! Random well-typed graphs through every engine: as written, and rewritten under both policies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
-use hypatia_graph::DType;
 use hypatia_graph::text::parse;
+use hypatia_graph::{Array, DType};
 use proptest::prelude::*;
 
 use crate::compare::expected;
 use crate::engines::Engine;
-use crate::generate::{Grown, Recipe, Soil, add_gradients, cases, grow, recipes};
+use crate::generate::{Grown, Recipe, Soil, add_gradients, config, grow, recipes};
 
 fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCaseError> {
     agree_on(&grow(recipe, soil), engines)
@@ -33,8 +34,39 @@ fn engines() -> Vec<Engine> {
     [vec![literal[1], literal[2]], Engine::rewriting()].concat()
 }
 
+/// The engines of the OpenCL device, asked for once.
+fn opencl() -> &'static [Engine] {
+    static ENGINES: LazyLock<Vec<Engine>> = LazyLock::new(Engine::opencl);
+    &ENGINES
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(96), failure_persistence: None, ..ProptestConfig::default() })]
+    // A driver takes a while for each kernel.
+    #![proptest_config(config(8))]
+
+    #[test]
+    fn graphs_on_opencl(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, loops: 0 };
+        agree(&recipe, soil, opencl())?;
+    }
+
+    #[test]
+    fn graphs_with_loops_on_opencl(recipe in recipes(5..30)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, loops: 2 };
+        agree(&recipe, soil, opencl())?;
+    }
+
+    #[test]
+    fn gradients_of_loops_on_opencl(recipe in recipes(5..20)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, loops: 2 };
+        let mut grown = grow(&recipe, soil);
+        add_gradients(&mut grown.graph);
+        agree_on(&grown, opencl())?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(96))]
 
     #[test]
     fn graphs_of_one_float_type(recipe in recipes(5..60)) {
@@ -88,5 +120,58 @@ proptest! {
         let text = grow(&recipe, soil).graph.to_string();
         let read = parse(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(read.to_string(), text);
+    }
+}
+
+/// What exact arithmetic decides otherwise than rounded one, so that policies may differ.
+#[test]
+fn decisions_at_their_edges() {
+    let cases: [(&str, &[Array]); 3] = [
+        // cos(arccos(0)) is 0, and rounded it is not: the loop ends after one step or after two.
+        (
+            "input %x: i64[]\n\
+             body b0 {\n\
+               carry %h: i64[]\n\
+               %0 = cast{dtype=f32}(%h)\n\
+               %1 = arccos(%0)\n\
+               %2 = cos(%1)\n\
+               %3 = cast{dtype=bool}(%2)\n\
+               %4 = add(%h, 1i64)\n\
+               until %3\n\
+               next %h = %4\n\
+             }\n\
+             %0 = scan{body=b0, result=steps, steps=4}(%x)\n\
+             output %0\n",
+            &[Array::scalar(0i64)],
+        ),
+        // erfc(17) is 5e-127, which single precision does not hold.
+        (
+            "input %x: f32[]\n\
+             %0 = erfc(17.0f32)\n\
+             %1 = arctan2(%0, %0)\n\
+             %2 = mul(%1, %x)\n\
+             output %2\n",
+            &[Array::scalar(1.5f32)],
+        ),
+        // A third of three times a number, rounded down.
+        (
+            "input %x: f32[3]\n\
+             %0 = broadcast{axes=[], dims=[3]}(3.0f32)\n\
+             %1 = div(%x, %0)\n\
+             %2 = mul(%1, %0)\n\
+             %3 = sub(%2, %x)\n\
+             %4 = floor(%2)\n\
+             %5 = sign(%3)\n\
+             output %4\n\
+             output %5\n",
+            &[Array::vector(&[41.0f32, 47.0, 55.0])],
+        ),
+    ];
+    for (text, inputs) in cases {
+        let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let grown = Grown { graph, inputs: inputs.to_vec() };
+        if let Err(e) = agree_on(&grown, &engines()) {
+            panic!("{e}");
+        }
     }
 }

@@ -279,6 +279,8 @@ impl State {
             Some(Some(sources)) => self.needs.extend(sources.iter().copied()),
             // It may depend on the extent of something that waits for a value: the next attempt will tell.
             _ if !self.needs.is_empty() => {}
+            // Of something faulty the extents are not known; that it is faulty is told.
+            _ if rests_on_extent(out, id) && !(self.faults.is_empty() && out.faults().is_empty()) => {}
             _ => self.faults.push(
                 Diagnostic::new("an extent depends on a computed value")
                     .at(site)
@@ -501,6 +503,22 @@ impl State {
         let len = usize::try_from(distance.constant).ok()?;
         (distance.terms.is_empty() && len <= extent).then_some(len)
     }
+}
+
+/// Whether a scalar is computed from an extent that is not known.
+fn rests_on_extent(graph: &Graph, id: NodeId) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut pending = vec![id];
+    while let Some(id) = pending.pop() {
+        if seen.insert(id) {
+            let node = graph.node(id);
+            if let Op::Extent(_) = node.op {
+                return true;
+            }
+            pending.extend(node.operands.iter().copied());
+        }
+    }
+    false
 }
 
 #[cfg(test)]

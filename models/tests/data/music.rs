@@ -12,6 +12,7 @@ use hypatia_models::music::{
     read_midi, write_midi,
 };
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use sha2::{Digest, Sha256};
 
 fn real(name: &str) -> Option<PathBuf> {
@@ -187,7 +188,7 @@ fn rolls() -> impl Strategy<Value = PianoRoll> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig { cases: 100, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_written_roll_reads_back(roll in rolls(), milliseconds in 1..20_000_u32) {
@@ -223,7 +224,7 @@ fn written_files_are_what_the_format_says() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 2000, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn damaged_midi_files_never_panic(
@@ -390,7 +391,7 @@ fn faults_of_collections_are_explained() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn damaged_archives_never_panic(

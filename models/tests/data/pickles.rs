@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hypatia_models::data::pickle::{Array, ElementType, Name, Pickle, PickleReader, read_pickles};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/pickles").join(name)
@@ -233,7 +234,7 @@ fn an_array_must_have_the_bytes_that_it_needs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 2000, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn damaged_pickles_never_panic(

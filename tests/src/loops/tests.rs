@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{fixed, unrolled};
 use crate::compare::expected;
 use crate::engines::{Engine, concrete};
-use crate::generate::{Recipe, Soil, cases, grow, recipes};
+use crate::generate::{Recipe, Soil, config, grow, recipes};
 
 /// Fixed loops through engines; all that is wrong is listed at once.
 fn check(engines: &[Engine]) {
@@ -89,7 +89,7 @@ fn written_out(recipe: &Recipe, soil: Soil) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(128), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(128))]
 
     #[test]
     fn random_loops_are_their_steps_written_out(recipe in recipes(5..60)) {

@@ -40,6 +40,17 @@ fn extents_that_contradict_each_other_at_the_call_are_named() {
     }
 }
 
+/// What depends on the extents of something faulty is not faulty for that.
+#[test]
+fn faults_are_told_once() {
+    let text = "input %x: f32[?, ?]\ninput %y: f32[?, ?]\n%0 = dot(%x, %y)\n%1 = extent{axis=0}(%0)\n\
+                %2 = mul(%1, 2i64)\n%3 = iota{dims=[?]}(%2)\n%4 = broadcast{axes=[], dims=[?]}(1.0f32, %2)\n\
+                output %3\noutput %4\n";
+    let found = faults(text, &[&[2, 3], &[4, 5]]);
+    assert_eq!(found.matches("error").count(), 1, "{found}");
+    assert!(found.contains("inner extents of `dot` differ"), "{found}");
+}
+
 /// The same in the body of a loop: without steps, whose rows have the extents that a step would give, and with some.
 #[test]
 fn extents_that_contradict_each_other_in_a_loop_are_named() {

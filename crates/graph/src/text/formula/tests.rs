@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::super::formula;
 use super::*;
@@ -144,6 +145,7 @@ fn errors_point_at_the_formula() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
     /// Random graphs of elementwise functions, printed and read, give the same bits.
     #[test]
     fn what_is_printed_is_read_as_the_same(
