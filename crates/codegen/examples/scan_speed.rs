@@ -100,12 +100,15 @@ fn small_bodies() -> Result<(), Failure> {
     });
     time("Newton's iteration with a condition that never holds", steps, &newton.last[0])?;
 
-    let (h, w) = (shared("h", numbers(&[3, 10], 1.0)), shared("w", numbers(&[10, 10], 0.2)));
-    let cell = Scan::new()
-        .carry(&h)
-        .steps(steps)
-        .run(|step| Next::new().carry((step.carries[0].dot(&w) + &step.carries[0] * 0.5).tanh()));
-    time("recurrent cell of 3 x 10", steps, &cell.last[0])?;
+    for [rows, n] in [[3, 10], [1, 8], [1, 16], [1, 32], [4, 16], [8, 12]] {
+        let (h, w) = (shared("h", numbers(&[rows, n], 1.0)), shared("w", numbers(&[n, n], 0.2)));
+        // Without the sum, numbers would vanish and become slow.
+        let cell = Scan::new().carry(&h).steps(steps).run(|step| {
+            let h = &step.carries[0];
+            Next::new().carry(h.dot(&w) * 0.1 + h * 0.5 + 0.25)
+        });
+        time(&format!("linear cell of {rows} x {n}"), steps, &cell.last[0])?;
+    }
 
     let state = shared("state", numbers(&[3], 1.0));
     let force = Scan::new().carry(&state).carry(&state).steps(steps).run(|step| {

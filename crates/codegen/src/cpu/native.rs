@@ -34,7 +34,7 @@ const CALLED_WORK: usize = 150;
 const MOST_UNROLLED: usize = 150;
 
 /// Multiply-adds of a product, at most.
-const MOST_PRODUCT: usize = 160;
+const MOST_PRODUCT: usize = 300;
 
 /// Instructions of code for a whole loop, at most.
 const MOST_CODE: usize = 3000;
@@ -63,9 +63,8 @@ fn code_size(kernel: &ScanKernel, features: &Features) -> Option<usize> {
                 }
             }
             Kernel::Scan(kernel) => code_size(kernel, features)?,
-            // An element of the left side is loaded for each.
             Kernel::Product(kernel) => {
-                2 * product::work(kernel, features).filter(|work| *work <= MOST_PRODUCT)?
+                product::work(kernel, features).filter(|work| *work <= MOST_PRODUCT)? / kernel.k * 2
             }
             Kernel::Random(_) => return None,
         };
