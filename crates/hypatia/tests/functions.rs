@@ -1,6 +1,9 @@
 //! Functions as users call them.
 
-use hypatia::{All, Array, DType, Tensor, function, grad, input, ix, matrix, scalar, shared, vector};
+use hypatia::{
+    All, Array, DType, Next, Scan, Tensor, constant, function, grad, input, ix, matrix, scalar, shared,
+    vector,
+};
 
 #[test]
 fn a_formula_is_computed() {
@@ -98,4 +101,26 @@ fn an_update_by_two_products_reads_and_writes_its_matrix_once() {
     }
     let program = learn.stages().unwrap().program.to_string();
     assert_eq!(program.matches("\nproduct ").count(), 1, "{program}");
+}
+
+/// Constants are computed with while a formula is compiled, but not before its gradient is taken.
+#[test]
+fn gradients_reach_constants() {
+    let x = vector::<f64>("x");
+    let c = constant(Array::vector(&[1.0f64, 2.0, 3.0]));
+    let scale = constant(3.0f64);
+    // d/dc = 2 scale c x + scale, d/dscale = c² . x + sum c: for x = (1, 10, 100).
+    let cost = (c.sqr() * &scale * &x).sum(All) + (&c * &scale).sum(All);
+    let gradients = grad(&cost, [&c, &scale]);
+    let mut f = function(&[&x], &[&gradients[0], &gradients[1]], &[]).unwrap();
+    let found = f.call(&[&Array::vector(&[1.0f64, 10.0, 100.0])]).unwrap();
+    assert_eq!(found.array(0).to_vec::<f64>().unwrap(), [9.0, 123.0, 1803.0]);
+    assert_eq!(found.scalar(1), 947.0);
+
+    // The same through a loop: the cost is x c^4.
+    let power = Scan::new().carry(&x).steps(4).run(|step| Next::new().carry(&step.carries[0] * &c));
+    let gradient = &grad(&power.last[0].sum(All), [&c])[0];
+    let mut f = function(&[&x], &[gradient], &[]).unwrap();
+    let found = f.call(&[&Array::vector(&[1.0f64, 10.0, 100.0])]).unwrap();
+    assert_eq!(found.array(0).to_vec::<f64>().unwrap(), [4.0, 320.0, 10800.0]);
 }

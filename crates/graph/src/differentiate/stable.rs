@@ -62,6 +62,12 @@ impl Cut {
     }
 }
 
+/// Whether formulas made stable still use a node as it is: a leaf, unless it is a constant, which is computed with.
+fn stays(graph: &Graph, id: NodeId) -> bool {
+    let Op::Leaf(leaf) = graph.node(id).op else { return false };
+    !graph.leaf(leaf).is_some_and(|leaf| matches!(leaf.kind, LeafKind::Constant(_)))
+}
+
 /// Stabilises what the origins of a gradient compute and adds it to `out`; where each node of a role now stands.
 pub(super) fn stable_forward(
     out: &mut Graph,
@@ -70,7 +76,7 @@ pub(super) fn stable_forward(
 ) -> BTreeMap<NodeId, NodeId> {
     let cuts: BTreeSet<NodeId> = (roles.variables.iter().chain(roles.constants).copied())
         .chain(roles.origins())
-        .filter(|id| !matches!(out.node(*id).op, Op::Leaf(_)))
+        .filter(|id| !stays(out, *id))
         .collect();
     let cut = Cut::new(out, &cuts, &[]);
     let forward = loops.settle(cut.forward);
@@ -101,7 +107,7 @@ pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> 
     }
     let asked = gradients.iter().flat_map(|id| &graph.node(*id).operands).copied();
     let cuts: BTreeSet<NodeId> =
-        asked.filter(|id| !matches!(graph.node(*id).op, Op::Leaf(_) | Op::Grad(_))).collect();
+        asked.filter(|id| !stays(&graph, *id) && !matches!(graph.node(*id).op, Op::Grad(_))).collect();
     let roots: Vec<NodeId> = graph.roots().collect();
     let cut = Cut::new(&graph, &cuts, &roots);
     let stable = (loops.stabilise)(&cut.forward);
