@@ -34,7 +34,7 @@ const CALLED_WORK: usize = 150;
 const MOST_UNROLLED: usize = 150;
 
 /// Multiply-adds of a product, at most.
-const MOST_PRODUCT: usize = 300;
+const MOST_PRODUCT: usize = 200;
 
 /// Instructions of code for a whole loop, at most.
 const MOST_CODE: usize = 3000;

@@ -17,8 +17,9 @@ use crate::cpu::product::{ProductPlan, Summation};
 use crate::cpu::steps::product_shape;
 use crate::kernel::{Matrix, ProductKernel, Scale};
 
-/// Sums of a tile: with a row of the right side and an element of the left, as many as there are vector registers.
-const SUMS: usize = 12;
+/// Sums of a tile, at most: enough to hide the latency of the multiply-add, few enough for sixteen registers to hold them
+/// with a row of the right side and an element of the left.
+const SUMS: usize = 9;
 
 /// Rows of a tile, at most.
 const ROWS: usize = 4;
@@ -43,7 +44,7 @@ pub(super) fn work(kernel: &ProductKernel, features: &Features) -> Option<usize>
         && kernel.dtype.is_float()
         && matches!(kernel.beta, Scale::Constant(_));
     let lanes = lanes(kernel);
-    let columns = kernel.n / lanes + kernel.n % lanes;
+    let columns = kernel.n.div_ceil(lanes);
     let rows = kernel.batch.saturating_mul(kernel.m).saturating_mul(kernel.k);
     is_taken.then(|| rows.saturating_mul(columns))
 }
@@ -80,14 +81,19 @@ impl Emitter<'_, '_> {
         let element = if self.kernel.dtype == DType::F32 { types::F32 } else { types::F64 };
         let lanes = lanes(self.kernel);
         let vector = if lanes == 1 { element } else { element.by(lanes as u32).unwrap_or(element) };
-        let whole = n - n % lanes;
-        let mut groups: Vec<Group> =
-            (0..whole).step_by(lanes).map(|column| Group { column, ty: vector }).collect();
-        groups.extend((whole..n).map(|column| Group { column, ty: element }));
+        // The last vector of a row may begin in the one before it, as both have the same values there; but what is added to
+        // must not be read when it was written.
+        let most = SUMS / ROWS.min(m).max(1);
+        let overlaps = n >= lanes && (self.kernel.beta == Scale::Constant(0.0) || n.div_ceil(lanes) <= most);
+        let vectors = if overlaps { n.div_ceil(lanes) } else { n / lanes };
+        let vector_at = |index: usize| Group { column: (index * lanes).min(n - lanes), ty: vector };
+        let mut groups: Vec<Group> = (0..vectors).map(vector_at).collect();
+        groups.extend((vectors * lanes..n).map(|column| Group { column, ty: element }));
         for batch in 0..batch {
             for first in (0..m).step_by(ROWS) {
                 let rows = ROWS.min(m - first);
-                for groups in groups.chunks(SUMS / rows) {
+                let tiles = groups.len().div_ceil((SUMS / rows).max(1)).max(1);
+                for groups in groups.chunks(groups.len().div_ceil(tiles).max(1)) {
                     self.tile(batch, first..first + rows, groups, element);
                 }
             }
@@ -108,6 +114,8 @@ impl Emitter<'_, '_> {
             // `work` takes constants only.
             Scale::Constant(_) | Scale::Param(_) => None,
         };
+        // What is added to is read before anything is written over it.
+        let mut values = Vec::new();
         let places = rows.flat_map(|row| groups.iter().map(move |group| (row, *group)));
         for ((row, Group { column, ty }), sum) in places.zip(sums) {
             let mut value = sum;
@@ -121,6 +129,9 @@ impl Emitter<'_, '_> {
                 let beta = self.everywhere(beta, element, ty);
                 value = self.multiply_add(old, beta, value);
             }
+            values.push((memory, offset, ty, value));
+        }
+        for (memory, offset, ty, value) in values {
             let (base, at) = self.address(memory.base, memory.offset + offset);
             self.b.ins().store(flags(ty), value, base, at);
             if let Some(space) = memory.space {
@@ -153,17 +164,17 @@ impl Emitter<'_, '_> {
         let size = self.kernel.dtype.size() as i64;
         let left_base = self.moved(a, term, a.column_stride * size);
         let right_base = self.moved(b, term, b.row_stride * size);
-        let mut right = Vec::new();
-        for group in groups {
-            right.push(self.load(right_base, b, [batch, 0, group.column], group.ty));
-        }
+        // Of one row each element of the right side is used once, and need not be in a register before.
+        let mut right: Vec<Option<Ir>> = vec![None; groups.len()];
         let mut sum = sums.iter();
         for row in rows {
             let left = self.load(left_base, a, [batch, row, 0], element);
-            for ((group, right), variable) in groups.iter().zip(&right).zip(&mut sum) {
+            for ((group, right), variable) in groups.iter().zip(&mut right).zip(&mut sum) {
+                let at = [batch, 0, group.column];
+                let right = *right.get_or_insert_with(|| self.load(right_base, b, at, group.ty));
                 let left = self.everywhere(left, element, group.ty);
                 let old = self.b.use_var(*variable);
-                let new = self.multiply_add(left, *right, old);
+                let new = self.multiply_add(left, right, old);
                 self.b.def_var(*variable, new);
             }
         }
