@@ -48,7 +48,7 @@ fn measure<E: Element>(name: &str, shape: ProductShape, features: &Features, poo
         pack_time = format!(" (packing {:.0} us)", median * 1e6);
     }
     let b = if shape.b_packed { &packed } else { &b };
-    let plan = ProductPlan::new(shape, features);
+    let plan = ProductPlan::new(shape, features, pool.threads());
     let (median, best) = time(|| plan.run(&a, b, &mut c, 0.5, 0.5, pool).expect("the slices fit the plan"));
     let speed = |seconds: f64| shape.operations() / seconds / 1e9;
     println!(
@@ -102,7 +102,7 @@ fn main() {
         (100, 100),
     ];
     for (inputs, outputs) in layers {
-        for m in [1, 10, 20, 100, 128, 500, 600] {
+        for m in [1, 10, 20, 40, 100, 128, 500, 600] {
             let forward = ProductShape::row_major(Float::F32, m, inputs, outputs);
             // x W, the gradient of W (in place: W -= rate * x' d), and the gradient of x (d W').
             let weights =

@@ -1,6 +1,7 @@
 //! The speed of loops over steps: microseconds a step, and what of them the kernels of the body take.
 //!
-//! `cargo run --release -p hypatia-codegen --example scan_speed`, with `-- show` for the programs as well.
+//! `cargo run --release -p hypatia-codegen --example scan_speed`, with `-- show` for the programs as well. Bodies of few
+//! elements are native loops; their time is in nanoseconds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +35,9 @@ fn time(name: &str, steps: usize, result: &Tensor) -> Result<(), Failure> {
         println!("{program}");
     }
     let pool = Arc::new(Pool::new(1));
+    let begin = Instant::now();
     let mut cpu = CpuProgram::new(program.clone(), &Features::detect(), pool)?;
+    let compiling = begin.elapsed();
     let mut values = Vec::new();
     for id in &program.shared {
         if let Some(LeafKind::Shared(cell)) = graph.leaf(*id).map(|leaf| &leaf.kind) {
@@ -57,10 +60,11 @@ fn time(name: &str, steps: usize, result: &Tensor) -> Result<(), Failure> {
     let best = times[times.len() / 4].as_secs_f64();
     let operations: u64 = program.steps.iter().map(|step| step.kernel.operations()).sum();
     println!(
-        "{name}: {:.3} us a step, {:.3} ms in all, {:.1} GFLOP/s",
+        "{name}: {:.4} us a step, {:.3} ms in all, {:.1} GFLOP/s, {:.2} ms for machine code",
         best * 1e6 / steps as f64,
         best * 1e3,
-        operations as f64 / best / 1e9
+        operations as f64 / best / 1e9,
+        compiling.as_secs_f64() * 1e3
     );
     cpu.set_profiling(true);
     run(&mut cpu)?;
@@ -69,6 +73,66 @@ fn time(name: &str, steps: usize, result: &Tensor) -> Result<(), Failure> {
         let each = time.as_secs_f64() * 1e6 / steps as f64;
         let indent = 2 * depth;
         println!("    {each:9.3} us a step  {:indent$}{}: {}", "", step.label, cpu.describe(number));
+    }
+    Ok(())
+}
+
+/// Loops whose bodies are a few elements: what a step costs is what its arithmetic waits for.
+fn small_bodies() -> Result<(), Failure> {
+    let steps = 10_000;
+    let scalar = shared("scalar", Array::scalar(0.3f32));
+    let recurrence = Scan::new()
+        .carry(&scalar)
+        .steps(steps)
+        .run(|step| Next::new().carry(&step.carries[0] * 0.999 + 0.001));
+    time("scalar recurrence", steps, &recurrence.last[0])?;
+
+    let logistic = Scan::new().carry(&scalar).steps(steps).run(|step| {
+        let x = &step.carries[0];
+        Next::new().carry(x * 3.7 * (1.0 - x))
+    });
+    time("logistic map, all rows", steps, &logistic.carries[0])?;
+
+    let newton = Scan::new().carry(&scalar).steps(steps).run(|step| {
+        let x = &step.carries[0];
+        let next = x - (x.exp() - 2.0) / x.exp();
+        Next::new().carry(&next).until(next.gt(1e9))
+    });
+    time("Newton's iteration with a condition that never holds", steps, &newton.last[0])?;
+
+    for [rows, n] in [[3, 10], [1, 8], [1, 16], [1, 32], [4, 16], [8, 12]] {
+        let (h, w) = (shared("h", numbers(&[rows, n], 1.0)), shared("w", numbers(&[n, n], 0.2)));
+        // Without the sum, numbers would vanish and become slow.
+        let cell = Scan::new().carry(&h).steps(steps).run(|step| {
+            let h = &step.carries[0];
+            Next::new().carry(h.dot(&w) * 0.1 + h * 0.5 + 0.25)
+        });
+        time(&format!("linear cell of {rows} x {n}"), steps, &cell.last[0])?;
+    }
+
+    let state = shared("state", numbers(&[3], 1.0));
+    let force = Scan::new().carry(&state).carry(&state).steps(steps).run(|step| {
+        let [q, p] = &step.carries[..] else { return Next::new() };
+        let p = p - q / (1.0 + (q * q).sum(0).broadcast_like(q)) * 0.01;
+        Next::new().carry(q + &p * 0.01).carry(&p)
+    });
+    time("leapfrog steps in three dimensions", steps, &force.last[0])?;
+
+    for n in [8, 16, 32, 64, 128, 256] {
+        let x = shared("x", numbers(&[n], 1.0));
+        let scaled = Scan::new()
+            .carry(&x)
+            .steps(steps)
+            .run(|step| Next::new().carry(&step.carries[0] * 0.999 + 0.001));
+        time(&format!("x * a + b of {n} elements"), steps, &scaled.last[0])?;
+        let tanh =
+            Scan::new().carry(&x).steps(steps).run(|step| Next::new().carry((&step.carries[0] * 1.1).tanh()));
+        time(&format!("tanh of {n} elements"), steps, &tanh.last[0])?;
+        let mean = Scan::new().carry(&x).steps(steps).run(|step| {
+            let x = &step.carries[0];
+            Next::new().carry(x - (x * x).sum(0).broadcast_like(x) * 1e-6)
+        });
+        time(&format!("sum of squares of {n} elements"), steps, &mean.last[0])?;
     }
     Ok(())
 }
@@ -88,6 +152,8 @@ fn main() -> Result<(), Failure> {
         Next::new().carry(streams.binomial([20, 784], 1, &down))
     });
     time("gibbs sampling, 20 chains of 784 x 500, 1000 steps", 1000, &chain.last[0])?;
+
+    small_bodies()?;
 
     let x = shared("x", numbers(&[10], 1.0));
     let tiny = Scan::new().carry(&x).steps(10_000).run(|step| Next::new().carry(&step.carries[0] * 0.999));

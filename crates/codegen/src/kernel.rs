@@ -215,6 +215,21 @@ pub struct ProductKernel {
     pub starts: Vec<RuntimeStart>,
 }
 
+impl ProductKernel {
+    /// Whether the product reads the whole of a matrix as its transposed right side that the other adds to: part by part
+    /// of its rows, both can be computed together. Which buffers the parameters are is not looked at.
+    pub fn reads_what_is_added_to(&self, other: &ProductKernel) -> bool {
+        let (b, c) = (&self.b, &other.c);
+        let apart = |kernel: &ProductKernel| kernel.batch == 1 && kernel.starts.is_empty();
+        apart(self)
+            && apart(other)
+            && self.dtype == other.dtype
+            && (self.n, self.k) == (other.m, other.n)
+            && b.position == c.position
+            && (b.row_stride, b.column_stride) == (c.column_stride, c.row_stride)
+    }
+}
+
 /// Fills a buffer with uniform numbers in [0, 1): element `e` is [`uniform_element`] of the key, the counter, and `e`.
 ///
 /// [`uniform_element`]: hypatia_graph::random::uniform_element
@@ -565,6 +580,20 @@ impl Program {
             all.extend(inner.map(|(depth, step)| (depth + 1, step)));
         }
         all
+    }
+
+    /// Whether a step and the one that follows are products over one matrix, which the first reads and the second adds to,
+    /// so that they may run part by part (see [`ProductKernel::reads_what_is_added_to`]).
+    pub fn is_pair(&self, index: usize) -> bool {
+        let Some([before, after]) = self.steps.get(index..index + 2) else { return false };
+        let (Kernel::Product(reads), Kernel::Product(adds)) = (&before.kernel, &after.kernel) else {
+            return false;
+        };
+        let place = |step: &Step, param: u16| &self.buffers[step.arguments[usize::from(param)].index()].place;
+        let result = before.arguments[usize::from(reads.c.param)];
+        reads.reads_what_is_added_to(adds)
+            && place(before, reads.b.param) == place(after, adds.c.param)
+            && !after.arguments.contains(&result)
     }
 
     /// The step of that number. Steps are counted in their order; a loop comes before the steps of its body.

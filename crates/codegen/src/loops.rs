@@ -270,4 +270,4 @@ pub fn step_graph(body: &Body, results: &Results) -> StepGraph {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -116,12 +116,13 @@ impl<'g> Planner<'g> {
     /// computed apart and copied.
     fn order(&mut self) {
         loop {
-            let deferred = self.deferred();
+            let mut deferred = self.deferred();
             if let Some(id) = deferred.culprit {
                 self.demote(id);
                 continue;
             }
-            match self.sorted(&deferred.drafts) {
+            let pairs = self.pairs(&mut deferred.drafts);
+            match self.sorted(&deferred.drafts, &pairs) {
                 Ok(order) => {
                     let early = self.drafts.len() - order.len();
                     let mut drafts: Vec<Option<Draft>> =
@@ -165,8 +166,58 @@ impl<'g> Planner<'g> {
         Deferred { drafts: cause.into_keys().collect(), culprit }
     }
 
-    /// The deferred drafts so that readers of an old value come before its writers; or an update in the way.
-    fn sorted(&self, deferred: &BTreeSet<usize>) -> Result<Vec<usize>, NodeId> {
+    /// For the last product that reads a variable, what should come right after it: the steps that add to the variable in
+    /// place, if both may run part by part. The former, and all that depends on it, is deferred as well, which nothing
+    /// that may fail can be.
+    fn pairs(&self, deferred: &mut BTreeSet<usize>) -> BTreeMap<usize, usize> {
+        let mut pairs = BTreeMap::new();
+        for (id, leaf) in &self.in_place {
+            let reads = |draft: &Draft| draft.arguments.contains(&Memory::Leaf(*leaf));
+            let node = Memory::Node(*id);
+            // The copy of the old value, which goes away because it lies there already, and the product.
+            let writers: Vec<usize> =
+                (0..self.drafts.len()).filter(|i| writes(&self.drafts[*i], node)).collect();
+            let last = self.drafts.iter().rposition(|draft| reads(draft) && !writes(draft, node));
+            let (Some(&adds), Some(last)) = (writers.last(), last) else { continue };
+            let (before, after) = (&self.drafts[last], &self.drafts[adds]);
+            let (Kernel::Product(first), Kernel::Product(second)) = (&before.kernel, &after.kernel) else {
+                continue;
+            };
+            let in_whole = before.arguments[usize::from(first.b.param)] == Memory::Leaf(*leaf)
+                && after.arguments[usize::from(second.c.param)] == node;
+            let independent = written(before).all(|memory| !after.arguments.contains(&memory));
+            if !in_whole || !independent || !first.reads_what_is_added_to(second) {
+                continue;
+            }
+            let mut behind = BTreeSet::from([last]);
+            let mut made: BTreeSet<Memory> = written(before).collect();
+            for (index, draft) in self.drafts.iter().enumerate().skip(last + 1) {
+                if draft.arguments.iter().any(|memory| made.contains(memory)) {
+                    behind.insert(index);
+                    made.extend(written(draft));
+                }
+            }
+            let may_fail = |index: &usize| {
+                let kernel = &self.drafts[*index].kernel;
+                kernel.checks_indices() || !kernel.starts().is_empty()
+            };
+            if !behind.difference(deferred).any(may_fail) {
+                deferred.extend(behind);
+                pairs.extend(
+                    std::iter::once(last).chain(writers.iter().copied()).zip(writers.iter().copied()),
+                );
+            }
+        }
+        pairs
+    }
+
+    /// The deferred drafts so that readers of an old value come before its writers, and pairs beside each other where that
+    /// can be; or an update in the way.
+    fn sorted(
+        &self,
+        deferred: &BTreeSet<usize>,
+        pairs: &BTreeMap<usize, usize>,
+    ) -> Result<Vec<usize>, NodeId> {
         let mut before: BTreeMap<usize, BTreeSet<usize>> =
             deferred.iter().map(|i| (*i, BTreeSet::new())).collect();
         for &i in deferred {
@@ -182,9 +233,11 @@ impl<'g> Planner<'g> {
                 }
             }
         }
-        let mut order = Vec::new();
+        let mut order: Vec<usize> = Vec::new();
         while !before.is_empty() {
-            let Some(next) = before.iter().find(|(_, waits)| waits.is_empty()).map(|(i, _)| *i) else {
+            let ready = |i: &usize| before.get(i).is_some_and(BTreeSet::is_empty);
+            let partner = order.last().and_then(|last| pairs.get(last)).copied().filter(ready);
+            let Some(next) = partner.or_else(|| before.keys().copied().find(ready)) else {
                 let stuck =
                     |id: &&NodeId| before.keys().any(|i| writes(&self.drafts[*i], Memory::Node(**id)));
                 return Err(self.in_place.keys().find(stuck).copied().unwrap_or(NodeId(0)));
@@ -524,3 +577,6 @@ fn overwritable(step: &Step, param: usize, candidate: impl Fn(usize) -> bool) ->
             .then(|| step.arguments[p].index())
     })
 }
+
+#[cfg(test)]
+mod tests;

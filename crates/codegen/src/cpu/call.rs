@@ -15,7 +15,7 @@ use hypatia_graph::{Array, DType};
 use crate::cpu::code::{Code, CodeError};
 use crate::cpu::features::Features;
 use crate::cpu::pool::Pool;
-use crate::cpu::steps::{Context, Loader, Routine, Steps, loop_kernels};
+use crate::cpu::steps::{Context, Loader, Routine, Steps, units};
 use crate::kernel::{Place, Program, RunError};
 
 /// A program with its machine code and memory.
@@ -37,7 +37,7 @@ unsafe impl Send for CpuProgram {}
 impl CpuProgram {
     /// Compiles a program for this processor.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
-        let code = Code::new(loop_kernels(&program), features)?;
+        let code = Code::new(units(&program, features), features)?;
         let mut arena = Array::zeros(DType::U8, &[program.arena_bytes]);
         let mut loader = Loader::new(features, &pool, code.addresses());
         let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1);

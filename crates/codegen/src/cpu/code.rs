@@ -1,4 +1,4 @@
-//! Machine code for the loop kernels of a program, in executable memory of its own.
+//! Machine code for the loop kernels and native loops of a program, in executable memory of its own.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,17 @@ use hypatia_graph::{Literal, ScalarFn};
 use crate::cpu::avx512;
 use crate::cpu::emit::{Routines, emit};
 use crate::cpu::features::{Features, InstructionSet};
-use crate::kernel::LoopKernel;
+use crate::cpu::native;
+use crate::kernel::{LoopKernel, ScanKernel};
+
+/// What becomes a function of its own.
+#[derive(Copy, Clone)]
+pub(super) enum Unit<'k> {
+    /// A kernel.
+    Kernel(&'k LoopKernel),
+    /// A loop over steps whose kernels stand in it.
+    Loop(&'k ScanKernel),
+}
 
 /// Compiled kernels. The addresses stay valid until the value is dropped.
 pub(super) struct Code {
@@ -47,9 +57,9 @@ extern "C" fn integer_function(which: u64, x: i64, y: i64) -> i64 {
 }
 
 impl Code {
-    /// Compiles the kernels; equal ones once.
+    /// Compiles the units; equal kernels once.
     pub(super) fn new<'k>(
-        kernels: impl IntoIterator<Item = &'k LoopKernel>,
+        units: impl IntoIterator<Item = Unit<'k>>,
         features: &Features,
     ) -> Result<Code, CodeError> {
         let failed = |e: &dyn std::fmt::Display| CodeError(e.to_string());
@@ -65,15 +75,12 @@ impl Code {
         builder.symbol("double_function", double_function as *const u8);
         builder.symbol("integer_function", integer_function as *const u8);
         let mut compiler = Compiler::new(JITModule::new(builder), features)?;
-        let mut known: HashMap<&LoopKernel, FuncId> = HashMap::new();
         let mut functions = Vec::new();
-        for kernel in kernels {
-            let function = match known.get(kernel) {
-                Some(function) => *function,
-                None => compiler.compile(kernel)?,
-            };
-            known.insert(kernel, function);
-            functions.push(function);
+        for unit in units {
+            functions.push(match unit {
+                Unit::Kernel(kernel) => compiler.kernel(kernel)?,
+                Unit::Loop(kernel) => compiler.native_loop(kernel, features)?,
+            });
         }
         let mut module = compiler.module;
         module.finalize_definitions()?;
@@ -81,7 +88,7 @@ impl Code {
         Ok(Code { module: Some(module), addresses })
     }
 
-    /// The address of each kernel's function, in the order in which they were given.
+    /// The address of each unit's function, in the order in which they were given.
     pub(super) fn addresses(&self) -> &[usize] {
         &self.addresses
     }
@@ -93,8 +100,10 @@ impl Code {
     }
 }
 
-struct Compiler {
+struct Compiler<'k> {
     module: JITModule,
+    /// The functions of kernels.
+    known: HashMap<&'k LoopKernel, FuncId>,
     context: Context,
     frontend: FunctionBuilderContext,
     double: FuncId,
@@ -103,8 +112,8 @@ struct Compiler {
     avx512: bool,
 }
 
-impl Compiler {
-    fn new(mut module: JITModule, features: &Features) -> Result<Compiler, CodeError> {
+impl<'k> Compiler<'k> {
+    fn new(mut module: JITModule, features: &Features) -> Result<Compiler<'k>, CodeError> {
         let mut routine = |name: &str, ty| -> Result<FuncId, CodeError> {
             let mut signature = module.make_signature();
             signature.params = vec![AbiParam::new(types::I64), AbiParam::new(ty), AbiParam::new(ty)];
@@ -116,6 +125,7 @@ impl Compiler {
         let context = module.make_context();
         Ok(Compiler {
             module,
+            known: HashMap::new(),
             context,
             frontend: FunctionBuilderContext::new(),
             double,
@@ -128,22 +138,57 @@ impl Compiler {
         })
     }
 
-    fn compile(&mut self, kernel: &LoopKernel) -> Result<FuncId, CodeError> {
-        self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
-        let id = self.module.declare_anonymous_function(&self.context.func.signature)?;
+    /// The function of a kernel.
+    fn kernel(&mut self, kernel: &'k LoopKernel) -> Result<FuncId, CodeError> {
+        if let Some(known) = self.known.get(kernel) {
+            return Ok(*known);
+        }
+        let id = self.declare()?;
+        self.known.insert(kernel, id);
         if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
             self.module.define_function_bytes(id, 64, &code, &[])?;
             self.module.clear_context(&mut self.context);
             return Ok(id);
         }
-        let routines = Routines {
-            double: self.module.declare_func_in_func(self.double, &mut self.context.func),
-            integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
-        };
+        let routines = self.routines();
         let mut builder = FunctionBuilder::new(&mut self.context.func, &mut self.frontend);
         emit(&mut builder, kernel, routines, self.fused);
         builder.seal_all_blocks();
         builder.finalize(self.module.target_config());
+        self.define(id)
+    }
+
+    /// The function of a native loop, after those that it calls.
+    fn native_loop(&mut self, kernel: &'k ScanKernel, features: &Features) -> Result<FuncId, CodeError> {
+        let mut called = Vec::new();
+        for kernel in native::called_kernels(kernel, features) {
+            called.push(self.kernel(kernel)?);
+        }
+        let id = self.declare()?;
+        let routines = self.routines();
+        let function = &mut self.context.func;
+        let called = called.iter().map(|id| self.module.declare_func_in_func(*id, function)).collect();
+        let mut builder = FunctionBuilder::new(function, &mut self.frontend);
+        native::emit(&mut builder, kernel, called, routines, features);
+        builder.seal_all_blocks();
+        builder.finalize(self.module.target_config());
+        self.define(id)
+    }
+
+    fn declare(&mut self) -> Result<FuncId, CodeError> {
+        self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
+        Ok(self.module.declare_anonymous_function(&self.context.func.signature)?)
+    }
+
+    fn routines(&mut self) -> Routines {
+        Routines {
+            double: self.module.declare_func_in_func(self.double, &mut self.context.func),
+            integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
+        }
+    }
+
+    /// Compiles the function that was built.
+    fn define(&mut self, id: FuncId) -> Result<FuncId, CodeError> {
         self.module.define_function(id, &mut self.context)?;
         self.module.clear_context(&mut self.context);
         Ok(id)

@@ -3,11 +3,16 @@
 //! The innermost loop works on four elements at once where all that depends on it is 32 bits wide; the rest of the row,
 //! and kernels with wider types, go element by element. Instructions stand in the outermost loop that gives them all
 //! they depend on. The order of folds is that of [`crate::kernel`], so the bits do not depend on the width.
+//!
+//! A kernel is a function of its own or stands in the midst of other code ([`emit_between`]). Loops of known bounds that run
+//! once, and all loops of a kernel that is unrolled, leave no code; what is then loaded and stored at known places passes
+//! through [`Held`], which keeps it in registers. Every store goes to memory all the same.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
-    FuncRef, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Type, Value as Ir, types,
+    Block, FuncRef, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Type, Value as Ir,
+    types,
 };
 use cranelift_frontend::{FunctionBuilder, Variable};
 use hypatia_graph::op::Write;
@@ -15,6 +20,7 @@ use hypatia_graph::scalar::Applied;
 use hypatia_graph::{DType, Literal, ScalarFn};
 use smallvec::SmallVec;
 
+use crate::cpu::held::{Element, Held};
 use crate::cpu::lanes::{Lanes, Width};
 use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, StoreKind, Value};
 
@@ -27,39 +33,112 @@ pub(super) struct Routines {
     pub(super) integer: FuncRef,
 }
 
+/// Memory of a parameter.
+#[derive(Copy, Clone)]
+pub(super) struct Memory {
+    /// Its address, up to an offset.
+    pub(super) base: Ir,
+    /// Bytes from there to the first element.
+    pub(super) offset: i64,
+    /// The space in which [`Held`] knows elements by their offsets; none where nothing is to be kept in registers.
+    pub(super) space: Option<usize>,
+}
+
+/// What is done about an index out of range.
+#[derive(Copy, Clone)]
+pub(super) struct Report {
+    /// Address of three words: raised, value, extent.
+    pub(super) words: Ir,
+    /// What the first word becomes; not 0.
+    pub(super) raised: i64,
+    /// Where a bad start goes on: nothing of the kernel was done.
+    pub(super) failed: Block,
+}
+
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers, `begin..end` a range of the
 /// outermost axis, `error` three words (raised, value, extent).
 pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routines: Routines, fused: bool) {
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
     builder.switch_to_block(entry);
-    let [buffers, begin, end, error] = builder.block_params(entry)[..] else { return };
-    let flags = MemFlagsData::trusted();
-    let bases = (0..kernel.params.len())
-        .map(|i| builder.ins().load(types::I64, flags, buffers, 8 * i as i32))
+    let [buffers, begin, end, words] = builder.block_params(entry)[..] else { return };
+    let failed = builder.create_block();
+    let memories: Vec<Memory> = (0..kernel.params.len())
+        .map(|i| Memory { base: table_entry(builder, buffers, i), offset: 0, space: None })
         .collect();
-    let levels = levels(kernel);
-    let vector = is_vector(kernel, &levels);
-    let mut emitter = Emitter {
-        b: builder,
-        kernel,
-        routines,
-        fused,
-        bases,
-        range: [begin, end],
-        error,
-        starts: Vec::new(),
-        counters: Vec::new(),
-        levels,
-        vector,
-        outer: vec![None; kernel.body.len()],
-        inner: vec![None; kernel.body.len()],
-        width: Width::One,
-        fold: None,
+    let report = Report { words, raised: 1, failed };
+    let range = [begin, end].map(|at| Counter { running: Some(at), plus: 0 });
+    let mut held = Held::default();
+    Emitter::new(builder, kernel, &memories, &mut held, report, routines, fused, false).emit(range);
+    builder.ins().return_(&[]);
+    builder.switch_to_block(failed);
+    builder.ins().return_(&[]);
+}
+
+/// Emits a kernel whole where the builder stands, with loops or unrolled. Elements in `held` are those of straight code.
+#[expect(clippy::too_many_arguments, reason = "all that stands around a kernel")]
+pub(super) fn emit_between(
+    builder: &mut FunctionBuilder<'_>,
+    kernel: &LoopKernel,
+    memories: &[Memory],
+    held: &mut Held,
+    report: Report,
+    routines: Routines,
+    fused: bool,
+    unrolled: bool,
+) {
+    let outermost = kernel.extents.first().copied().unwrap_or(1);
+    let range = [Counter::known(0), Counter::known(outermost as i64)];
+    Emitter::new(builder, kernel, memories, held, report, routines, fused, unrolled).emit(range);
+}
+
+/// The pointer at that place of a table.
+pub(super) fn table_entry(builder: &mut FunctionBuilder<'_>, table: Ir, index: usize) -> Ir {
+    builder.ins().load(types::I64, MemFlagsData::trusted(), table, 8 * index as i32)
+}
+
+/// Whether a kernel folds floats along its innermost axis.
+fn folds_lanes(kernel: &LoopKernel) -> bool {
+    let folds = |store: &Store| {
+        matches!(store.kind, StoreKind::Fold(_)) && kernel.types[store.value.index()].is_float()
     };
-    emitter.starts();
-    emitter.nest(0);
-    emitter.b.ins().return_(&[]);
+    kernel.reduced.last().is_some_and(|reduced| *reduced) && kernel.stores.iter().any(folds)
+}
+
+/// Elements of a kernel's innermost loop that are emitted apart when it is unrolled: sets of four and single ones.
+pub(super) fn row_parts(kernel: &LoopKernel) -> usize {
+    let row = kernel.extents.last().copied().unwrap_or(1);
+    if is_vector(kernel, &levels(kernel)) && !folds_lanes(kernel) { row / 4 + row % 4 } else { row }
+}
+
+/// The counter of a loop that is open.
+#[derive(Copy, Clone)]
+struct Counter {
+    /// The part that changes while the code runs.
+    running: Option<Ir>,
+    /// What is known of it.
+    plus: i64,
+}
+
+impl Counter {
+    fn known(value: i64) -> Counter {
+        Counter { running: None, plus: value }
+    }
+
+    fn value(self) -> Option<i64> {
+        if self.running.is_none() { Some(self.plus) } else { None }
+    }
+}
+
+/// A place in memory.
+#[derive(Copy, Clone)]
+struct Pointer {
+    param: u16,
+    base: Ir,
+    /// Bytes from there.
+    offset: i32,
+    /// What is kept in registers goes by this, where the whole address is known.
+    element: Option<Element>,
 }
 
 struct Emitter<'e, 'b> {
@@ -67,12 +146,17 @@ struct Emitter<'e, 'b> {
     kernel: &'e LoopKernel,
     routines: Routines,
     fused: bool,
-    bases: Vec<Ir>,
-    range: [Ir; 2],
-    error: Ir,
+    memories: &'e [Memory],
+    held: &'e mut Held,
+    range: [Counter; 2],
+    report: Report,
     starts: Vec<Ir>,
     /// The counters of the loops that are open.
-    counters: Vec<Ir>,
+    counters: Vec<Counter>,
+    /// How many of them are loops of the code.
+    running: usize,
+    /// Whether no loop is to be one.
+    unrolled: bool,
     /// How many loops must be open for each instruction.
     levels: Vec<usize>,
     /// Whether the innermost loop works on four elements at once.
@@ -83,6 +167,8 @@ struct Emitter<'e, 'b> {
     inner: Vec<Option<Ir>>,
     width: Width,
     fold: Option<FoldState>,
+    /// The partial results of an unrolled fold of floats that are not its identity.
+    partials: [Option<Ir>; LANES],
 }
 
 /// Where a fold keeps its partial results.
@@ -90,6 +176,8 @@ struct Emitter<'e, 'b> {
 enum FoldState {
     /// `LANES` partial results of floats, in memory between rows.
     Lanes(StackSlot),
+    /// The same, in registers.
+    Registers,
     /// One result of an integer fold.
     One(Variable),
     /// The largest value so far, whether there is one, and its position.
@@ -200,8 +288,14 @@ fn crosses(kernel: &LoopKernel, levels: &[usize], value: usize, rank: usize) -> 
         })
 }
 
+/// How memory is reached: never outside, elements where they belong, vectors anywhere.
+pub(super) fn flags(ty: Type) -> MemFlagsData {
+    let flags = MemFlagsData::new().with_notrap();
+    if ty.is_vector() { flags } else { flags.with_aligned() }
+}
+
 /// The type of one element in registers.
-fn scalar_type(dtype: DType) -> Type {
+pub(super) fn scalar_type(dtype: DType) -> Type {
     match dtype {
         DType::Bool | DType::U8 => types::I8,
         DType::I32 => types::I32,
@@ -211,7 +305,51 @@ fn scalar_type(dtype: DType) -> Type {
     }
 }
 
-impl<'b> Emitter<'_, 'b> {
+impl<'e, 'b> Emitter<'e, 'b> {
+    #[expect(clippy::too_many_arguments, reason = "all that stands around a kernel")]
+    fn new(
+        b: &'e mut FunctionBuilder<'b>,
+        kernel: &'e LoopKernel,
+        memories: &'e [Memory],
+        held: &'e mut Held,
+        report: Report,
+        routines: Routines,
+        fused: bool,
+        unrolled: bool,
+    ) -> Emitter<'e, 'b> {
+        let levels = levels(kernel);
+        // Elements of an unrolled fold are joined one by one.
+        let vector = is_vector(kernel, &levels) && !(unrolled && folds_lanes(kernel));
+        Emitter {
+            b,
+            kernel,
+            routines,
+            fused,
+            memories,
+            held,
+            range: [Counter::known(0); 2],
+            report,
+            starts: Vec::new(),
+            counters: Vec::new(),
+            running: 0,
+            unrolled,
+            levels,
+            vector,
+            outer: vec![None; kernel.body.len()],
+            inner: vec![None; kernel.body.len()],
+            width: Width::One,
+            fold: None,
+            partials: [None; LANES],
+        }
+    }
+
+    /// The whole kernel, with that range of the outermost axis.
+    fn emit(&mut self, range: [Counter; 2]) {
+        self.range = range;
+        self.starts();
+        self.nest(0);
+    }
+
     fn int(&mut self, value: i64) -> Ir {
         self.b.ins().iconst(types::I64, value)
     }
@@ -223,8 +361,8 @@ impl<'b> Emitter<'_, 'b> {
     /// Reads and checks run-time starts; the first bad one ends the call before anything is written.
     fn starts(&mut self) {
         for start in &self.kernel.starts {
-            let base = self.bases[usize::from(start.param)];
-            let given = self.b.ins().load(types::I64, MemFlagsData::trusted(), base, 0);
+            let pointer = self.place(start.param, 0, &[]);
+            let given = self.load_from(pointer, types::I64);
             let wrapped = self.wrap(given, start.extent as i64);
             let limit = self.int(start.limit as i64);
             let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThan, wrapped, limit);
@@ -233,7 +371,7 @@ impl<'b> Emitter<'_, 'b> {
             self.b.ins().brif(bad, fail, &[], go, &[]);
             self.b.switch_to_block(fail);
             self.raise(given, start.limit as i64 + 1);
-            self.b.ins().return_(&[]);
+            self.b.ins().jump(self.report.failed, &[]);
             self.b.switch_to_block(go);
             self.starts.push(wrapped);
         }
@@ -250,26 +388,37 @@ impl<'b> Emitter<'_, 'b> {
 
     fn raise(&mut self, value: Ir, extent: i64) {
         let flags = MemFlagsData::trusted();
-        let (one, extent) = (self.int(1), self.int(extent));
-        self.b.ins().store(flags, one, self.error, 0);
-        self.b.ins().store(flags, value, self.error, 8);
-        self.b.ins().store(flags, extent, self.error, 16);
+        let (raised, extent) = (self.int(self.report.raised), self.int(extent));
+        self.b.ins().store(flags, raised, self.report.words, 0);
+        self.b.ins().store(flags, value, self.report.words, 8);
+        self.b.ins().store(flags, extent, self.report.words, 16);
     }
 
-    /// A position in elements, from the counters that are open; those above `open` count as 0.
-    fn position(&mut self, affine: &Affine) -> Ir {
-        let mut sum = self.int(affine.offset);
+    /// A position in elements, from the counters that are open; those above `open` count as 0. What is known of it is
+    /// apart from the rest.
+    fn position(&mut self, affine: &Affine) -> (i64, Option<Ir>) {
+        let mut known = affine.offset;
+        let mut sum = None;
         for &(start, coefficient) in &affine.starts {
             let term = self.scaled(self.starts[usize::from(start)], coefficient);
-            sum = self.b.ins().iadd(sum, term);
+            sum = Some(self.plus(sum, term));
         }
         for axis in 0..self.counters.len().min(affine.strides.len()) {
-            if affine.strides[axis] != 0 {
-                let term = self.scaled(self.counters[axis], affine.strides[axis]);
-                sum = self.b.ins().iadd(sum, term);
+            let (counter, stride) = (self.counters[axis], affine.strides[axis]);
+            known += counter.plus * stride;
+            if let (Some(running), true) = (counter.running, stride != 0) {
+                let term = self.scaled(running, stride);
+                sum = Some(self.plus(sum, term));
             }
         }
-        sum
+        (known, sum)
+    }
+
+    fn plus(&mut self, sum: Option<Ir>, term: Ir) -> Ir {
+        match sum {
+            Some(sum) => self.b.ins().iadd(sum, term),
+            None => term,
+        }
     }
 
     fn scaled(&mut self, x: Ir, factor: i64) -> Ir {
@@ -280,27 +429,70 @@ impl<'b> Emitter<'_, 'b> {
         self.b.ins().imul(x, factor)
     }
 
-    fn pointer(&mut self, address: &Address, extra: Option<Ir>) -> Ir {
+    /// The place `bytes` from the first element of a parameter, and further by what is computed.
+    fn place(&mut self, param: u16, bytes: i64, computed: &[Ir]) -> Pointer {
+        let Memory { mut base, offset, space } = self.memories[usize::from(param)];
+        for bytes in computed {
+            base = self.b.ins().iadd(base, *bytes);
+        }
+        let known = computed.is_empty() && self.running == 0;
+        let element = space.filter(|_| known).map(|space| Element { space, offset: 0 });
+        self.further(Pointer { param, base, offset: 0, element }, offset + bytes)
+    }
+
+    fn further(&mut self, pointer: Pointer, bytes: i64) -> Pointer {
+        let element = pointer.element.map(|element| Element { offset: element.offset + bytes, ..element });
+        match i32::try_from(i64::from(pointer.offset) + bytes) {
+            Ok(offset) => Pointer { offset, element, ..pointer },
+            Err(_) => {
+                let bytes = self.int(bytes);
+                Pointer { base: self.b.ins().iadd(pointer.base, bytes), element, ..pointer }
+            }
+        }
+    }
+
+    fn pointer(&mut self, address: &Address, extra: Option<Ir>) -> Pointer {
         let size = self.kernel.params[usize::from(address.param)].dtype.size() as i64;
-        // The part that does not depend on the innermost counter is apart, so that it leaves the innermost loop.
-        let innermost = self.rank();
         let mut outside = address.position.clone();
-        let mut stride = 0;
-        if self.counters.len() == innermost && innermost > 0 {
-            stride = std::mem::take(&mut outside.strides[innermost - 1]);
+        let mut terms: SmallVec<[Ir; 3]> = SmallVec::new();
+        let mut inside = None;
+        // The part that does not depend on the innermost counter is apart, so that it leaves the innermost loop.
+        let innermost = self.rank().wrapping_sub(1);
+        if let Some(Counter { running: Some(running), plus }) = self.counters.get(innermost).copied() {
+            let stride = std::mem::take(&mut outside.strides[innermost]);
+            outside.offset += plus * stride;
+            inside = (stride != 0).then_some((running, stride));
         }
-        let position = self.position(&outside);
-        let bytes = self.scaled(position, size);
-        let mut pointer = self.b.ins().iadd(self.bases[usize::from(address.param)], bytes);
-        if stride != 0 {
-            let offset = self.scaled(self.counters[innermost - 1], stride * size);
-            pointer = self.b.ins().iadd(pointer, offset);
+        let (known, computed) = self.position(&outside);
+        for (term, factor) in
+            [computed.map(|term| (term, 1)), inside, extra.map(|extra| (extra, 1))].into_iter().flatten()
+        {
+            terms.push(self.scaled(term, factor * size));
         }
-        if let Some(extra) = extra {
-            let bytes = self.scaled(extra, size);
-            pointer = self.b.ins().iadd(pointer, bytes);
+        self.place(address.param, known * size, &terms)
+    }
+
+    /// The value at a place, from a register if it is in one.
+    fn load_from(&mut self, pointer: Pointer, ty: Type) -> Ir {
+        let Pointer { base, offset, element, .. } = pointer;
+        if let Some(value) = element.and_then(|element| self.held.get(self.b, element, ty)) {
+            return value;
         }
-        pointer
+        let value = self.b.ins().load(ty, flags(ty), base, offset);
+        if let Some(element) = element {
+            self.held.learn(element, ty, value);
+        }
+        value
+    }
+
+    fn store_to(&mut self, pointer: Pointer, value: Ir) {
+        let ty = self.b.func.dfg.value_type(value);
+        self.b.ins().store(flags(ty), value, pointer.base, pointer.offset);
+        match (pointer.element, self.memories[usize::from(pointer.param)].space) {
+            (Some(element), _) => self.held.set(element, ty, value),
+            (None, Some(space)) => self.held.forget(space),
+            (None, None) => {}
+        }
     }
 
     /// The loops from `axis` inwards, with what belongs between them.
@@ -310,15 +502,15 @@ impl<'b> Emitter<'_, 'b> {
         if folds_from == Some(axis) && self.fold.is_none()
             || rank == axis && self.has_fold() && self.fold.is_none()
         {
-            self.begin_fold(axis);
+            self.begin_fold();
             self.nest(axis);
-            self.end_fold(axis);
+            self.end_fold();
             return;
         }
         if axis + 1 < rank || axis + 1 == rank && !self.vector {
             self.outer_instructions(axis);
             let [from, to] = self.bounds(axis);
-            self.counted(from, to, 1, |e, counter| {
+            self.counted(from, to, 1, &mut |e, counter| {
                 e.counters.push(counter);
                 e.nest(axis + 1);
                 e.counters.pop();
@@ -337,12 +529,27 @@ impl<'b> Emitter<'_, 'b> {
         self.kernel.stores.iter().any(|s| matches!(s.kind, StoreKind::Fold(_) | StoreKind::ArgMax))
     }
 
-    fn bounds(&mut self, axis: usize) -> [Ir; 2] {
-        if axis == 0 { self.range } else { [self.int(0), self.int(self.kernel.extents[axis] as i64)] }
+    fn bounds(&self, axis: usize) -> [Counter; 2] {
+        if axis == 0 {
+            self.range
+        } else {
+            [Counter::known(0), Counter::known(self.kernel.extents[axis] as i64)]
+        }
     }
 
-    /// A loop from `from` while the counter is below `to`.
-    fn counted(&mut self, from: Ir, to: Ir, step: i64, body: impl FnOnce(&mut Self, Ir)) {
+    /// A loop from `from` while the counter is below `to`; no loop if it is to be unrolled or known to run once at most.
+    fn counted(&mut self, from: Counter, to: Counter, step: i64, body: &mut dyn FnMut(&mut Self, Counter)) {
+        if let (Some(from), Some(to)) = (from.value(), to.value())
+            && (self.unrolled || to - from <= step)
+        {
+            let mut at = from;
+            while at < to {
+                body(self, Counter::known(at));
+                at += step;
+            }
+            return;
+        }
+        let (from, to) = (self.counter(from), self.counter(to));
         let (head, inside, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         let counter = self.b.append_block_param(head, types::I64);
         self.b.ins().jump(head, &[from.into()]);
@@ -350,11 +557,25 @@ impl<'b> Emitter<'_, 'b> {
         let more = self.b.ins().icmp(IntCC::SignedLessThan, counter, to);
         self.b.ins().brif(more, inside, &[], done, &[]);
         self.b.switch_to_block(inside);
-        body(self, counter);
+        self.running += 1;
+        body(self, Counter { running: Some(counter), plus: 0 });
+        self.running -= 1;
         let step = self.int(step);
         let next = self.b.ins().iadd(counter, step);
         self.b.ins().jump(head, &[next.into()]);
         self.b.switch_to_block(done);
+    }
+
+    /// A counter as a value.
+    fn counter(&mut self, counter: Counter) -> Ir {
+        match counter {
+            Counter { running: None, plus } => self.int(plus),
+            Counter { running: Some(running), plus: 0 } => running,
+            Counter { running: Some(running), plus } => {
+                let plus = self.int(plus);
+                self.b.ins().iadd(running, plus)
+            }
+        }
     }
 
     /// The instructions that need exactly the loops open now and are not of the innermost loop.
@@ -376,10 +597,16 @@ impl<'b> Emitter<'_, 'b> {
             _ => None,
         };
         let step = if lanes.is_some() { LANES as i64 } else { 4 };
-        let length = self.b.ins().isub(to, from);
-        let mask = self.int(!(step - 1));
-        let whole = self.b.ins().band(length, mask);
-        let middle = self.b.ins().iadd(from, whole);
+        let middle = match (from.value(), to.value()) {
+            (Some(from), Some(to)) => Counter::known(from + ((to - from) & !(step - 1))),
+            _ => {
+                let (from, to) = (self.counter(from), self.counter(to));
+                let length = self.b.ins().isub(to, from);
+                let mask = self.int(!(step - 1));
+                let whole = self.b.ins().band(length, mask);
+                Counter { running: Some(self.b.ins().iadd(from, whole)), plus: 0 }
+            }
+        };
         let partials: Vec<Variable> = match lanes {
             Some(slot) => (0..4)
                 .map(|i| {
@@ -392,11 +619,9 @@ impl<'b> Emitter<'_, 'b> {
                 .collect(),
             None => Vec::new(),
         };
-        self.counted(from, middle, step, |e, counter| {
+        self.counted(from, middle, step, &mut |e, counter| {
             for part in 0..step / 4 {
-                let offset = e.int(4 * part);
-                let here = e.b.ins().iadd(counter, offset);
-                e.counters.push(here);
+                e.counters.push(Counter { plus: counter.plus + 4 * part, ..counter });
                 e.width = Width::Four;
                 e.inner.fill(None);
                 e.inner_instructions();
@@ -418,7 +643,7 @@ impl<'b> Emitter<'_, 'b> {
                 self.b.ins().store(MemFlagsData::trusted(), value, address, 0);
             }
         }
-        self.counted(middle, to, 1, |e, counter| {
+        self.counted(middle, to, 1, &mut |e, counter| {
             e.counters.push(counter);
             e.width = Width::One;
             e.row_element();
@@ -442,7 +667,7 @@ impl<'b> Emitter<'_, 'b> {
         }
     }
 
-    fn begin_fold(&mut self, axis: usize) {
+    fn begin_fold(&mut self) {
         let store = &self.kernel.stores[0];
         let dtype = self.kernel.types[store.value.index()];
         let rank = self.rank();
@@ -464,24 +689,22 @@ impl<'b> Emitter<'_, 'b> {
                 // The result itself keeps the partial results; begin with the fold's identity.
                 let fold = *fold;
                 let rank = self.rank();
-                let [from, to] = if axis == 0 && rank == 1 {
-                    self.range
-                } else {
-                    [self.int(0), self.int(self.kernel.extents[rank - 1] as i64)]
-                };
+                let [from, to] = self.bounds(rank - 1);
                 let address = store.address.clone();
-                let mut open = self.counters.clone();
-                self.counted(from, to, 1, |e, counter| {
-                    let zero = e.int(0);
-                    open.resize(rank - 1, zero);
-                    open.push(counter);
-                    let saved = std::mem::replace(&mut e.counters, open);
+                let open = self.counters.clone();
+                self.counted(from, to, 1, &mut |e, counter| {
+                    e.counters.resize(rank - 1, Counter::known(0));
+                    e.counters.push(counter);
                     let pointer = e.pointer(&address, None);
                     let identity = e.constant(fold.identity(dtype));
-                    e.b.ins().store(MemFlagsData::trusted(), identity, pointer, 0);
-                    e.counters = saved;
+                    e.store_to(pointer, identity);
+                    e.counters.clone_from(&open);
                 });
                 FoldState::Memory
+            }
+            StoreKind::Fold(_) if dtype.is_float() && self.unrolled => {
+                self.partials = [None; LANES];
+                FoldState::Registers
             }
             StoreKind::Fold(fold) if dtype.is_float() => {
                 let bytes = LANES * dtype.size();
@@ -507,7 +730,7 @@ impl<'b> Emitter<'_, 'b> {
         });
     }
 
-    fn end_fold(&mut self, _axis: usize) {
+    fn end_fold(&mut self) {
         let store = self.kernel.stores[0].clone();
         let dtype = self.kernel.types[store.value.index()];
         let Some(state) = self.fold.take() else { return };
@@ -515,6 +738,7 @@ impl<'b> Emitter<'_, 'b> {
             FoldState::Memory => return,
             FoldState::One(variable) => self.b.use_var(variable),
             FoldState::ArgMax { at, .. } => self.b.use_var(at),
+            FoldState::Registers => self.joined(&store.kind, dtype),
             FoldState::Lanes(slot) => {
                 let ty = scalar_type(dtype);
                 let mut lanes: Vec<Ir> = (0..LANES)
@@ -534,7 +758,28 @@ impl<'b> Emitter<'_, 'b> {
             }
         };
         let pointer = self.pointer(&store.address, None);
-        self.b.ins().store(MemFlagsData::trusted(), result, pointer, 0);
+        self.store_to(pointer, result);
+    }
+
+    /// The partial results in registers, joined as those in memory. What was joined with the identity once stays the same
+    /// when it is joined with it again.
+    fn joined(&mut self, kind: &StoreKind, dtype: DType) -> Ir {
+        self.width = Width::One;
+        let mut lanes = self.partials.to_vec();
+        while lanes.len() > 1 {
+            let half = lanes.len() / 2;
+            lanes = (0..half)
+                .map(|i| match (lanes[i], lanes[i + half]) {
+                    (Some(x), Some(y)) => Some(self.join(kind.clone(), x, y, dtype)),
+                    (x, y) => x.or(y),
+                })
+                .collect();
+        }
+        match (lanes[0], kind) {
+            (Some(result), _) => result,
+            (None, StoreKind::Fold(fold)) => self.constant(fold.identity(dtype)),
+            (None, _) => self.constant(Literal::from_i64(0, dtype)),
+        }
     }
 
     /// Joins two partial results of a fold.
@@ -556,24 +801,36 @@ impl<'b> Emitter<'_, 'b> {
                 }
                 (_, Some(FoldState::Memory)) if self.width == Width::Four => {
                     let pointer = self.pointer(&store.address, None);
-                    let old = self.b.ins().load(types::F32X4, MemFlagsData::trusted(), pointer, 0);
+                    let old = self.load_from(pointer, types::F32X4);
                     let value = self.get(store.value);
                     let joined = self.join(store.kind.clone(), old, value, DType::F32);
-                    self.b.ins().store(MemFlagsData::trusted(), joined, pointer, 0);
+                    self.store_to(pointer, joined);
                 }
                 (StoreKind::Fold(_), Some(FoldState::Memory)) => {
                     let dtype = self.kernel.types[store.value.index()];
                     let pointer = self.pointer(&store.address, None);
-                    let old = self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+                    let old = self.load_from(pointer, scalar_type(dtype));
                     let value = self.get(store.value);
                     let joined = self.join(store.kind.clone(), old, value, dtype);
-                    self.b.ins().store(MemFlagsData::trusted(), joined, pointer, 0);
+                    self.store_to(pointer, joined);
+                }
+                (StoreKind::Fold(fold), Some(FoldState::Registers)) => {
+                    let dtype = self.kernel.types[store.value.index()];
+                    let counter = self.counters.last().copied().unwrap_or(Counter::known(0));
+                    let lane = counter.plus as usize % LANES;
+                    let old = match self.partials[lane] {
+                        Some(old) => old,
+                        None => self.constant(fold.identity(dtype)),
+                    };
+                    let value = self.get(store.value);
+                    self.partials[lane] = Some(self.join(store.kind.clone(), old, value, dtype));
                 }
                 (StoreKind::Fold(_), Some(FoldState::Lanes(slot))) => {
                     let dtype = self.kernel.types[store.value.index()];
                     let address = self.b.ins().stack_addr(types::I64, slot, 0);
                     let mask = self.int(LANES as i64 - 1);
-                    let counter = self.counters.last().copied().unwrap_or(mask);
+                    let counter = self.counters.last().copied().unwrap_or(Counter::known(0));
+                    let counter = self.counter(counter);
                     let lane = self.b.ins().band(counter, mask);
                     let bytes = self.scaled(lane, dtype.size() as i64);
                     let pointer = self.b.ins().iadd(address, bytes);
@@ -597,27 +854,27 @@ impl<'b> Emitter<'_, 'b> {
         }
     }
 
-    fn write(&mut self, store: &Store, pointer: Ir, write: Write) {
+    fn write(&mut self, store: &Store, pointer: Pointer, write: Write) {
         let dtype = self.kernel.types[store.value.index()];
         let mut value = self.get(store.value);
         if write == Write::Add {
-            let old = self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+            let old = self.load_from(pointer, scalar_type(dtype));
             value = self.map(ScalarFn::Add, &[old, value], &[dtype, dtype]);
         }
-        self.b.ins().store(MemFlagsData::trusted(), value, pointer, 0);
+        self.store_to(pointer, value);
     }
 
     fn store_plain(&mut self, store: &Store) {
         let value = self.get(store.value);
         let pointer = self.pointer(&store.address, None);
         if self.width == Width::One {
-            self.b.ins().store(MemFlagsData::trusted(), value, pointer, 0);
+            self.store_to(pointer, value);
             return;
         }
         let dtype = self.kernel.params[usize::from(store.address.param)].dtype;
         let stride = store.address.position.strides[self.rank() - 1];
         if stride == 1 && dtype != DType::Bool {
-            self.b.ins().store(MemFlagsData::trusted(), value, pointer, 0);
+            self.store_to(pointer, value);
             return;
         }
         for lane in 0..4u8 {
@@ -627,8 +884,8 @@ impl<'b> Emitter<'_, 'b> {
                 let one = self.b.ins().iconst(types::I8, 1);
                 element = self.b.ins().band(low, one);
             }
-            let offset = i64::from(lane) * stride * dtype.size() as i64;
-            self.b.ins().store(MemFlagsData::trusted(), element, pointer, offset as i32);
+            let pointer = self.further(pointer, i64::from(lane) * stride * dtype.size() as i64);
+            self.store_to(pointer, element);
         }
     }
 
@@ -657,7 +914,7 @@ impl<'b> Emitter<'_, 'b> {
         self.b.def_var(best, new);
         let axis = self.kernel.reduced.iter().position(|r| *r).unwrap_or(0);
         let here = match self.counters.get(axis) {
-            Some(counter) => *counter,
+            Some(counter) => self.counter(*counter),
             None => self.int(0),
         };
         let position = self.b.use_var(at);
@@ -733,7 +990,7 @@ impl<'b> Emitter<'_, 'b> {
                 if self.width == Width::One {
                     let extra = self.scaled(index, stride);
                     let pointer = self.pointer(&address, Some(extra));
-                    return self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
+                    return self.load_from(pointer, scalar_type(dtype));
                 }
                 let own = address.position.strides[self.rank() - 1] * dtype.size() as i64;
                 let pointer = self.pointer(&address, None);
@@ -742,19 +999,18 @@ impl<'b> Emitter<'_, 'b> {
                         let index = self.b.ins().extractlane(index, lane);
                         let index = self.b.ins().sextend(types::I64, index);
                         let bytes = self.scaled(index, stride * dtype.size() as i64);
-                        let pointer = self.b.ins().iadd(pointer, bytes);
-                        self.b.ins().load(
-                            types::F32,
-                            MemFlagsData::trusted(),
-                            pointer,
-                            (i64::from(lane) * own) as i32,
-                        )
+                        let base = self.b.ins().iadd(pointer.base, bytes);
+                        let element = Pointer { base, element: None, ..pointer };
+                        let element = self.further(element, i64::from(lane) * own);
+                        self.load_from(element, types::F32)
                     })
                     .collect();
                 self.gathered(types::F32X4, &lanes)
             }
             Instruction::Position(position) => {
-                let scalar = self.position(&position);
+                let (known, computed) = self.position(&position);
+                let known = self.int(known);
+                let scalar = computed.map_or(known, |computed| self.b.ins().iadd(computed, known));
                 if self.width == Width::One {
                     return scalar;
                 }
@@ -806,19 +1062,18 @@ impl<'b> Emitter<'_, 'b> {
 
     fn load(&mut self, address: &Address, dtype: DType) -> Ir {
         let pointer = self.pointer(address, None);
-        let flags = MemFlagsData::trusted();
         if self.width == Width::One {
-            return self.b.ins().load(scalar_type(dtype), flags, pointer, 0);
+            return self.load_from(pointer, scalar_type(dtype));
         }
         let stride = address.position.strides[self.rank() - 1];
         let vector = if dtype == DType::F32 { types::F32X4 } else { types::I32X4 };
         if stride == 1 && dtype != DType::Bool {
-            return self.b.ins().load(vector, flags, pointer, 0);
+            return self.load_from(pointer, vector);
         }
         let lanes: SmallVec<[Ir; 4]> = (0..4)
             .map(|lane| {
-                let offset = (lane * stride * dtype.size() as i64) as i32;
-                let element = self.b.ins().load(scalar_type(dtype), flags, pointer, offset);
+                let pointer = self.further(pointer, lane * stride * dtype.size() as i64);
+                let element = self.load_from(pointer, scalar_type(dtype));
                 if dtype == DType::Bool { self.b.ins().bmask(types::I32, element) } else { element }
             })
             .collect();

@@ -1,7 +1,7 @@
 //! Matrix products: `C = beta * C + alpha * A * B`, single and double precision, planned once and run often.
 //!
-//! A [`ProductPlan`] fixes the strategy, the block sizes and the parts from the shape, the strides and the instruction
-//! set alone. Parts are regions of C that any thread may compute in any order, and the order in which an element is summed
+//! A [`ProductPlan`] fixes the strategy, the block sizes and the parts from the shape, the strides, the instruction set
+//! and the number of threads. Parts are regions of C that any thread may compute in any order, and the order in which an element is summed
 //! depends on k and the [`Summation`] only: neither threads, nor parts, nor packing beforehand change a bit.
 //! Packing B into panels is a step of its own ([`PackPlan`]), so that a loop can do it once.
 //! Deliberately absent: conjugates, integers, and factors whose elements overlap with C.
@@ -246,6 +246,8 @@ struct Scratch {
     b: usize,
     a: usize,
     c: usize,
+    /// Sums of C between stretches of k.
+    sums: usize,
 }
 
 /// The `index`-th of `pieces` nearly equal pieces of `0..total`.
@@ -257,13 +259,39 @@ fn piece(total: usize, pieces: usize, index: usize) -> Range<usize> {
 }
 
 impl ProductPlan {
-    /// Chooses the strategy for a shape.
+    /// Chooses the strategy for a shape, and parts for so many threads.
     #[must_use]
-    pub fn new(shape: ProductShape, features: &Features) -> Self {
+    pub fn new(shape: ProductShape, features: &Features, threads: usize) -> Self {
         match shape.dtype {
-            Float::F32 => strategy::plan::<f32>(shape, features),
-            Float::F64 => strategy::plan::<f64>(shape, features),
+            Float::F32 => strategy::plan::<f32>(shape, features, threads),
+            Float::F64 => strategy::plan::<f64>(shape, features, threads),
         }
+    }
+
+    /// Two products over one matrix, cut alike: the right side of the first is the transpose of what the second adds to,
+    /// and a part of the second writes only rows that the same part of the first has read. Run part by part, the matrix
+    /// comes from far memory once instead of twice. `None` where the plans do not allow that, or it is not worth it.
+    #[must_use]
+    pub fn pair(reads: &ProductPlan, adds: &ProductPlan) -> Option<[ProductPlan; 2]> {
+        let by_rows = matches!(
+            (reads.method, adds.method),
+            (
+                Method::Dots { gather_a: false, gather_b: false, outer: Outer::Columns },
+                Method::Panels { b: PanelSource::Streamed, pack_a: false, outer: Outer::Rows }
+            )
+        );
+        let plain = |plan: &ProductPlan| !plan.oriented.swapped && plan.shape.batch.count == 1;
+        let rows = reads.oriented.n;
+        let bytes = rows.saturating_mul(reads.oriented.k).saturating_mul(reads.shape.dtype.bytes());
+        if !by_rows || !plain(reads) || !plain(adds) || rows != adds.oriented.m || bytes <= strategy::NEAR {
+            return None;
+        }
+        let parts = bytes.div_ceil(strategy::NEAR).max(reads.parts()).min(rows);
+        let cut = |plan: &ProductPlan, grid: Grid| ProductPlan { grid, ..plan.clone() };
+        Some([
+            cut(reads, Grid { batches: 1, rows: 1, columns: parts, unit: 1 }),
+            cut(adds, Grid { batches: 1, rows: parts, columns: 1, unit: adds.grid.unit }),
+        ])
     }
 
     /// What was planned for.
@@ -276,11 +304,12 @@ impl ProductPlan {
     /// alignment too (64 bytes is best).
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
-        let elements = self.scratch.a + self.scratch.b + self.scratch.c;
+        let Scratch { a, b, c, sums } = self.scratch;
+        let elements = a + b + c + sums;
         if elements == 0 { 0 } else { elements * self.shape.dtype.bytes() + execute::ALIGNMENT }
     }
 
-    /// The number of independent parts, whatever the number of threads.
+    /// The number of independent parts; any number of threads may share them.
     #[must_use]
     pub fn parts(&self) -> usize {
         self.grid.batches * self.grid.rows * self.grid.columns
@@ -347,6 +376,7 @@ impl fmt::Display for ProductPlan {
             Method::Panels { b, pack_a, outer } => {
                 f.write_str(match b {
                     PanelSource::Streamed => " streamed",
+                    PanelSource::Stretched => " streamed in stretches",
                     PanelSource::Packed => " packed beforehand",
                     PanelSource::PackedHere => " packed",
                 })?;

@@ -4,6 +4,7 @@
 //! those of a program's arguments by each call, those of a loop's body when the loop begins; pointers that move from step
 //! to step of a loop are advanced in place. So a step of a loop costs what its kernels cost, and nothing is allocated.
 //! Right sides of products that stay the same through a loop are packed before the outermost loop in which they do.
+//! A loop whose body is small is one function instead (see `cpu::native`).
 #![allow(
     unsafe_code,
     reason = "generated code works on raw memory; the blocks argue from what the planner guarantees"
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 use hypatia_graph::{Array, DType};
 use smallvec::SmallVec;
 
+use crate::cpu::code::Unit;
 use crate::cpu::features::Features;
+use crate::cpu::native;
 use crate::cpu::pool::Pool;
 use crate::cpu::product::{Batch, Float, PackPlan, ProductPlan, ProductShape};
 use crate::cpu::random;
@@ -24,10 +27,11 @@ use crate::kernel::{
     ScanKernel, StoreKind,
 };
 
-/// What a loop kernel's function reports: whether an index was out of range, which, and of what extent.
+/// What a function reports: whether an index was out of range, which, and of what extent. The first word is 0, or 1 for the
+/// function's own step, 2 for the one after it and so on.
 pub(super) type Report = [i64; 3];
 
-/// The signature of a loop kernel's function: pointers of the parameters, range of the outermost axis, report.
+/// The signature of the function of a loop kernel or of a native loop: pointers of the parameters, range of the outermost axis, report.
 type LoopFunction = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut Report);
 
 /// Iterations below which a step is not worth a second thread.
@@ -70,10 +74,40 @@ pub(super) struct Steps {
     reason = "there is one for each step, and products are what most time goes to"
 )]
 enum Loaded {
-    Loop { function: LoopFunction, pointers: usize, outermost: usize, parts: usize, checks: bool },
-    Product { plan: ProductPlan, pointers: usize, packed: Option<*const u8> },
-    Random { pointers: usize, parts: usize },
-    Scan { scan: Box<Scan>, pointers: usize },
+    Loop {
+        function: LoopFunction,
+        pointers: usize,
+        outermost: usize,
+        parts: usize,
+        checks: bool,
+    },
+    Product(Product),
+    /// Two products over one matrix, part by part: the first reads it, the second, which is the step that follows, adds
+    /// to it. So it comes once from where it lies instead of twice.
+    Pair([Product; 2]),
+    /// The second of a pair.
+    InPair,
+    Random {
+        pointers: usize,
+        parts: usize,
+    },
+    Scan {
+        scan: Box<Scan>,
+        pointers: usize,
+    },
+    /// A whole loop as one function.
+    Native {
+        function: LoopFunction,
+        pointers: usize,
+        steps: usize,
+    },
+}
+
+/// A product ready to run: its plan, its first pointer, and its right side if that is packed.
+struct Product {
+    plan: ProductPlan,
+    pointers: usize,
+    packed: Option<*const u8>,
 }
 
 /// A loop over steps ready to run.
@@ -124,7 +158,7 @@ struct Wanted {
 pub(super) struct Loader<'a> {
     features: &'a Features,
     pool: &'a Pool,
-    /// Functions of the loop kernels in the order of [`loop_kernels`].
+    /// Functions of the units in the order of [`units`].
     functions: std::slice::Iter<'a, usize>,
     /// The number of the next step.
     number: usize,
@@ -142,21 +176,22 @@ pub(super) struct Routine {
     wanted: Vec<Wanted>,
 }
 
-/// The loop kernels of a program and of the bodies in it.
-pub(super) fn loop_kernels(program: &Program) -> Vec<&LoopKernel> {
-    let mut kernels = Vec::new();
+/// What of a program, and of the bodies in it, becomes a function.
+pub(super) fn units<'p>(program: &'p Program, features: &Features) -> Vec<Unit<'p>> {
+    let mut list = Vec::new();
     for step in &program.steps {
         match &step.kernel {
-            Kernel::Loop(kernel) => kernels.push(kernel),
-            Kernel::Scan(kernel) => kernels.extend(loop_kernels(&kernel.body)),
+            Kernel::Loop(kernel) => list.push(Unit::Kernel(kernel)),
+            Kernel::Scan(kernel) if native::is_native(kernel, features) => list.push(Unit::Loop(kernel)),
+            Kernel::Scan(kernel) => list.extend(units(&kernel.body, features)),
             Kernel::Product(_) | Kernel::Random(_) => {}
         }
     }
-    kernels
+    list
 }
 
 impl<'a> Loader<'a> {
-    /// A loader for a program with the addresses of its [`loop_kernels`].
+    /// A loader for a program with the addresses of the functions of its [`units`].
     pub(super) fn new(features: &'a Features, pool: &'a Pool, addresses: &'a [usize]) -> Loader<'a> {
         let functions = addresses.iter();
         Loader { features, pool, functions, number: 0, scratch_bytes: 0, packed: Vec::new() }
@@ -195,9 +230,7 @@ impl<'a> Loader<'a> {
             };
             steps.steps.push(match &step.kernel {
                 Kernel::Loop(kernel) => {
-                    let address = self.functions.next().copied().unwrap_or_default();
-                    // SAFETY: the address is that of a function compiled with this signature for this very kernel.
-                    let function = unsafe { std::mem::transmute::<usize, LoopFunction>(address) };
+                    let function = self.function();
                     let outermost = kernel.extents.first().copied().unwrap_or(1);
                     let checks = step.kernel.checks_indices() || !kernel.starts.is_empty();
                     Loaded::Loop { function, pointers, outermost, parts: parts(kernel), checks }
@@ -208,13 +241,18 @@ impl<'a> Loader<'a> {
                     let packed =
                         pays_to_pack(product, stays(b)).then(|| self.want(&mut wanted, product, b.clone()));
                     let shape = ProductShape { b_packed: packed.is_some(), ..shape };
-                    let plan = ProductPlan::new(shape, self.features);
+                    let plan = ProductPlan::new(shape, self.features, self.pool.threads());
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
-                    Loaded::Product { plan, pointers, packed: packed.map(<*mut u8>::cast_const) }
+                    Loaded::Product(Product { plan, pointers, packed: packed.map(<*mut u8>::cast_const) })
                 }
                 Kernel::Random(random) => {
                     let parts = if random.len() < PART_WORK { 1 } else { PARTS };
                     Loaded::Random { pointers, parts }
+                }
+                Kernel::Scan(kernel) if native::is_native(kernel, self.features) => {
+                    self.number += kernel.body.count();
+                    let function = self.function();
+                    Loaded::Native { function, pointers, steps: kernel.steps }
                 }
                 Kernel::Scan(kernel) => {
                     let (mut scan, inner) = self.scan(kernel, runs, &|param| stays(place(param)));
@@ -229,6 +267,7 @@ impl<'a> Loader<'a> {
                 }
             });
         }
+        steps.pair();
         // Constants are packed once and for all.
         wanted.retain(|wanted| match wanted.place {
             Place::Constant(index) => {
@@ -243,6 +282,14 @@ impl<'a> Loader<'a> {
             Place::Input(_) | Place::Shared(_) | Place::Output(_) | Place::Arena(_) => true,
         });
         Routine { steps, places, wanted }
+    }
+
+    /// The function of the next unit.
+    fn function(&mut self) -> LoopFunction {
+        let address = self.functions.next().copied().unwrap_or_default();
+        // SAFETY: the address is that of a function compiled with this signature; units are loaded in the order in which
+        // they were compiled.
+        unsafe { std::mem::transmute::<usize, LoopFunction>(address) }
     }
 
     /// Memory for the packed right side of a product, which is added to those wanted unless it is there.
@@ -314,6 +361,21 @@ impl<'a> Loader<'a> {
 }
 
 impl Steps {
+    /// Joins products that follow each other over one matrix.
+    fn pair(&mut self) {
+        for index in 1..self.steps.len() {
+            let [before, after] = &mut self.steps[index - 1..=index] else { continue };
+            let (Loaded::Product(reads), Loaded::Product(adds)) = (before, after) else { continue };
+            if !self.program.is_pair(index - 1) {
+                continue;
+            }
+            let Some([first, second]) = ProductPlan::pair(&reads.plan, &adds.plan) else { continue };
+            let pair = [Product { plan: first, ..*reads }, Product { plan: second, ..*adds }];
+            self.steps[index - 1] = Loaded::Pair(pair);
+            self.steps[index] = Loaded::InPair;
+        }
+    }
+
     /// Sets pointers; `at` gives the memory of a place.
     pub(super) fn point(&mut self, slot: usize, pointer: *mut u8) {
         self.pointers[slot] = pointer;
@@ -325,9 +387,13 @@ impl Steps {
         let Some(index) = index.checked_sub(1) else { return String::new() };
         match &self.steps[index] {
             Loaded::Loop { parts, .. } => format!("loop in {parts} parts"),
-            Loaded::Product { plan, .. } => plan.to_string(),
+            Loaded::Product(Product { plan, .. }) => plan.to_string(),
+            Loaded::Pair([Product { plan, .. }, _]) => format!("{plan}, part by part with the next step"),
+            Loaded::InPair => "with the step before".into(),
             Loaded::Random { parts, .. } => format!("random in {parts} parts"),
             Loaded::Scan { scan, .. } if self.numbers[index] < number => scan.body.describe(number),
+            Loaded::Native { .. } if self.numbers[index] < number => "in the native loop".into(),
+            Loaded::Native { steps, .. } => format!("{steps} steps, one native loop"),
             Loaded::Scan { scan, .. } => {
                 let packed = scan.packings.len();
                 format!("{} steps, {packed} matrices packed before", scan.steps)
@@ -365,16 +431,35 @@ impl Steps {
                 run_loop(*function, &table[*pointers..], *outermost, *parts, context);
                 if *checks { found(number, &mut context.reports) } else { Ok(()) }
             }
-            Loaded::Product { plan, pointers, packed } => {
+            Loaded::Product(product) => {
                 let Kernel::Product(kernel) = &program.steps[index].kernel else { return Ok(()) };
-                run_product(number, kernel, plan, &table[*pointers..], *packed, context)
+                run_products(&[prepare(number, kernel, product, table)?], context);
+                Ok(())
             }
+            Loaded::Pair([first, second]) => {
+                let (Kernel::Product(reads), Kernel::Product(adds)) =
+                    (&program.steps[index].kernel, &program.steps[index + 1].kernel)
+                else {
+                    return Ok(());
+                };
+                let prepared = [
+                    prepare(number, reads, first, table)?,
+                    prepare(numbers[index + 1], adds, second, table)?,
+                ];
+                run_products(&prepared, context);
+                Ok(())
+            }
+            Loaded::InPair => Ok(()),
             Loaded::Random { pointers, parts } => {
                 let Kernel::Random(kernel) = &program.steps[index].kernel else { return Ok(()) };
                 run_random(kernel, &table[*pointers..], *parts, context);
                 Ok(())
             }
             Loaded::Scan { scan, pointers } => scan.run(&table[*pointers..], context),
+            Loaded::Native { function, pointers, .. } => {
+                run_loop(*function, &table[*pointers..], 0, 1, context);
+                found(number, &mut context.reports)
+            }
         }
     }
 }
@@ -439,8 +524,9 @@ impl Scan {
 /// The index that a step found out of range.
 fn found(step: usize, reports: &mut [Report]) -> Result<(), RunError> {
     let Some(report) = reports.iter_mut().find(|report| report[0] != 0) else { return Ok(()) };
-    let [_, value, extent] = *report;
+    let [raised, value, extent] = *report;
     reports.fill([0; 3]);
+    let step = step + (raised - 1) as usize;
     Err(RunError::OutOfRange(OutOfRange { step, value, extent }))
 }
 
@@ -536,7 +622,8 @@ fn pays_to_pack(product: &ProductKernel, runs: usize) -> bool {
     stays && runs >= PACKED_STEPS && product.m > 0 && product.k * product.n >= PACKED_ELEMENTS
 }
 
-fn product_shape(kernel: &ProductKernel) -> ProductShape {
+/// What a product is planned for, with a right side as it lies.
+pub(super) fn product_shape(kernel: &ProductKernel) -> ProductShape {
     ProductShape {
         dtype: if kernel.dtype == DType::F32 { Float::F32 } else { Float::F64 },
         m: kernel.m,
@@ -556,25 +643,34 @@ fn product_shape(kernel: &ProductKernel) -> ProductShape {
     }
 }
 
-/// Memory of a product, for all threads.
-struct Factors {
+/// A product with all that it needs to run.
+struct Prepared<'a> {
+    plan: &'a ProductPlan,
     a: *const u8,
     b: *const u8,
     c: *mut u8,
+    alpha: f64,
+    beta: f64,
+}
+
+/// What all threads of a product may use.
+struct Shared<'a> {
+    products: &'a [Prepared<'a>],
     scratch: *mut Array,
 }
 
-// SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch.
-unsafe impl Sync for Factors {}
+// SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch. Of two products the
+// second writes what the first reads, but a part only what the same part of the first has read (`ProductPlan::pair`).
+unsafe impl Sync for Shared<'_> {}
 
-fn run_product(
+/// Looks up where the factors of a product begin.
+fn prepare<'a>(
     number: usize,
     kernel: &ProductKernel,
-    plan: &ProductPlan,
-    pointers: &[*mut u8],
-    packed: Option<*const u8>,
-    context: &mut Context,
-) -> Result<(), RunError> {
+    product: &'a Product,
+    table: &[*mut u8],
+) -> Result<Prepared<'a>, RunError> {
+    let pointers = &table[product.pointers..];
     // Windows of windows have any number of starts; eight stand without allocating.
     let mut starts: SmallVec<[i64; 8]> = SmallVec::new();
     for start in &kernel.starts {
@@ -604,31 +700,35 @@ fn run_product(
             }
         },
     };
-    let (alpha, beta) = (scale(kernel.alpha), scale(kernel.beta));
-    let factors = Factors {
+    Ok(Prepared {
+        plan: &product.plan,
         a: at(kernel.a.param, &kernel.a.position),
-        b: packed.unwrap_or_else(|| at(kernel.b.param, &kernel.b.position)),
+        b: product.packed.unwrap_or_else(|| at(kernel.b.param, &kernel.b.position)),
         c: at(kernel.c.param, &kernel.c.position),
-        scratch: context.scratch.as_mut_ptr(),
+        alpha: scale(kernel.alpha),
+        beta: scale(kernel.beta),
+    })
+}
+
+/// Runs a product, or several with as many parts: first each part of the first, then the same of the next.
+fn run_products(products: &[Prepared<'_>], context: &mut Context) {
+    let parts = products.first().map_or(0, |product| product.plan.parts());
+    let shared = &Shared { products, scratch: context.scratch.as_mut_ptr() };
+    let run = |part: usize, thread: usize| {
+        let Shared { products, scratch } = *shared;
+        for Prepared { plan, a, b, c, alpha, beta } in products {
+            // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
+            // the packed form of B, which was made when the loop began; the program keeps C apart from A and B; the pool
+            // gives each thread at work its own number, below the scratch's.
+            unsafe {
+                let scratch = (*scratch.add(thread)).bytes_mut().as_mut_ptr();
+                plan.run_part(part, *a, *b, *c, *alpha, *beta, scratch);
+            }
+        }
     };
-    let factors = &factors;
-    let parts = plan.parts();
     if parts == 1 {
-        // SAFETY: as below, on this thread, which is number 0.
-        unsafe {
-            let scratch = (*factors.scratch).bytes_mut().as_mut_ptr();
-            plan.run_part(0, factors.a, factors.b, factors.c, alpha, beta, scratch);
-        }
-        return Ok(());
+        run(0, 0);
+    } else {
+        context.pool.run(parts, &run);
     }
-    context.pool.run(parts, &move |part, thread| {
-        // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
-        // the packed form of B, which was made when the loop began; the plan keeps C apart from A and B; the pool gives
-        // each thread at work its own number, below the scratch's.
-        unsafe {
-            let scratch = (*factors.scratch.add(thread)).bytes_mut().as_mut_ptr();
-            plan.run_part(part, factors.a, factors.b, factors.c, alpha, beta, scratch);
-        }
-    });
-    Ok(())
 }

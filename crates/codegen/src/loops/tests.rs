@@ -1,5 +1,7 @@
 //! Loops through every engine of this crate, against the interpreter and against loops written out.
 
+mod native;
+
 use std::sync::Arc;
 
 use hypatia_graph::collect::{Request, collect};
@@ -20,7 +22,7 @@ use crate::kernel::{Kernel, OutOfRange, Program, RunError, ScanKernel};
 use crate::opencl::OpenClProgram;
 
 /// Numbers that are not exact, in [-1, 1): the fractional parts of multiples of the golden ratio.
-fn numbers(shape: &[usize], seed: usize) -> Array {
+pub(crate) fn numbers(shape: &[usize], seed: usize) -> Array {
     let len = shape.iter().product::<usize>();
     let golden = |i: usize| ((i + 1 + 1000 * seed) as f64 * 0.618_033_988_749_894_9).fract() * 2.0 - 1.0;
     Array::new(shape, &(0..len).map(|i| golden(i) as f32).collect::<Vec<_>>())
@@ -85,7 +87,7 @@ fn on_cpu(
 }
 
 /// Results and updated variables of every engine; all agree with the interpreter to that relative difference.
-fn check(
+pub(crate) fn check(
     outputs: &[&Tensor],
     updates: &[(Shared, Tensor)],
     inputs: &[(&Tensor, Array)],

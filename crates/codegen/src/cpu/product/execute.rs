@@ -13,6 +13,10 @@ use std::ops::Range;
 
 /// The alignment in bytes of what lies in scratch memory: a cache line.
 pub(super) const ALIGNMENT: usize = 64;
+/// How many rows of B ahead of its use tiles ask for.
+const ROWS_AHEAD: isize = 8;
+/// How many tiles ahead, where the tiles that come next read on in the same rows.
+const TILES_AHEAD: usize = 2;
 
 /// One part of one product of a batch, and what is decided for it.
 struct Part<'a, E: Element> {
@@ -28,6 +32,7 @@ struct Part<'a, E: Element> {
     scratch_a: *mut E,
     scratch_b: *mut E,
     scratch_c: *mut E,
+    scratch_sums: *mut E,
 }
 
 impl ProductPlan {
@@ -95,6 +100,7 @@ impl ProductPlan {
                 scratch_a,
                 scratch_b,
                 scratch_c: scratch_b.wrapping_add(self.scratch.b),
+                scratch_sums: scratch_b.wrapping_add(self.scratch.b + self.scratch.c),
             };
             // SAFETY: the caller's promises hold for each product of the batch.
             unsafe {
@@ -169,7 +175,7 @@ impl<E: Element> Part<'_, E> {
                 self.b.wrapping_offset(row as isize * b_row + column as isize * b_column)
             };
             let panels = match source {
-                PanelSource::Streamed => Panels {
+                PanelSource::Streamed | PanelSource::Stretched => Panels {
                     b: at_b(start, self.columns.start),
                     b_row,
                     b_panel: width as isize,
@@ -205,14 +211,18 @@ impl<E: Element> Part<'_, E> {
                 self.rows.len()
             };
             let chunks = self.rows.len().div_ceil(rows_at_once.max(1));
-            for chunk in 0..chunks {
+            let stretches = strategy::stretches(source, depth);
+            for index in 0..chunks * stretches {
+                let (chunk, stretch) = (index / stretches, index % stretches);
                 let rows = piece(self.rows.len(), chunks, chunk);
+                let within = piece(depth, stretches, stretch);
                 let a = self.a.wrapping_offset(
-                    (self.rows.start + rows.start) as isize * a_row + start as isize * a_column,
+                    (self.rows.start + rows.start) as isize * a_row
+                        + (start + within.start) as isize * a_column,
                 );
                 let strip = Strip {
-                    panels: &panels,
-                    depth,
+                    panels: &panels.below(within.start),
+                    depth: within.len(),
                     rows: rows.len(),
                     a,
                     a_strides: [a_row, a_column],
@@ -220,6 +230,8 @@ impl<E: Element> Part<'_, E> {
                     c: c.wrapping_offset(rows.start as isize * c_row),
                     c_row,
                     beta: if block == 0 { beta } else { one },
+                    begins: stretch == 0,
+                    ends: stretch + 1 == stretches,
                 };
                 // SAFETY: the rows of the chunk lie in A and in the region of C.
                 unsafe { self.tiles(&strip, outer) };
@@ -241,6 +253,12 @@ impl<E: Element> Part<'_, E> {
             1
         };
         let columns_at_once = kernels.lanes << log_vectors;
+        let sums_row = self.columns.len().next_multiple_of(kernels.panel_width());
+        let b_ahead = if strip.begins && strip.ends {
+            ROWS_AHEAD * strip.panels.b_row
+        } else {
+            (TILES_AHEAD * columns_at_once) as isize
+        };
         if strip.a_packed {
             for block in 0..blocks {
                 let rows = piece(strip.rows, blocks, block);
@@ -281,6 +299,11 @@ impl<E: Element> Part<'_, E> {
                 b: strip.panels.at(column, 2 * kernels.lanes),
                 b_row: strip.panels.b_row,
                 b_panel: strip.panels.b_panel,
+                b_ahead,
+                sums: self.scratch_sums.wrapping_add(rows.start * sums_row + column),
+                sums_row: sums_row as isize,
+                begins: strip.begins,
+                ends: strip.ends,
                 c,
                 c_row: strip.c_row,
                 c_next: match outer {
@@ -412,6 +435,12 @@ impl<E> Panels<E> {
         Self { b, b_row: width as isize, b_panel: (depth * width) as isize, padded: true }
     }
 
+    /// The same from a row on.
+    fn below(&self, row: usize) -> Self {
+        let Self { b, b_row, b_panel, padded } = *self;
+        Self { b: b.wrapping_offset(row as isize * b_row), b_row, b_panel, padded }
+    }
+
     /// The first row of the panel that begins with a column.
     fn at(&self, column: usize, width: usize) -> *const E {
         self.b.wrapping_offset((column / width) as isize * self.b_panel)
@@ -429,6 +458,9 @@ struct Strip<'a, E> {
     c: *mut E,
     c_row: isize,
     beta: E,
+    /// The first stretch of the range, and the last one.
+    begins: bool,
+    ends: bool,
 }
 
 /// Packs one range of k of some columns into panels, one after the other.

@@ -16,10 +16,8 @@ use std::mem::MaybeUninit;
 
 /// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
 pub(super) const LONG_DOT_SUMS: usize = 8;
-/// How many rows of B ahead of its use a panel tile asks for.
-const ROWS_AHEAD: isize = 8;
-
-/// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C.
+/// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. A tile of several stretches of k
+/// keeps its sums in between.
 pub(super) struct Tile<E> {
     pub(super) depth: usize,
     pub(super) a: *const E,
@@ -29,6 +27,15 @@ pub(super) struct Tile<E> {
     pub(super) b_row: isize,
     /// The distance from one pair of vectors in a row of B to the next pair.
     pub(super) b_panel: isize,
+    /// How far ahead of B to ask for memory, in elements.
+    pub(super) b_ahead: isize,
+    /// Where sums wait between stretches, in rows of whole vectors; not followed by a tile of one stretch.
+    pub(super) sums: *mut E,
+    pub(super) sums_row: isize,
+    /// This is the first stretch: sums begin with 0.
+    pub(super) begins: bool,
+    /// This is the last stretch: sums go to C.
+    pub(super) ends: bool,
     pub(super) c: *mut E,
     pub(super) c_row: isize,
     /// The first element of C in the tile that comes next, to be asked for early; it may be any address.
@@ -126,6 +133,15 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
     // with wrapping arithmetic and not followed, except by prefetches, which may go anywhere.
     unsafe {
         let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+        if !tile.begins {
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    sums[i][v] = V::load(
+                        tile.sums.wrapping_offset(i as isize * tile.sums_row).wrapping_add(v * V::LANES),
+                    );
+                }
+            }
+        }
         let mut masks = [V::mask(0); VECTORS];
         for v in 0..VECTORS {
             masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
@@ -142,7 +158,7 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
             for v in 0..VECTORS {
                 let from = b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
                 row[v] = if MASKED { V::load_masked(from, masks[v]) } else { V::load(from) };
-                V::prefetch(from.wrapping_offset(ROWS_AHEAD * b_row));
+                V::prefetch(from.wrapping_offset(tile.b_ahead));
             }
             for i in 0..ROWS {
                 let x = V::splat(*a.wrapping_offset(i as isize * a_row));
@@ -152,6 +168,15 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
             }
             a = a.wrapping_offset(a_column);
             b = b.wrapping_offset(b_row);
+        }
+        if !tile.ends {
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    let to = tile.sums.wrapping_offset(i as isize * tile.sums_row).wrapping_add(v * V::LANES);
+                    sums[i][v].store(to);
+                }
+            }
+            return;
         }
         let (alpha, beta) = (V::splat(tile.alpha), V::splat(tile.beta));
         let reads = tile.beta != V::Element::ZERO;

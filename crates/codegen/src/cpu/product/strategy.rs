@@ -10,6 +10,8 @@ use crate::cpu::features::{Features, InstructionSet};
 
 /// The most terms that are summed without a visit to C: a panel of this depth fits the first-level cache, nearly.
 const DEPTH: usize = 400;
+/// Rows of B that are read side by side: what they hold of some tiles stays in the first-level cache.
+const STRETCH: usize = 64;
 /// Rows up to which B is streamed as it lies rather than packed: fewer do not pay for the copy.
 const THIN: usize = 64;
 /// Columns up to which C counts as narrow.
@@ -28,6 +30,8 @@ const DOT_DEPTH: usize = 64;
 const PACKED_COLUMNS: usize = 512;
 /// Bytes of A that are packed at one time: a part of the second-level cache.
 const PACKED_A_BYTES: usize = 256 << 10;
+/// Bytes that stay in the second-level cache while one product passes them on to another.
+pub(super) const NEAR: usize = 256 << 10;
 /// Operations of a part, at least: some 10 microseconds, against half a one to hand it out.
 const PART_OPERATIONS: f64 = 1.5e6;
 /// The most parts.
@@ -98,6 +102,9 @@ pub(super) enum Method {
 pub(super) enum PanelSource {
     /// As it lies, with contiguous rows.
     Streamed,
+    /// The same, a stretch of rows after the other. The rows of a stretch are read from end to end, side by side, which is
+    /// how memory is read fastest; the sums of C wait in scratch memory from one stretch to the next.
+    Stretched,
     /// Packed by the caller.
     Packed,
     /// Packed by each part for itself.
@@ -124,19 +131,24 @@ pub(super) fn lanes(dtype: Float, set: InstructionSet) -> usize {
     }
 }
 
+/// The number of stretches that a range of k is read in.
+pub(super) fn stretches(b: PanelSource, depth: usize) -> usize {
+    if b == PanelSource::Stretched { depth.div_ceil(STRETCH).max(1) } else { 1 }
+}
+
 /// Rows of A that are packed at one time: whole tiles, as many as fit.
 pub(super) fn packed_rows(depth: usize, tile_rows: usize, bytes: usize) -> usize {
     (PACKED_A_BYTES / bytes / depth.max(1) / tile_rows).max(1) * tile_rows
 }
 
 /// Chooses.
-pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features) -> ProductPlan {
+pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features, threads: usize) -> ProductPlan {
     let instruction_set = features.instruction_set();
     let kernels = E::kernels(instruction_set);
-    let (oriented, method) = choose(&shape);
+    let (oriented, method) = choose(&shape, kernels.rows(2));
     let (width, tile_rows) = (kernels.panel_width(), kernels.rows(1));
     let depth_blocks = depth_blocks(shape.k);
-    let grid = cut(&shape, &oriented, method, width, tile_rows);
+    let grid = cut(&shape, &oriented, method, width, tile_rows, threads);
 
     let part_rows = oriented.m.div_ceil(grid.rows.max(1));
     let part_columns =
@@ -146,6 +158,9 @@ pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features) -> Prod
     match method {
         Method::Scale | Method::LongDot => {}
         Method::Panels { b, pack_a, .. } => {
+            if stretches(b, depth) > 1 {
+                scratch.sums = part_rows * part_columns.next_multiple_of(width);
+            }
             if b == PanelSource::PackedHere {
                 scratch.b = depth * part_columns.next_multiple_of(width);
             }
@@ -164,14 +179,14 @@ pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features) -> Prod
         }
     }
     let line = super::execute::ALIGNMENT / shape.dtype.bytes();
-    let Scratch { a, b, c } = scratch;
-    let scratch =
-        Scratch { a: a.next_multiple_of(line), b: b.next_multiple_of(line), c: c.next_multiple_of(line) };
+    let Scratch { a, b, c, sums } = scratch;
+    let [a, b, c, sums] = [a, b, c, sums].map(|elements| elements.next_multiple_of(line));
+    let scratch = Scratch { a, b, c, sums };
     ProductPlan { shape, instruction_set, oriented, method, depth_blocks, grid, scratch }
 }
 
-/// The orientation and the method.
-fn choose(shape: &ProductShape) -> (Oriented, Method) {
+/// The orientation and the method. Tiles of four vectors have at most `wide_rows` rows.
+fn choose(shape: &ProductShape, wide_rows: usize) -> (Oriented, Method) {
     let plain = Oriented::new(shape);
     let Oriented { m, n, k, .. } = plain;
     let by_panels = |b| Method::Panels { b, pack_a: false, outer: Outer::Columns };
@@ -209,6 +224,9 @@ fn choose(shape: &ProductShape) -> (Oriented, Method) {
         return (oriented, Method::Panels { b: PanelSource::Streamed, pack_a: false, outer: Outer::Rows });
     }
     let small_b = k.saturating_mul(n).saturating_mul(shape.dtype.bytes()) <= SMALL_B;
+    if b[1] == 1 && m <= THIN && m > wide_rows && !small_b {
+        return (oriented, by_panels(PanelSource::Stretched));
+    }
     if b[1] == 1 && (m <= THIN || small_b) {
         return (oriented, by_panels(PanelSource::Streamed));
     }
@@ -216,8 +234,15 @@ fn choose(shape: &ProductShape) -> (Oriented, Method) {
     (oriented, Method::Panels { b: PanelSource::PackedHere, pack_a, outer: Outer::Columns })
 }
 
-/// Cuts C into parts that each hold enough work.
-fn cut(shape: &ProductShape, oriented: &Oriented, method: Method, width: usize, tile_rows: usize) -> Grid {
+/// Cuts C into parts that each hold enough work; for one thread into as few as can be.
+fn cut(
+    shape: &ProductShape,
+    oriented: &Oriented,
+    method: Method,
+    width: usize,
+    tile_rows: usize,
+    threads: usize,
+) -> Grid {
     let Oriented { m, n, .. } = *oriented;
     let count = shape.batch.count;
     let unit = match method {
@@ -227,7 +252,8 @@ fn cut(shape: &ProductShape, oriented: &Oriented, method: Method, width: usize, 
     if m == 0 || n == 0 || count == 0 {
         return Grid { batches: 0, rows: 0, columns: 0, unit };
     }
-    let wanted = ((shape.operations() / PART_OPERATIONS) as usize).clamp(1, MAX_PARTS);
+    let wanted =
+        if threads == 1 { 1 } else { ((shape.operations() / PART_OPERATIONS) as usize).clamp(1, MAX_PARTS) };
     let batches = wanted.min(count);
     let wanted = wanted / batches;
     let whole_tiles = m.div_ceil(tile_rows);

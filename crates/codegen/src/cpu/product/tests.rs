@@ -37,6 +37,9 @@ fn numbers<E: Real>(count: usize, seed: u64) -> Vec<E> {
         .collect()
 }
 
+/// Threads that plans are made for, so that they have several parts.
+const THREADS: usize = 3;
+
 /// Elements up to the last that is reached.
 fn reach(axes: [(usize, isize); 3]) -> usize {
     if axes.iter().any(|(extent, _)| *extent == 0) {
@@ -65,7 +68,7 @@ fn check<E: Real>(
     let pool = Pool::new(threads);
     for set in Features::detect().available() {
         let features = Features::detect().restricted_to(set);
-        let plan = ProductPlan::new(shape, &features);
+        let plan = ProductPlan::new(shape, &features, threads);
         let mut c = before.clone();
         plan.run(&a, &b, &mut c, alpha, beta, &pool)
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
@@ -182,7 +185,7 @@ proptest! {
     fn regions_cover_the_result(shape in shape(Float::F32), scale in 1usize..12) {
         let shape = ProductShape { m: shape.m * scale, n: shape.n * scale, k: shape.k * scale, ..shape };
         for set in Features::detect().available() {
-            let plan = ProductPlan::new(shape, &Features::detect().restricted_to(set));
+            let plan = ProductPlan::new(shape, &Features::detect().restricted_to(set), THREADS);
             let mut counts = vec![0u8; shape.batch.count * shape.m * shape.n];
             for part in 0..plan.parts() {
                 let Region { batch, rows, columns } = plan.region(part);
@@ -240,8 +243,10 @@ fn threads_do_not_change_bits() {
     for shape in model_shapes() {
         let (a, b) = (numbers::<f32>(shape.m * shape.k, 1), numbers::<f32>(shape.k * shape.n, 2));
         for set in Features::detect().available() {
-            let plan = ProductPlan::new(shape, &Features::detect().restricted_to(set));
-            assert_eq!(bits(&plan, &one, &a, &b), bits(&plan, &three, &a, &b), "{plan}");
+            let plan = |threads| ProductPlan::new(shape, &Features::detect().restricted_to(set), threads);
+            let alone = bits(&plan(1), &one, &a, &b);
+            assert_eq!(alone, bits(&plan(1), &three, &a, &b), "{}", plan(1));
+            assert_eq!(alone, bits(&plan(3), &three, &a, &b), "{}", plan(3));
         }
     }
 }
@@ -259,8 +264,8 @@ fn packing_does_not_change_bits() {
             // Whatever lies in the buffer before must not matter.
             let mut packed = vec![f32::NAN; pack.packed_bytes() / 4];
             pack.run(&b, &mut packed, &pool).unwrap();
-            let plan = ProductPlan::new(shape, &features);
-            let beforehand = ProductPlan::new(shape.packed(), &features);
+            let plan = ProductPlan::new(shape, &features, THREADS);
+            let beforehand = ProductPlan::new(shape.packed(), &features, THREADS);
             let (expected, found) = (bits(&plan, &pool, &a, &b), bits(&beforehand, &pool, &a, &packed));
             if plan.summation() == beforehand.summation() {
                 equal_summations += 1;
@@ -283,10 +288,10 @@ fn rows_do_not_depend_on_each_other() {
     let features = Features::detect();
     let (k, n) = (500, 150);
     let (a, b) = (numbers::<f32>(200 * k, 1), numbers::<f32>(k * n, 2));
-    let large = ProductPlan::new(ProductShape::row_major(Float::F32, 200, k, n), &features);
+    let large = ProductPlan::new(ProductShape::row_major(Float::F32, 200, k, n), &features, THREADS);
     let expected = bits(&large, &pool, &a, &b);
     for m in [1, 2, 5, 14, 15, 64, 65] {
-        let plan = ProductPlan::new(ProductShape::row_major(Float::F32, m, k, n), &features);
+        let plan = ProductPlan::new(ProductShape::row_major(Float::F32, m, k, n), &features, THREADS);
         assert_eq!(plan.summation(), large.summation());
         assert_eq!(bits(&plan, &pool, &a[..m * k], &b), expected[..m * n], "{plan}");
     }
@@ -299,7 +304,7 @@ fn parts_in_any_order() {
     for shape in model_shapes() {
         let (a, b) = (numbers::<f32>(shape.m * shape.k, 1), numbers::<f32>(shape.k * shape.n, 2));
         for set in Features::detect().available() {
-            let plan = ProductPlan::new(shape, &Features::detect().restricted_to(set));
+            let plan = ProductPlan::new(shape, &Features::detect().restricted_to(set), THREADS);
             several += usize::from(plan.parts() > 1);
             let expected = bits(&plan, &one, &a, &b);
             for pool in [&one, &many] {
@@ -312,10 +317,41 @@ fn parts_in_any_order() {
     assert!(several > 20, "{several}");
 }
 
+/// A layer's error passed back through its weights, and the update of these.
+#[test]
+fn pairs_are_cut_alike() {
+    let (m, inputs, outputs) = (10, 300, 500);
+    let reads = ProductShape::row_major(Float::F32, m, outputs, inputs).b_transposed();
+    let adds = ProductShape::row_major(Float::F32, inputs, m, outputs).a_transposed().accumulating();
+    for set in Features::detect().available() {
+        for threads in [1, THREADS] {
+            let plan = |shape| ProductPlan::new(shape, &Features::detect().restricted_to(set), threads);
+            let [first, second] = ProductPlan::pair(&plan(reads), &plan(adds)).expect("a pair");
+            assert!(first.parts() > 1);
+            assert_eq!(first.parts(), second.parts());
+            let mut rows = 0;
+            for part in 0..first.parts() {
+                assert_eq!(first.region(part).columns, second.region(part).rows);
+                assert_eq!(second.region(part).columns, 0..outputs);
+                assert_eq!(first.region(part).columns.start, rows);
+                rows = first.region(part).columns.end;
+            }
+            assert_eq!(rows, inputs);
+            let pool = Pool::new(threads);
+            for (alone, cut) in [(plan(reads), first), (plan(adds), second)] {
+                let ProductShape { m, n, k, .. } = *alone.shape();
+                let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2));
+                assert_eq!(bits(&alone, &pool, &a, &b), bits(&cut, &pool, &a, &b), "{cut}");
+            }
+            assert_eq!(ProductPlan::pair(&plan(adds), &plan(reads)), None);
+        }
+    }
+}
+
 #[test]
 fn negative_strides_are_refused_on_slices() {
     let shape = ProductShape { a: [-3, 1], ..ProductShape::row_major(Float::F32, 2, 3, 2) };
-    let plan = ProductPlan::new(shape, &Features::portable());
+    let plan = ProductPlan::new(shape, &Features::portable(), THREADS);
     let error = plan.run(&[0f32; 6], &[0f32; 6], &mut [0f32; 4], 1.0, 0.0, &Pool::new(1)).unwrap_err();
     assert_eq!(error.to_string(), "A has the stride -3: expected 0 or more for a product on slices");
 }
@@ -324,24 +360,27 @@ fn negative_strides_are_refused_on_slices() {
 fn wrong_slices_are_refused() {
     let pool = Pool::new(1);
     let shape = ProductShape::row_major(Float::F32, 2, 3, 2);
-    let plan = ProductPlan::new(shape, &Features::portable());
+    let plan = ProductPlan::new(shape, &Features::portable(), THREADS);
     let short = plan.run(&[0f32; 5], &[0f32; 6], &mut [0f32; 4], 1.0, 0.0, &pool).unwrap_err();
     assert_eq!(short.to_string(), "A needs 6 elements, and its slice holds 5");
     let wide = plan.run(&[0f64; 6], &[0f64; 6], &mut [0f64; 4], 1.0, 0.0, &pool).unwrap_err();
     assert_eq!(wide.to_string(), "the product was planned for f32, and the slices hold f64");
-    let overlapping = ProductPlan::new(ProductShape { c_row: 1, ..shape }, &Features::portable());
+    let overlapping = ProductPlan::new(ProductShape { c_row: 1, ..shape }, &Features::portable(), THREADS);
     let overlap = overlapping.run(&[0f32; 6], &[0f32; 6], &mut [0f32; 4], 1.0, 0.0, &pool).unwrap_err();
     assert!(matches!(overlap, ProductError::Overlap { rows: 1, .. }), "{overlap}");
-    let packed = ProductPlan::new(shape.packed(), &Features::portable());
+    let packed = ProductPlan::new(shape.packed(), &Features::portable(), THREADS);
     let short = packed.run(&[0f32; 6], &[0f32; 6], &mut [0f32; 4], 1.0, 0.0, &pool).unwrap_err();
     assert!(matches!(short, ProductError::Short { operand: "packed B", .. }), "{short}");
 }
 
 #[test]
 fn plans_print() {
-    let plan = |shape| ProductPlan::new(shape, &Features::portable()).to_string();
+    let plan = |shape| ProductPlan::new(shape, &Features::portable(), THREADS).to_string();
     let shape = ProductShape::row_major(Float::F32, 20, 784, 500);
-    assert_eq!(plan(shape), "f32 20x784x500: streamed, by panels, k in 2 x 392, 10 parts, portable");
+    assert_eq!(
+        plan(shape),
+        "f32 20x784x500: streamed in stretches, by panels, k in 2 x 392, 10 parts, portable"
+    );
     assert_eq!(
         plan(shape.packed()),
         "f32 20x784x500: packed beforehand, by panels, k in 2 x 392, 10 parts, portable"

@@ -1,0 +1,232 @@
+//! Small matrix products in native loops.
+//!
+//! Only products whose plan sums the terms of an element one after another are taken; then the bits are those of the plan.
+//! The sums of a tile of the result stay in registers while one loop goes over the terms.
+
+use std::ops::Range;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Type, Value as Ir, types};
+use cranelift_frontend::{FunctionBuilder, Variable};
+use hypatia_graph::DType;
+
+use crate::cpu::emit::{Memory, flags};
+use crate::cpu::features::Features;
+use crate::cpu::held::{Element, Held};
+use crate::cpu::product::{ProductPlan, Summation};
+use crate::cpu::steps::product_shape;
+use crate::kernel::{Matrix, ProductKernel, Scale};
+
+/// Sums of a tile: with a row of the right side and an element of the left, as many as there are vector registers.
+const SUMS: usize = 12;
+
+/// Rows of a tile, at most.
+const ROWS: usize = 4;
+
+/// Lanes of the vectors in use.
+fn lanes(kernel: &ProductKernel) -> usize {
+    match kernel.dtype {
+        // The columns of the right side must lie side by side, as those of the result do.
+        _ if kernel.b.column_stride != 1 => 1,
+        DType::F32 => 4,
+        DType::F64 | DType::Bool | DType::U8 | DType::I32 | DType::I64 => 2,
+    }
+}
+
+/// The number of multiply-adds, of vectors where there are any; nothing for products that are not taken.
+pub(super) fn work(kernel: &ProductKernel, features: &Features) -> Option<usize> {
+    let plan = ProductPlan::new(product_shape(kernel), features, 1);
+    let fused = features.fused_multiply_add();
+    let is_taken = plan.summation() == Summation::Sequential { blocks: 1, fused }
+        && kernel.k > 0
+        && kernel.starts.is_empty()
+        && kernel.dtype.is_float()
+        && matches!(kernel.beta, Scale::Constant(_));
+    let lanes = lanes(kernel);
+    let columns = kernel.n / lanes + kernel.n % lanes;
+    let rows = kernel.batch.saturating_mul(kernel.m).saturating_mul(kernel.k);
+    is_taken.then(|| rows.saturating_mul(columns))
+}
+
+/// Emits a product where the builder stands.
+pub(super) fn emit(
+    b: &mut FunctionBuilder<'_>,
+    kernel: &ProductKernel,
+    memories: &[Memory],
+    held: &mut Held,
+    fused: bool,
+) {
+    Emitter { b, kernel, memories, held, fused }.emit();
+}
+
+struct Emitter<'e, 'b> {
+    b: &'e mut FunctionBuilder<'b>,
+    kernel: &'e ProductKernel,
+    memories: &'e [Memory],
+    held: &'e mut Held,
+    fused: bool,
+}
+
+/// Neighbouring columns that are summed in one vector, or one column.
+#[derive(Copy, Clone)]
+struct Group {
+    column: usize,
+    ty: Type,
+}
+
+impl Emitter<'_, '_> {
+    fn emit(&mut self) {
+        let ProductKernel { batch, m, n, .. } = *self.kernel;
+        let element = if self.kernel.dtype == DType::F32 { types::F32 } else { types::F64 };
+        let lanes = lanes(self.kernel);
+        let vector = if lanes == 1 { element } else { element.by(lanes as u32).unwrap_or(element) };
+        let whole = n - n % lanes;
+        let mut groups: Vec<Group> =
+            (0..whole).step_by(lanes).map(|column| Group { column, ty: vector }).collect();
+        groups.extend((whole..n).map(|column| Group { column, ty: element }));
+        for batch in 0..batch {
+            for first in (0..m).step_by(ROWS) {
+                let rows = ROWS.min(m - first);
+                for groups in groups.chunks(SUMS / rows) {
+                    self.tile(batch, first..first + rows, groups, element);
+                }
+            }
+        }
+    }
+
+    /// Some rows and columns of a result.
+    fn tile(&mut self, batch: usize, rows: Range<usize>, groups: &[Group], element: Type) {
+        let ProductKernel { c, alpha, beta, .. } = self.kernel;
+        let sums = self.sums(batch, rows.clone(), groups, element);
+        let alpha = match *alpha {
+            Scale::Constant(1.0) => None,
+            Scale::Constant(value) => Some(self.constant(value, element)),
+            Scale::Param(param) => Some(self.read(self.memories[usize::from(param)], 0, element)),
+        };
+        let beta = match *beta {
+            Scale::Constant(value) if value != 0.0 => Some(self.constant(value, element)),
+            // `work` takes constants only.
+            Scale::Constant(_) | Scale::Param(_) => None,
+        };
+        let places = rows.flat_map(|row| groups.iter().map(move |group| (row, *group)));
+        for ((row, Group { column, ty }), sum) in places.zip(sums) {
+            let mut value = sum;
+            if let Some(alpha) = alpha {
+                let alpha = self.everywhere(alpha, element, ty);
+                value = self.b.ins().fmul(value, alpha);
+            }
+            let (memory, offset) = self.place(c, [batch, row, column]);
+            if let Some(beta) = beta {
+                let old = self.read(memory, offset, ty);
+                let beta = self.everywhere(beta, element, ty);
+                value = self.multiply_add(old, beta, value);
+            }
+            let (base, at) = self.address(memory.base, memory.offset + offset);
+            self.b.ins().store(flags(ty), value, base, at);
+            if let Some(space) = memory.space {
+                self.held.set(Element { space, offset: memory.offset + offset }, ty, value);
+            }
+        }
+    }
+
+    /// The sums of a tile, row by row.
+    fn sums(&mut self, batch: usize, rows: Range<usize>, groups: &[Group], element: Type) -> Vec<Ir> {
+        let ProductKernel { a, b, k, .. } = self.kernel;
+        let mut sums: Vec<Variable> = Vec::new();
+        for _ in rows.clone() {
+            for group in groups {
+                let variable = self.b.declare_var(group.ty);
+                let zero = self.constant(0.0, element);
+                let zero = self.everywhere(zero, element, group.ty);
+                self.b.def_var(variable, zero);
+                sums.push(variable);
+            }
+        }
+        let (head, inside, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let term = self.b.append_block_param(head, types::I64);
+        let zero = self.b.ins().iconst(types::I64, 0);
+        self.b.ins().jump(head, &[zero.into()]);
+        self.b.switch_to_block(head);
+        let more = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, term, *k as i64);
+        self.b.ins().brif(more, inside, &[], done, &[]);
+        self.b.switch_to_block(inside);
+        let size = self.kernel.dtype.size() as i64;
+        let left_base = self.moved(a, term, a.column_stride * size);
+        let right_base = self.moved(b, term, b.row_stride * size);
+        let mut right = Vec::new();
+        for group in groups {
+            right.push(self.load(right_base, b, [batch, 0, group.column], group.ty));
+        }
+        let mut sum = sums.iter();
+        for row in rows {
+            let left = self.load(left_base, a, [batch, row, 0], element);
+            for ((group, right), variable) in groups.iter().zip(&right).zip(&mut sum) {
+                let left = self.everywhere(left, element, group.ty);
+                let old = self.b.use_var(*variable);
+                let new = self.multiply_add(left, *right, old);
+                self.b.def_var(*variable, new);
+            }
+        }
+        let next = self.b.ins().iadd_imm_s(term, 1);
+        self.b.ins().jump(head, &[next.into()]);
+        self.b.switch_to_block(done);
+        sums.into_iter().map(|variable| self.b.use_var(variable)).collect()
+    }
+
+    /// The address that a factor's memory is counted from, moved on by as many bytes for each term.
+    fn moved(&mut self, matrix: &Matrix, term: Ir, bytes: i64) -> Ir {
+        let base = self.memories[usize::from(matrix.param)].base;
+        let bytes = self.b.ins().iconst(types::I64, bytes);
+        let distance = self.b.ins().imul(term, bytes);
+        self.b.ins().iadd(base, distance)
+    }
+
+    fn constant(&mut self, value: f64, element: Type) -> Ir {
+        if element == types::F32 { self.b.ins().f32const(value as f32) } else { self.b.ins().f64const(value) }
+    }
+
+    fn everywhere(&mut self, value: Ir, element: Type, ty: Type) -> Ir {
+        if ty == element { value } else { self.b.ins().splat(ty, value) }
+    }
+
+    fn multiply_add(&mut self, x: Ir, y: Ir, z: Ir) -> Ir {
+        if self.fused {
+            return self.b.ins().fma(x, y, z);
+        }
+        let product = self.b.ins().fmul(x, y);
+        self.b.ins().fadd(product, z)
+    }
+
+    /// The memory of an element and its bytes from the beginning of it.
+    fn place(&self, matrix: &Matrix, [batch, row, column]: [usize; 3]) -> (Memory, i64) {
+        let strides = [matrix.batch_stride, matrix.row_stride, matrix.column_stride];
+        let steps: i64 =
+            strides.iter().zip([batch, row, column]).map(|(stride, at)| stride * at as i64).sum();
+        let offset = (matrix.position.offset + steps) * self.kernel.dtype.size() as i64;
+        (self.memories[usize::from(matrix.param)], offset)
+    }
+
+    fn address(&mut self, base: Ir, offset: i64) -> (Ir, i32) {
+        match i32::try_from(offset) {
+            Ok(offset) => (base, offset),
+            Err(_) => (self.b.ins().iadd_imm_s(base, offset), 0),
+        }
+    }
+
+    /// An element of a factor, or a group, from the address that its memory is counted from.
+    fn load(&mut self, base: Ir, matrix: &Matrix, at: [usize; 3], ty: Type) -> Ir {
+        let (memory, offset) = self.place(matrix, at);
+        let (base, offset) = self.address(base, memory.offset + offset);
+        self.b.ins().load(ty, flags(ty), base, offset)
+    }
+
+    /// A value from a register if it is in one.
+    fn read(&mut self, memory: Memory, offset: i64, ty: Type) -> Ir {
+        let element = memory.space.map(|space| Element { space, offset: memory.offset + offset });
+        if let Some(value) = element.and_then(|element| self.held.get(self.b, element, ty)) {
+            return value;
+        }
+        let (base, offset) = self.address(memory.base, memory.offset + offset);
+        self.b.ins().load(ty, flags(ty), base, offset)
+    }
+}

@@ -1,0 +1,57 @@
+//! The order of steps, in programs that every engine runs as the interpreter does.
+
+use hypatia_graph::tensor::{Shared, matrix, shared, vector};
+use hypatia_graph::{Array, Tensor};
+
+use crate::kernel::Program;
+use crate::loops::tests::{check, numbers};
+
+/// A layer's weights; the error passed back through them, and the weights updated.
+fn layer(x: &Tensor, d: &Tensor) -> (Shared, Tensor, Tensor) {
+    let w = shared("w", numbers(&[300, 500], 3));
+    let back = d.dot(w.t());
+    let new = &w - x.t().dot(d) * 0.1;
+    (w, back, new)
+}
+
+/// Products that read a matrix just before it is added to.
+fn pairs(program: &Program) -> Vec<usize> {
+    (0..program.steps.len()).filter(|index| program.is_pair(*index)).collect()
+}
+
+#[test]
+fn an_error_passes_back_just_before_the_weights_change() {
+    let (x, d) = (matrix::<f32>("x"), matrix::<f32>("d"));
+    let (w, back, new) = layer(&x, &d);
+    // What depends on the error passed back comes after it, and so after the update of the weights.
+    let below = shared("v", numbers(&[40, 300], 4));
+    let z = matrix::<f32>("z");
+    let updates = [(below.clone(), &below - z.t().dot(&(&back * 2.0)) * 0.1), (w, new)];
+    let inputs = [(&x, numbers(&[10, 300], 1)), (&d, numbers(&[10, 500], 2)), (&z, numbers(&[10, 40], 5))];
+    let (_, program) = check(&[&back], &updates, &inputs, 1e-4);
+    let [index] = pairs(&program)[..] else { panic!("one pair expected:\n{program}") };
+    assert!(index >= program.commit, "{program}");
+}
+
+#[test]
+fn a_step_that_may_fail_is_not_put_off() {
+    let (x, d, i) = (matrix::<f32>("x"), matrix::<f32>("d"), vector::<i64>("i"));
+    let (w, back, new) = layer(&x, &d);
+    // Indices may be out of range.
+    let rows = back.take(&i) + 1.0;
+    let inputs =
+        [(&x, numbers(&[10, 300], 1)), (&d, numbers(&[10, 500], 2)), (&i, Array::vector(&[7_i64, 0]))];
+    let (_, program) = check(&[&rows], &[(w, new)], &inputs, 1e-4);
+    assert_eq!(pairs(&program), [0; 0], "{program}");
+    assert!(program.steps[program.commit..].iter().all(|step| !step.kernel.checks_indices()), "{program}");
+}
+
+#[test]
+fn an_update_that_uses_the_product_comes_after_all_of_it() {
+    let (x, d) = (matrix::<f32>("x"), matrix::<f32>("d"));
+    let (w, back, _) = layer(&x, &d);
+    // Every part of the update needs the whole product.
+    let new = &w - (&back + &x).t().dot(&d) * 0.1;
+    let inputs = [(&x, numbers(&[10, 300], 1)), (&d, numbers(&[10, 500], 2))];
+    check(&[&back], &[(w, new)], &inputs, 1e-4);
+}
