@@ -4,13 +4,13 @@ use std::fmt;
 
 /// A number of things that are called `noun`, which gets an ending where there is not exactly one.
 ///
-/// The plural is regular: `es` after a sibilant, else `s`.
+/// The plural is regular: `es` after a hiss as in minibatch, not after the k of epoch, else `s`.
 pub(crate) struct Counted<'a, N>(pub(crate) N, pub(crate) &'a str);
 
 impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Counted<'_, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(count, noun) = self;
-        let hisses = ["s", "x", "z", "ch", "sh"].iter().any(|sibilant| noun.ends_with(sibilant));
+        let hisses = ["s", "x", "z", "tch", "sh"].iter().any(|sibilant| noun.ends_with(sibilant));
         let ending = match hisses {
             _ if *count == N::from(1) => "",
             true => "es",

@@ -35,8 +35,8 @@ pub enum WhiteningError {
     },
     /// More components than the data have directions in which they vary.
     #[error(
-        "whitening: expected between 1 and {}, as the data vary in {}, found {wanted}",
-        Counted(*possible, "component"), Counted(*possible, "direction")
+        "whitening: expected between 1 and {possible} components, as the data vary in {}, found {wanted}",
+        Counted(*possible, "direction")
     )]
     Components {
         /// Directions in which the data vary.
@@ -275,7 +275,7 @@ mod tests {
         let line = [1.0, 2.0, 2.0, 4.0, 4.0, 8.0];
         assert_eq!(
             message(&line, 2, 2),
-            "whitening: expected between 1 and 1 components, as the data vary in 1 directions, found 2"
+            "whitening: expected between 1 and 1 components, as the data vary in 1 direction, found 2"
         );
         assert_eq!(Whitening::fit(&line, 2, 1).unwrap().components(), 1);
     }

@@ -155,7 +155,7 @@ fn faults_of_midi_files_are_explained() {
     );
     assert_eq!(
         error_of(&good[..14]),
-        "expected 1 tracks, as the header says, found 0 and the end of the file"
+        "expected 1 track, as the header says, found 0 and the end of the file"
     );
     assert_eq!(
         error_of(&midi(0, QUARTER, &[&track(&[&[0, 0x90, 60, 90], &[0, 0x90, 200, 1]])])),
