@@ -340,7 +340,7 @@ impl RandomStreams {
     }
 
     /// Integers in `0..n`, `i64`, drawn with replacement. Without replacement: the first elements of a
-    /// [`RandomStreams::permutation`].
+    /// [`RandomStreams::permutation`]. With weights: [`RandomStreams::categorical`] of the weights repeated to the shape.
     #[track_caller]
     pub fn choice<S: Into<Size>>(&self, n: usize, shape: impl IntoIterator<Item = S>) -> Tensor {
         let n = i64::try_from(n).unwrap_or(i64::MAX);
