@@ -1,7 +1,8 @@
 //! The processor's back end: machine code for loop kernels, matrix products, threads, calls.
 //!
 //! Loop kernels are compiled by Cranelift (`emit`), which covers all of them, and on processors with AVX-512 by an
-//! emitter of our own ([`avx512`]) where it can. Nothing here knows of graphs.
+//! emitter of our own ([`avx512`]) where it can; a loop over steps with a small body is one function (`native`). Nothing
+//! here knows of graphs.
 //! Results depend on the program and, in products, on the instruction set, never on the number of threads.
 
 pub mod avx512;

@@ -339,3 +339,32 @@ fn a_product_adds_to_a_carry() {
     assert!(is_native(&program), "{:?}\n{program}", described(&program));
     check(&[&leapfrog.carries[0], &leapfrog.carries[1]], &[], &inputs, 1e-12);
 }
+
+/// Kernels of some hundred elements are called from the loop; what they find out of range has their number.
+#[test]
+fn larger_kernels_are_called() {
+    let (x, i) = (vector::<f32>("x"), matrix::<i32>("i"));
+    let loop_ = Scan::new().sequence(&i).carry(&x).carry(1.0).run(|step| {
+        let [x, scale] = &step.carries[..] else { unreachable!() };
+        let next = (x.take(&step.sequences[0]) * scale.broadcast_like(x)).tanh();
+        let sum = next.sum(0);
+        Next::new().carry(&next).carry(scale * 0.5 + &sum * 1e-3).output(sum)
+    });
+    let indices = |bad: i32| {
+        let mut list: Vec<i32> = (0..4 * 100).map(|e| e * 7 % 100 - 50 * (e % 2)).collect();
+        list[250] = bad;
+        Array::new(&[4, 100], &list)
+    };
+    let results = [&loop_.carries[0], &loop_.outputs[0], &loop_.last[1]];
+    let good = [(&x, numbers(&[100], 1)), (&i, indices(3))];
+    native(&results, &[], &good, 1e-5);
+    let bad = [(&x, numbers(&[100], 1)), (&i, indices(-101))];
+    let graph = graph(&results, &[], &bad);
+    let program = crate::compile(&graph).unwrap();
+    let values: Vec<Array> = bad.iter().map(|(_, value)| value.clone()).collect();
+    let expected = evaluate(&program, &values.iter().collect::<Vec<_>>(), &mut []).unwrap_err();
+    assert!(matches!(expected, RunError::OutOfRange(OutOfRange { value: -101, extent: 100, .. })));
+    for set in Features::detect().available() {
+        assert_eq!(on_cpu(&graph, &values, set, 1), Err(expected.clone()), "{set}");
+    }
+}
