@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::array::Extents;
+use crate::array::{Array, Extents};
 use crate::body::Body;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
-use crate::interp::fits_in_memory;
+use crate::interp::{evaluate_node, fits_in_memory};
 use crate::leaf::LeafKind;
 use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims};
 use crate::scalar::ScalarFn;
@@ -46,6 +46,7 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
         known: BTreeMap::new(),
         affine: BTreeMap::new(),
         sources: BTreeMap::new(),
+        given: arguments.values.keys().copied().collect(),
         bodies: BTreeMap::new(),
         needs: BTreeSet::new(),
         faults: Vec::new(),
@@ -115,6 +116,8 @@ struct State {
     affine: BTreeMap<NodeId, Affine>,
     /// The integer inputs a scalar depends on; `None` where it depends on anything else.
     sources: BTreeMap<NodeId, Option<BTreeSet<LeafId>>>,
+    /// The integer inputs whose values are given.
+    given: BTreeSet<LeafId>,
     /// The bodies made so far: from which, for which operand types, for which captured integers.
     bodies: BTreeMap<BodyKey, Arc<Body>>,
     needs: BTreeSet<LeafId>,
@@ -230,6 +233,23 @@ impl State {
             }
             Op::Cast(dtype) => known(&node.operands[0]).and_then(|v| Literal::I64(v).cast(*dtype).to_i64()),
             Op::Reshape(_) | Op::Broadcast { .. } | Op::StopGradient => known(&node.operands[0]),
+            // Of scalars these are scalars as well.
+            Op::Reduce(..)
+            | Op::Permute(_)
+            | Op::Slice(_)
+            | Op::SetSlice(..)
+            | Op::Window(_)
+            | Op::SetWindow(..) => {
+                let operands: Option<SmallVec<[Array; 2]>> = node
+                    .operands
+                    .iter()
+                    .map(|o| Some(Array::full(&[], Literal::from_i64(known(o)?, out.ty(*o).dtype))))
+                    .collect();
+                operands.and_then(|operands| {
+                    let operands: SmallVec<[&Array; 2]> = operands.iter().collect();
+                    evaluate_node(&node.op, &operands).ok()?.get(0).to_i64()
+                })
+            }
             _ => None,
         };
         if let Some(value) = value {
@@ -262,6 +282,8 @@ impl State {
                 .leaf(*leaf)
                 .filter(|leaf| matches!(leaf.kind, LeafKind::Input))
                 .map(|leaf| BTreeSet::from([leaf.id])),
+            // What these give is not known before they are run.
+            Op::Scan(_) | Op::Grad(_) | Op::Random { .. } => None,
             _ => node.operands.iter().try_fold(BTreeSet::new(), |mut all, o| {
                 all.extend(self.sources.get(o)?.clone()?);
                 Some(all)
@@ -276,7 +298,9 @@ impl State {
             return Some(*value);
         }
         match self.sources.get(&id) {
-            Some(Some(sources)) => self.needs.extend(sources.iter().copied()),
+            Some(Some(sources)) if sources.iter().any(|leaf| !self.given.contains(leaf)) => {
+                self.needs.extend(sources.iter().copied());
+            }
             // It may depend on the extent of something that waits for a value: the next attempt will tell.
             _ if !self.needs.is_empty() => {}
             // Of something faulty the extents are not known; that it is faulty is told.

@@ -40,6 +40,45 @@ fn extents_that_contradict_each_other_at_the_call_are_named() {
     }
 }
 
+/// A scalar through operators that leave it as it is gives an extent; what is not known before it is run gives none.
+#[test]
+fn extents_are_known_or_refused() {
+    let specialised = |line: &str, values: &[i64]| {
+        let text = format!(
+            "input %n: i64[]\nbody b0 {{\ncarry %h: i64[]\nnext %h = %h\n}}\n{line}\n\
+             %result = iota{{dims=[?]}}(%0)\noutput %result\n"
+        );
+        let graph = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+        let values = graph.inputs.iter().copied().zip(values.iter().copied()).collect();
+        let specialised = specialise(&graph, &Arguments { values, ..Arguments::default() });
+        specialised.map(|graph| graph.ty(graph.outputs[0]).to_string())
+    };
+    let same = [
+        "permute{axes=[]}(OF)",
+        "sum{axes=[]}(OF)",
+        "slice{ranges=[]}(OF)",
+        "set_slice{ranges=[]}(1i64, OF)",
+    ];
+    for op in same {
+        let (of_literal, of_input) = (op.replace("OF", "3i64"), op.replace("OF", "%n"));
+        assert_eq!(specialised(&format!("%0 = {of_literal}"), &[]).unwrap(), "i64[3]", "{op}");
+        let needs = specialised(&format!("%0 = {of_input}"), &[]);
+        assert!(matches!(needs, Err(Unspecialised::Needs(_))), "{op}: {needs:?}");
+        assert_eq!(specialised(&format!("%0 = {of_input}"), &[4]).unwrap(), "i64[4]", "{op}");
+    }
+    let computed = [
+        "scan{body=b0, result=last 0, steps=2}(OF)",
+        "grad{index=0, variables=1, known=0, constants=0, cost=true, disconnected=zero}(1.0f32, OF)",
+    ];
+    for op in computed {
+        for (of, values) in [("3i64", &[][..]), ("%n", &[4])] {
+            let found = specialised(&format!("%0 = {}", op.replace("OF", of)), values);
+            let Err(Unspecialised::Faults(faults)) = found else { panic!("{op}: {found:?}") };
+            assert!(faults.to_string().contains("an extent depends on a computed value"), "{faults}");
+        }
+    }
+}
+
 /// What depends on the extents of something faulty is not faulty for that.
 #[test]
 fn faults_are_told_once() {
