@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
-use crate::op::{Bound, Dim, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Grad, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, MAX_RANK, TensorType};
 
@@ -146,6 +146,7 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
             if operands.len() != wanted || grad.index >= grad.variables {
                 return Err(arity(op, wanted, operands.len()));
             }
+            check_gradient(grad, operands)?;
             operands[usize::from(grad.has_cost) + usize::from(grad.index)].clone()
         }
     };
@@ -157,6 +158,33 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
         )));
     }
     Ok(ty)
+}
+
+/// Costs are float scalars, variables floats, known cotangents of the types of their expressions.
+fn check_gradient(grad: &Grad, operands: &[&TensorType]) -> Result<(), Diagnostic> {
+    let found = |title: &str, label: &str, ty: &TensorType| {
+        Err(Diagnostic::new(title).with(label, ty.to_string(), None))
+    };
+    let (cost, others) = operands.split_at(usize::from(grad.has_cost));
+    if let Some(cost) = cost.iter().find(|cost| cost.rank() != 0 || !cost.dtype.is_float()) {
+        return found("a gradient is that of a float scalar", "cost", cost);
+    }
+    let (variables, others) = others.split_at(usize::from(grad.variables));
+    if let Some(variable) = variables.iter().find(|variable| !variable.dtype.is_float()) {
+        return found("a gradient is taken with respect to float variables", "found", variable);
+    }
+    for pair in others[..2 * usize::from(grad.known)].chunks_exact(2) {
+        let [expression, cotangent] = [pair[0], pair[1]];
+        let fits = expression.dtype == cotangent.dtype
+            && expression.rank() == cotangent.rank()
+            && expression.shape.iter().zip(&cotangent.shape).all(|(x, y)| x.unify(*y).is_some());
+        if !fits {
+            return Err(Diagnostic::new("a known cotangent has another type than its expression")
+                .with("expected", expression.to_string(), None)
+                .with("found", cotangent.to_string(), None));
+        }
+    }
+    Ok(())
 }
 
 /// Number of operands that a slice takes for its bounds.

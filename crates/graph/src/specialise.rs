@@ -282,8 +282,8 @@ impl State {
                 .leaf(*leaf)
                 .filter(|leaf| matches!(leaf.kind, LeafKind::Input))
                 .map(|leaf| BTreeSet::from([leaf.id])),
-            // What these give is not known before they are run.
-            Op::Scan(_) | Op::Grad(_) | Op::Random { .. } => None,
+            // What a loop gives is not known before it is run.
+            Op::Scan(_) => None,
             _ => node.operands.iter().try_fold(BTreeSet::new(), |mut all, o| {
                 all.extend(self.sources.get(o)?.clone()?);
                 Some(all)

@@ -312,6 +312,15 @@ fn errors_point_at_the_text() {
             "shared %x: f32[]\nbody b {\n carry %h: f32[]\n updates %h\n}",
             "4:10: expected the name of a shared variable of the function, found `%h`",
         ),
+        (
+            "%0 = grad{index=0, variables=1, known=0, constants=0, cost=true, disconnected=raise}(1.0f32, 2i64)",
+            "1:6: expected operands that `grad` takes, found that a gradient is taken with respect to float variables",
+        ),
+        (
+            "input %x: f32[2]\n\
+             %0 = grad{index=0, variables=1, known=1, constants=0, cost=false, disconnected=raise}(%x, %x, 2.0f32)",
+            "2:6: expected operands that `grad` takes, found that a known cotangent has another type than its",
+        ),
         ("updates %h", "1:1: expected `input`, `shared`, `constant`, `body`"),
         ("%0 = scan{body=b, result=steps, steps=1}()", "1:16: expected the name of a body that stands above"),
         (
