@@ -218,37 +218,62 @@ impl<'g> Planner<'g> {
         deferred: &BTreeSet<usize>,
         pairs: &BTreeMap<usize, usize>,
     ) -> Result<Vec<usize>, NodeId> {
-        let mut before: BTreeMap<usize, BTreeSet<usize>> =
-            deferred.iter().map(|i| (*i, BTreeSet::new())).collect();
+        let (mut readers, mut writers) =
+            (BTreeMap::<Memory, Vec<usize>>::new(), BTreeMap::<Memory, Vec<usize>>::new());
         for &i in deferred {
-            for &j in deferred {
-                let feeds = i < j && self.drafts[j].arguments.iter().any(|m| writes(&self.drafts[i], *m));
-                let overwrites = self.in_place.iter().any(|(id, leaf)| {
-                    writes(&self.drafts[j], Memory::Node(*id))
-                        && self.drafts[i].arguments.contains(&Memory::Leaf(*leaf))
-                        && !writes(&self.drafts[i], Memory::Node(*id))
-                });
-                if i != j && (feeds || overwrites) {
-                    before.entry(j).or_default().insert(i);
-                }
+            for memory in &self.drafts[i].arguments {
+                readers.entry(*memory).or_default().push(i);
+            }
+            for memory in written(&self.drafts[i]) {
+                writers.entry(memory).or_default().push(i);
             }
         }
+        let of = |map: &BTreeMap<Memory, Vec<usize>>, memory: Memory| {
+            map.get(&memory).cloned().unwrap_or_default()
+        };
+        let mut before: BTreeMap<usize, BTreeSet<usize>> =
+            deferred.iter().map(|i| (*i, BTreeSet::new())).collect();
+        for (&j, waits) in &mut before {
+            let feed = self.drafts[j].arguments.iter().flat_map(|memory| of(&writers, *memory));
+            waits.extend(feed.filter(|i| *i < j));
+        }
+        for (id, leaf) in &self.in_place {
+            let overwrite = of(&writers, Memory::Node(*id));
+            let read = of(&readers, Memory::Leaf(*leaf));
+            for j in &overwrite {
+                let others = read.iter().filter(|i| !overwrite.contains(i));
+                before.entry(*j).or_default().extend(others);
+            }
+        }
+        let mut behind: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (j, waits) in &before {
+            for i in waits {
+                behind.entry(*i).or_default().push(*j);
+            }
+        }
+        let mut ready: BTreeSet<usize> =
+            before.iter().filter(|(_, waits)| waits.is_empty()).map(|(i, _)| *i).collect();
         let mut order: Vec<usize> = Vec::new();
-        while !before.is_empty() {
-            let ready = |i: &usize| before.get(i).is_some_and(BTreeSet::is_empty);
-            let partner = order.last().and_then(|last| pairs.get(last)).copied().filter(ready);
-            let Some(next) = partner.or_else(|| before.keys().copied().find(ready)) else {
-                let stuck =
-                    |id: &&NodeId| before.keys().any(|i| writes(&self.drafts[*i], Memory::Node(**id)));
-                return Err(self.in_place.keys().find(stuck).copied().unwrap_or(NodeId(0)));
-            };
+        loop {
+            let partner =
+                order.last().and_then(|last| pairs.get(last)).copied().filter(|i| ready.contains(i));
+            let Some(next) = partner.or_else(|| ready.first().copied()) else { break };
+            ready.remove(&next);
             before.remove(&next);
-            for waits in before.values_mut() {
+            for j in behind.remove(&next).unwrap_or_default() {
+                let Some(waits) = before.get_mut(&j) else { continue };
                 waits.remove(&next);
+                if waits.is_empty() {
+                    ready.insert(j);
+                }
             }
             order.push(next);
         }
-        Ok(order)
+        if before.is_empty() {
+            return Ok(order);
+        }
+        let stuck = |id: &&NodeId| before.keys().any(|i| writes(&self.drafts[*i], Memory::Node(**id)));
+        Err(self.in_place.keys().find(stuck).copied().unwrap_or(NodeId(0)))
     }
 
     fn finish(mut self) -> Program {
