@@ -122,8 +122,9 @@ fn size_of_product(a: &Array, b: &Array) -> f64 {
     (0..a.len()).map(|i| (a.get(i).to_f64() * b.get(i).to_f64()).abs()).sum()
 }
 
-/// The float nodes of a graph that something depends on, and the leaves among them first. A computed constant is none of them: two
-/// ways to write one may become one node (the steps of a loop are known to be 4), which then is the other's derivative.
+/// The float nodes of a graph that something depends on, and the leaves among them first. A computed constant is none of
+/// them: two ways to write one may become one node (the steps of a loop are known to be 4), which then is the other's
+/// derivative.
 fn floats(graph: &Graph) -> Vec<NodeId> {
     let live = graph.reachable();
     let mut varies: Vec<bool> = Vec::with_capacity(graph.len());

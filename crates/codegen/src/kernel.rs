@@ -591,8 +591,11 @@ impl Program {
         };
         let place = |step: &Step, param: u16| &self.buffers[step.arguments[usize::from(param)].index()].place;
         let result = before.arguments[usize::from(reads.c.param)];
+        let matrix = place(after, adds.c.param);
         reads.reads_what_is_added_to(adds)
-            && place(before, reads.b.param) == place(after, adds.c.param)
+            && place(before, reads.b.param) == matrix
+            // A part reads the whole left side, which no part may have changed.
+            && place(before, reads.a.param) != matrix
             && !after.arguments.contains(&result)
     }
 

@@ -184,6 +184,7 @@ impl<'g> Planner<'g> {
                 continue;
             };
             let in_whole = before.arguments[usize::from(first.b.param)] == Memory::Leaf(*leaf)
+                && before.arguments[usize::from(first.a.param)] != Memory::Leaf(*leaf)
                 && after.arguments[usize::from(second.c.param)] == node;
             let independent = written(before).all(|memory| !after.arguments.contains(&memory));
             if !in_whole || !independent || !first.reads_what_is_added_to(second) {

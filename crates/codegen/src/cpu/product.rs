@@ -1,8 +1,8 @@
 //! Matrix products: `C = beta * C + alpha * A * B`, single and double precision, planned once and run often.
 //!
 //! A [`ProductPlan`] fixes the strategy, the block sizes and the parts from the shape, the strides, the instruction set
-//! and the number of threads. Parts are regions of C that any thread may compute in any order, and the order in which an element is summed
-//! depends on k and the [`Summation`] only: neither threads, nor parts, nor packing beforehand change a bit.
+//! and the number of threads. Parts are regions of C that any thread may compute in any order, and the order in which an
+//! element is summed depends on k and the [`Summation`] only: neither threads, nor parts, nor packing beforehand change a bit.
 //! Packing B into panels is a step of its own ([`PackPlan`]), so that a loop can do it once.
 //! Deliberately absent: conjugates, integers, and factors whose elements overlap with C.
 //!

@@ -31,7 +31,8 @@ use crate::kernel::{
 /// function's own step, 2 for the one after it and so on.
 pub(super) type Report = [i64; 3];
 
-/// The signature of the function of a loop kernel or of a native loop: pointers of the parameters, range of the outermost axis, report.
+/// The signature of the function of a loop kernel or of a native loop: pointers of the parameters, range of the outermost
+/// axis, report.
 type LoopFunction = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut Report);
 
 /// Iterations below which a step is not worth a second thread.

@@ -55,3 +55,13 @@ fn an_update_that_uses_the_product_comes_after_all_of_it() {
     let inputs = [(&x, numbers(&[10, 300], 1)), (&d, numbers(&[10, 500], 2))];
     check(&[&back], &[(w, new)], &inputs, 1e-4);
 }
+
+#[test]
+fn a_product_of_the_weights_with_themselves_comes_before_their_update() {
+    let (x, d) = (matrix::<f32>("x"), matrix::<f32>("d"));
+    let w = shared("w", numbers(&[40, 5000], 3));
+    let inputs = [(&x, numbers(&[10, 40], 1)), (&d, numbers(&[10, 5000], 2))];
+    let new = &w - x.t().dot(&d) * 0.1;
+    let (_, program) = check(&[&w.dot(w.t())], &[(w, new)], &inputs, 1e-4);
+    assert_eq!(pairs(&program), [0; 0], "{program}");
+}
