@@ -5,7 +5,7 @@
 
 use hypatia_codegen::cpu::features::{Features, InstructionSet};
 use hypatia_codegen::cpu::pool::Pool;
-use hypatia_codegen::cpu::product::{Element, Float, PackPlan, ProductPlan, ProductShape};
+use hypatia_codegen::cpu::product::{Element, Float, PackPlan, PairPlan, ProductPlan, ProductShape};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -27,18 +27,26 @@ fn time(mut call: impl FnMut()) -> (f64, f64) {
     (seconds[rounds / 2], seconds[0])
 }
 
+/// Numbers in (-0.5, 0.5).
+fn random<E: Element>(count: usize, seed: u64) -> Vec<E> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        E::round_from((state >> 40) as f64 / f64::from(1 << 24) - 0.5)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Prints what was measured: GFLOP/s of the median and of the best, the median, and the plan.
+fn report(name: &str, operations: f64, (median, best): (f64, f64), plan: &str) {
+    let speed = |seconds: f64| operations / seconds / 1e9;
+    println!("{name:34} {:6.1} {:6.1} GFLOP/s {:9.2} us | {plan}", speed(median), speed(best), median * 1e6);
+}
+
 /// Plans, runs and prints one product.
 fn measure<E: Element>(name: &str, shape: ProductShape, features: &Features, pool: &Pool) {
-    let random = |count: usize, seed: u64| -> Vec<E> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            E::round_from((state >> 40) as f64 / f64::from(1 << 24) - 0.5)
-        };
-        (0..count).map(|_| next()).collect()
-    };
     let ProductShape { m, n, k, .. } = shape;
-    let (a, b, mut c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+    let (a, b, mut c) = (random::<E>(m * k, 1), random(k * n, 2), random(m * n, 3));
     let mut packed = Vec::new();
     let mut pack_time = String::new();
     if shape.b_packed {
@@ -49,14 +57,20 @@ fn measure<E: Element>(name: &str, shape: ProductShape, features: &Features, poo
     }
     let b = if shape.b_packed { &packed } else { &b };
     let plan = ProductPlan::new(shape, features, pool.threads());
-    let (median, best) = time(|| plan.run(&a, b, &mut c, 0.5, 0.5, pool).expect("the slices fit the plan"));
-    let speed = |seconds: f64| shape.operations() / seconds / 1e9;
-    println!(
-        "{name:34} {:6.1} {:6.1} GFLOP/s {:9.2} us | {plan}{pack_time}",
-        speed(median),
-        speed(best),
-        median * 1e6
-    );
+    let times = time(|| plan.run(&a, b, &mut c, 0.5, 0.5, pool).expect("the slices fit the plan"));
+    report(name, shape.operations(), times, &format!("{plan}{pack_time}"));
+}
+
+/// The same for the gradient of x and the update of W at one go, where there is a plan for that.
+fn measure_pair(name: &str, back: ProductShape, weights: ProductShape, features: &Features, pool: &Pool) {
+    let plan = |shape| ProductPlan::new(shape, features, pool.threads());
+    let Some(pair) = PairPlan::new(&plan(back), &plan(weights)) else { return };
+    let ProductShape { m, n, k, .. } = back;
+    let (d, x) = (random::<f32>(m * k, 1), random(m * n, 2));
+    let (mut w, mut c) = (random(n * k, 3), random(m * n, 4));
+    let factors = [[1.0, 0.0], [-1e-6, 1.0]];
+    let times = time(|| pair.run(&d, &x, &mut w, &mut c, factors, pool).expect("the slices fit the plan"));
+    report(name, back.operations() + weights.operations(), times, &pair.to_string());
 }
 
 fn main() {
@@ -119,6 +133,10 @@ fn main() {
                 if name.contains(&filter) {
                     measure::<f32>(&name, shape, &features, &pool);
                 }
+            }
+            let name = format!("back and weights {m}x{outputs}x{inputs}");
+            if name.contains(&filter) {
+                measure_pair(&name, back, weights, &features, &pool);
             }
         }
     }

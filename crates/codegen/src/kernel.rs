@@ -216,15 +216,18 @@ pub struct ProductKernel {
 }
 
 impl ProductKernel {
-    /// Whether the product reads the whole of a matrix as its transposed right side that the other adds to: part by part
-    /// of its rows, both can be computed together. Which buffers the parameters are is not looked at.
-    pub fn reads_what_is_added_to(&self, other: &ProductKernel) -> bool {
+    /// Whether the product is `D W'` and the other `W = beta W + X' D`, both over all of one matrix and with one factor D, as
+    /// in backpropagation through a layer and the update of its weights. Which buffers the parameters are is not looked at.
+    pub fn passes_back(&self, other: &ProductKernel) -> bool {
         let (b, c) = (&self.b, &other.c);
+        let (d, same) = (&self.a, &other.b);
         let apart = |kernel: &ProductKernel| kernel.batch == 1 && kernel.starts.is_empty();
         apart(self)
             && apart(other)
             && self.dtype == other.dtype
-            && (self.n, self.k) == (other.m, other.n)
+            && (self.m, self.n, self.k) == (other.k, other.m, other.n)
+            && d.position == same.position
+            && (d.row_stride, d.column_stride) == (same.row_stride, same.column_stride)
             && b.position == c.position
             && (b.row_stride, b.column_stride) == (c.column_stride, c.row_stride)
     }
@@ -582,8 +585,8 @@ impl Program {
         all
     }
 
-    /// Whether a step and the one that follows are products over one matrix, which the first reads and the second adds to,
-    /// so that they may run part by part (see [`ProductKernel::reads_what_is_added_to`]).
+    /// Whether a step and the one that follows are two products over one matrix that can be computed at one go (see
+    /// [`ProductKernel::passes_back`]).
     pub fn is_pair(&self, index: usize) -> bool {
         let Some([before, after]) = self.steps.get(index..index + 2) else { return false };
         let (Kernel::Product(reads), Kernel::Product(adds)) = (&before.kernel, &after.kernel) else {
@@ -592,9 +595,10 @@ impl Program {
         let place = |step: &Step, param: u16| &self.buffers[step.arguments[usize::from(param)].index()].place;
         let result = before.arguments[usize::from(reads.c.param)];
         let matrix = place(after, adds.c.param);
-        reads.reads_what_is_added_to(adds)
+        reads.passes_back(adds)
             && place(before, reads.b.param) == matrix
-            // A part reads the whole left side, which no part may have changed.
+            && place(before, reads.a.param) == place(after, adds.b.param)
+            // A part reads the whole of D, which no part may have changed.
             && place(before, reads.a.param) != matrix
             && !after.arguments.contains(&result)
     }

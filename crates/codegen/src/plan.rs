@@ -167,7 +167,7 @@ impl<'g> Planner<'g> {
     }
 
     /// For the last product that reads a variable, what should come right after it: the steps that add to the variable in
-    /// place, if both may run part by part. The former, and all that depends on it, is deferred as well, which nothing
+    /// place, if both can be computed at one go. The former, and all that depends on it, is deferred as well, which nothing
     /// that may fail can be.
     fn pairs(&self, deferred: &mut BTreeSet<usize>) -> BTreeMap<usize, usize> {
         let mut pairs = BTreeMap::new();
@@ -185,9 +185,11 @@ impl<'g> Planner<'g> {
             };
             let in_whole = before.arguments[usize::from(first.b.param)] == Memory::Leaf(*leaf)
                 && before.arguments[usize::from(first.a.param)] != Memory::Leaf(*leaf)
+                && before.arguments[usize::from(first.a.param)]
+                    == after.arguments[usize::from(second.b.param)]
                 && after.arguments[usize::from(second.c.param)] == node;
             let independent = written(before).all(|memory| !after.arguments.contains(&memory));
-            if !in_whole || !independent || !first.reads_what_is_added_to(second) {
+            if !in_whole || !independent || !first.passes_back(second) {
                 continue;
             }
             let mut behind = BTreeSet::from([last]);

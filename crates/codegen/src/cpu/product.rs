@@ -15,6 +15,7 @@ mod avx2;
 mod avx512;
 mod execute;
 mod kernels;
+mod pair;
 mod portable;
 mod strategy;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 mod vector;
 
 use crate::cpu::features::{Features, InstructionSet};
+pub use pair::{PairOperands, PairPlan};
 use std::fmt;
 use std::ops::Range;
 use strategy::{Method, Oriented, Outer, PanelSource};
@@ -266,32 +268,6 @@ impl ProductPlan {
             Float::F32 => strategy::plan::<f32>(shape, features, threads),
             Float::F64 => strategy::plan::<f64>(shape, features, threads),
         }
-    }
-
-    /// Two products over one matrix, cut alike: the right side of the first is the transpose of what the second adds to,
-    /// and a part of the second writes only rows that the same part of the first has read. Run part by part, the matrix
-    /// comes from far memory once instead of twice. `None` where the plans do not allow that, or it is not worth it.
-    #[must_use]
-    pub fn pair(reads: &ProductPlan, adds: &ProductPlan) -> Option<[ProductPlan; 2]> {
-        let by_rows = matches!(
-            (reads.method, adds.method),
-            (
-                Method::Dots { gather_a: false, gather_b: false, outer: Outer::Columns },
-                Method::Panels { b: PanelSource::Streamed, pack_a: false, outer: Outer::Rows }
-            )
-        );
-        let plain = |plan: &ProductPlan| !plan.oriented.swapped && plan.shape.batch.count == 1;
-        let rows = reads.oriented.n;
-        let bytes = rows.saturating_mul(reads.oriented.k).saturating_mul(reads.shape.dtype.bytes());
-        if !by_rows || !plain(reads) || !plain(adds) || rows != adds.oriented.m || bytes <= strategy::NEAR {
-            return None;
-        }
-        let parts = bytes.div_ceil(strategy::NEAR).max(reads.parts()).min(rows);
-        let cut = |plan: &ProductPlan, grid: Grid| ProductPlan { grid, ..plan.clone() };
-        Some([
-            cut(reads, Grid { batches: 1, rows: 1, columns: parts, unit: 1 }),
-            cut(adds, Grid { batches: 1, rows: parts, columns: 1, unit: adds.grid.unit }),
-        ])
     }
 
     /// What was planned for.

@@ -20,7 +20,7 @@ use crate::cpu::code::Unit;
 use crate::cpu::features::Features;
 use crate::cpu::native;
 use crate::cpu::pool::Pool;
-use crate::cpu::product::{Batch, Float, PackPlan, ProductPlan, ProductShape};
+use crate::cpu::product::{Batch, Float, PackPlan, PairOperands, PairPlan, ProductPlan, ProductShape};
 use crate::cpu::random;
 use crate::kernel::{
     Affine, Kernel, LoopKernel, OutOfRange, Place, ProductKernel, Program, RandomKernel, RunError, Scale,
@@ -83,9 +83,11 @@ enum Loaded {
         checks: bool,
     },
     Product(Product),
-    /// Two products over one matrix, part by part: the first reads it, the second, which is the step that follows, adds
-    /// to it. So it comes once from where it lies instead of twice.
-    Pair([Product; 2]),
+    /// Two products over one matrix at one go: the first reads it, the second, which is the step that follows, adds to it.
+    Pair {
+        plan: PairPlan,
+        products: [Product; 2],
+    },
     /// The second of a pair.
     InPair,
     Random {
@@ -370,9 +372,9 @@ impl Steps {
             if !self.program.is_pair(index - 1) {
                 continue;
             }
-            let Some([first, second]) = ProductPlan::pair(&reads.plan, &adds.plan) else { continue };
-            let pair = [Product { plan: first, ..*reads }, Product { plan: second, ..*adds }];
-            self.steps[index - 1] = Loaded::Pair(pair);
+            let Some(plan) = PairPlan::new(&reads.plan, &adds.plan) else { continue };
+            let products = [reads, adds].map(|product| Product { plan: product.plan.clone(), ..*product });
+            self.steps[index - 1] = Loaded::Pair { plan, products };
             self.steps[index] = Loaded::InPair;
         }
     }
@@ -389,7 +391,7 @@ impl Steps {
         match &self.steps[index] {
             Loaded::Loop { parts, .. } => format!("loop in {parts} parts"),
             Loaded::Product(Product { plan, .. }) => plan.to_string(),
-            Loaded::Pair([Product { plan, .. }, _]) => format!("{plan}, part by part with the next step"),
+            Loaded::Pair { plan, .. } => plan.to_string(),
             Loaded::InPair => "with the step before".into(),
             Loaded::Random { parts, .. } => format!("random in {parts} parts"),
             Loaded::Scan { scan, .. } if self.numbers[index] < number => scan.body.describe(number),
@@ -434,20 +436,18 @@ impl Steps {
             }
             Loaded::Product(product) => {
                 let Kernel::Product(kernel) = &program.steps[index].kernel else { return Ok(()) };
-                run_products(&[prepare(number, kernel, product, table)?], context);
+                run_product(&prepare(number, kernel, product, table)?, context);
                 Ok(())
             }
-            Loaded::Pair([first, second]) => {
+            Loaded::Pair { plan, products: [first, second] } => {
                 let (Kernel::Product(reads), Kernel::Product(adds)) =
                     (&program.steps[index].kernel, &program.steps[index + 1].kernel)
                 else {
                     return Ok(());
                 };
-                let prepared = [
-                    prepare(number, reads, first, table)?,
-                    prepare(numbers[index + 1], adds, second, table)?,
-                ];
-                run_products(&prepared, context);
+                let first = prepare(number, reads, first, table)?;
+                let second = prepare(numbers[index + 1], adds, second, table)?;
+                run_pair(plan, &first, &second, context);
                 Ok(())
             }
             Loaded::InPair => Ok(()),
@@ -656,12 +656,11 @@ struct Prepared<'a> {
 
 /// What all threads of a product may use.
 struct Shared<'a> {
-    products: &'a [Prepared<'a>],
+    product: &'a Prepared<'a>,
     scratch: *mut Array,
 }
 
-// SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch. Of two products the
-// second writes what the first reads, but a part only what the same part of the first has read (`ProductPlan::pair`).
+// SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch.
 unsafe impl Sync for Shared<'_> {}
 
 /// Looks up where the factors of a product begin.
@@ -711,25 +710,27 @@ fn prepare<'a>(
     })
 }
 
-/// Runs a product, or several with as many parts: first each part of the first, then the same of the next.
-fn run_products(products: &[Prepared<'_>], context: &mut Context) {
-    let parts = products.first().map_or(0, |product| product.plan.parts());
-    let shared = &Shared { products, scratch: context.scratch.as_mut_ptr() };
+/// Runs a product.
+fn run_product(product: &Prepared<'_>, context: &mut Context) {
+    let shared = &Shared { product, scratch: context.scratch.as_mut_ptr() };
     let run = |part: usize, thread: usize| {
-        let Shared { products, scratch } = *shared;
-        for Prepared { plan, a, b, c, alpha, beta } in products {
-            // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
-            // the packed form of B, which was made when the loop began; the program keeps C apart from A and B; the pool
-            // gives each thread at work its own number, below the scratch's.
-            unsafe {
-                let scratch = (*scratch.add(thread)).bytes_mut().as_mut_ptr();
-                plan.run_part(part, *a, *b, *c, *alpha, *beta, scratch);
-            }
+        let Shared { product: Prepared { plan, a, b, c, alpha, beta }, scratch } = *shared;
+        // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
+        // the packed form of B, which was made when the loop began; the program keeps C apart from A and B; the pool
+        // gives each thread at work its own number, below the scratch's.
+        unsafe {
+            let scratch = (*scratch.add(thread)).bytes_mut().as_mut_ptr();
+            plan.run_part(part, *a, *b, *c, *alpha, *beta, scratch);
         }
     };
-    if parts == 1 {
-        run(0, 0);
-    } else {
-        context.pool.run(parts, &run);
-    }
+    context.pool.run(product.plan.parts(), &run);
+}
+
+/// Runs two products over one matrix.
+fn run_pair(plan: &PairPlan, reads: &Prepared<'_>, adds: &Prepared<'_>, context: &Context) {
+    let factors = [[reads.alpha, reads.beta], [adds.alpha, adds.beta]];
+    let operands = PairOperands { d: reads.a, x: adds.a, w: adds.c, back: reads.c, factors };
+    // SAFETY: as for one product; the program keeps the matrix apart from what else is read, and the first result from all
+    // that the second step has (`Program::is_pair`).
+    unsafe { plan.run_raw(&operands, &context.pool) };
 }

@@ -81,6 +81,11 @@ impl Vector for Singles {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch_far(from: *const f32) {
+        // SAFETY: as for `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         // SAFETY: see the impl. Pairs, then quadruples, then halves change places.
         unsafe {
@@ -179,6 +184,11 @@ impl Vector for Doubles {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch_far(from: *const f64) {
+        // SAFETY: as for `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         // SAFETY: see the impl.
         unsafe {
@@ -202,4 +212,6 @@ kernel_tables! {
     rows_by_vectors = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [1, 2, 3], [1]];
     dot_rows = [1, 2, 3];
     dot_columns = [1, 2, 3, 4];
+    pair_terms = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    pair_rows = [1];
 }

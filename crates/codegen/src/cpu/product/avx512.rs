@@ -82,6 +82,11 @@ impl Vector for Singles {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch_far(from: *const f32) {
+        // SAFETY: as for `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         // SAFETY: see the impl. Lanes change places in pairs, quadruples, and twice in quarters of the register.
         unsafe {
@@ -191,6 +196,11 @@ impl Vector for Doubles {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch_far(from: *const f64) {
+        // SAFETY: as for `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         // SAFETY: see the impl. Lanes change places in pairs, then twice in quarters of the register.
         unsafe {
@@ -243,4 +253,6 @@ kernel_tables! {
     ];
     dot_rows = [1, 2, 3, 4, 5];
     dot_columns = [1, 2, 3, 4, 5];
+    pair_terms = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    pair_rows = [1, 2];
 }

@@ -557,6 +557,27 @@ impl ProductPlan {
         reversed: bool,
     ) -> Result<(), ProductError> {
         let [alpha, beta] = factors;
+        self.check(a, b, c)?;
+        let bytes = self.scratch_bytes();
+        let mut scratch = vec![0u8; bytes * pool.threads()];
+        let operands =
+            Operands { a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), scratch: scratch.as_mut_ptr() };
+        let operands = &operands;
+        pool.run(self.parts(), &|part, thread| {
+            let part = if reversed { self.parts() - 1 - part } else { part };
+            let Operands { a, b, c, scratch } = *operands;
+            // SAFETY: the slices are as long as shape and strides reach, C is borrowed mutably and its elements are
+            // distinct, parts write disjoint regions, and each thread has scratch memory of its own.
+            unsafe {
+                let scratch = scratch.wrapping_add(thread * bytes);
+                self.run_part(part, a.cast(), b.cast(), c.cast(), alpha, beta, scratch);
+            }
+        });
+        Ok(())
+    }
+
+    /// Checks that slices hold what the plan reaches.
+    pub(super) fn check<E: Element>(&self, a: &[E], b: &[E], c: &[E]) -> Result<(), ProductError> {
         let ProductShape { m, n, k, batch, c_row, .. } = self.shape;
         check_type::<E>(self.shape.dtype)?;
         check_length("A", [(batch.count, batch.a), (m, self.shape.a[0]), (k, self.shape.a[1])], a.len())?;
@@ -574,21 +595,6 @@ impl ProductPlan {
         if self.parts() > 0 && overlaps((m - 1) * c_row.unsigned_abs() + n) {
             return Err(ProductError::Overlap { rows: c_row, batch: batch.c, n });
         }
-        let bytes = self.scratch_bytes();
-        let mut scratch = vec![0u8; bytes * pool.threads()];
-        let operands =
-            Operands { a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), scratch: scratch.as_mut_ptr() };
-        let operands = &operands;
-        pool.run(self.parts(), &|part, thread| {
-            let part = if reversed { self.parts() - 1 - part } else { part };
-            let Operands { a, b, c, scratch } = *operands;
-            // SAFETY: the slices are as long as shape and strides reach, C is borrowed mutably and its elements are
-            // distinct, parts write disjoint regions, and each thread has scratch memory of its own.
-            unsafe {
-                let scratch = scratch.wrapping_add(thread * bytes);
-                self.run_part(part, a.cast(), b.cast(), c.cast(), alpha, beta, scratch);
-            }
-        });
         Ok(())
     }
 }

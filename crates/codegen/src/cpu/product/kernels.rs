@@ -16,6 +16,11 @@ use std::mem::MaybeUninit;
 
 /// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
 pub(super) const LONG_DOT_SUMS: usize = 8;
+/// How many vectors of W ahead of its use a tile of two products asks for it from the second-level cache.
+const PAIR_AHEAD: usize = 4;
+/// How many rows of W ahead it asks for it from memory.
+const PAIR_ROWS_AHEAD: isize = 4;
+
 /// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. A tile of several stretches of k
 /// keeps its sums in between.
 pub(super) struct Tile<E> {
@@ -48,6 +53,7 @@ pub(super) struct Tile<E> {
 
 /// One tile in dot form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. Rows of A and columns of B are
 /// contiguous.
+#[derive(Clone, Copy)]
 pub(super) struct DotTile<E> {
     pub(super) depth: usize,
     pub(super) a: *const E,
@@ -59,6 +65,22 @@ pub(super) struct DotTile<E> {
     pub(super) c_column: isize,
     /// How far ahead of A to ask for memory, in elements; 0 not to.
     pub(super) ahead: isize,
+    pub(super) alpha: E,
+    pub(super) beta: E,
+}
+
+/// A tile of two products that share the factor D: some columns of `back = D * W'`, and the same rows of
+/// `W = beta * W + alpha * X' * D`. The first is `dots`, whose A is D and whose columns of B are the rows of W.
+#[derive(Clone, Copy)]
+pub(super) struct PairTile<E> {
+    pub(super) dots: DotTile<E>,
+    pub(super) w: *mut E,
+    pub(super) w_row: isize,
+    pub(super) x: *const E,
+    /// The distance in X from what belongs to one row of D to the next.
+    pub(super) x_term: isize,
+    /// The distance in X from what belongs to one row of W to the next.
+    pub(super) x_row: isize,
     pub(super) alpha: E,
     pub(super) beta: E,
 }
@@ -91,6 +113,8 @@ pub(super) struct Transposed<E> {
 pub(super) type PanelKernel<E> = unsafe fn(&Tile<E>);
 /// A kernel for dot tiles.
 pub(super) type DotKernel<E> = unsafe fn(&DotTile<E>);
+/// A kernel for tiles of two products.
+pub(super) type PairKernel<E> = unsafe fn(&PairTile<E>);
 
 /// The kernels of one element type for one instruction set.
 ///
@@ -103,6 +127,8 @@ pub(super) struct Kernels<E: 'static> {
     pub(super) panels: [&'static [[PanelKernel<E>; 2]]; 4],
     /// Dot tiles of 1, 2, ... rows; of 1, 2, ... columns.
     pub(super) dots: &'static [&'static [DotKernel<E>]],
+    /// Tiles of two products, with 1, 2, ... rows of D; with 1, 2, ... rows of W.
+    pub(super) pairs: &'static [&'static [PairKernel<E>]],
     /// A dot tile of one row and one column, for long ones.
     pub(super) long_dot: DotKernel<E>,
     pub(super) copy: unsafe fn(&Copy2<E>),
@@ -251,7 +277,22 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
                 }
             }
         }
-        // Through memory, so that indices into `sums` are constants and the sums stay in registers above.
+        add_lanes(tile, &sums);
+    }
+}
+
+/// Writes the elements of a dot tile, each the sum of the lanes of a vector.
+///
+/// # Safety
+/// See [`Vector`] and [`DotTile`].
+#[inline(always)]
+unsafe fn add_lanes<V: Vector, const ROWS: usize, const COLUMNS: usize>(
+    tile: &DotTile<V::Element>,
+    sums: &[[V; COLUMNS]; ROWS],
+) {
+    // SAFETY: the elements lie in the tile.
+    unsafe {
+        // Through memory, so that indices into `sums` are constants and the sums stay in registers before.
         let mut memory = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
         let memory = memory.as_mut_ptr().cast::<V::Element>();
         for i in 0..ROWS {
@@ -261,7 +302,7 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
         }
         let mut index = 0;
         while index < ROWS * COLUMNS {
-            let mut group = [zero; 4];
+            let mut group = [V::splat(V::Element::ZERO); 4];
             for o in 0..4 {
                 group[o] = V::load(memory.add((index + o).min(ROWS * COLUMNS - 1) * MAX_LANES));
             }
@@ -272,6 +313,90 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
                 }
             }
             index += 4;
+        }
+    }
+}
+
+/// `TERMS` rows of D with `ROWS` rows of W, for both products of a [`PairTile`]: each vector of D is loaded once for both.
+///
+/// # Safety
+/// See [`Vector`] and [`PairTile`].
+#[inline(always)]
+pub(super) unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile: &PairTile<V::Element>) {
+    // SAFETY: the caller gives a tile within valid memory and the instruction set.
+    unsafe {
+        let mut dots = [[V::splat(V::Element::ZERO); ROWS]; TERMS];
+        // A copy of its own, which no store to W can change.
+        let tile = &tile.clone();
+        let (depth, all) = (tile.dots.depth, V::mask(V::LANES));
+        let mut column = 0;
+        while column + 2 * V::LANES <= depth {
+            pair_columns::<V, TERMS, ROWS, 2, false>(tile, column, all, &mut dots);
+            column += 2 * V::LANES;
+        }
+        if column + V::LANES <= depth {
+            pair_columns::<V, TERMS, ROWS, 1, false>(tile, column, all, &mut dots);
+            column += V::LANES;
+        }
+        if column < depth {
+            pair_columns::<V, TERMS, ROWS, 1, true>(tile, column, V::mask(depth - column), &mut dots);
+        }
+        add_lanes(&tile.dots, &dots);
+    }
+}
+
+/// `VECTORS` vectors of columns of a [`PairTile`]; with `MASKED`, the lanes of the mask.
+///
+/// # Safety
+/// See [`Vector`] and [`PairTile`]; the columns lie within it.
+#[inline(always)]
+unsafe fn pair_columns<
+    V: Vector,
+    const TERMS: usize,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const MASKED: bool,
+>(
+    tile: &PairTile<V::Element>,
+    column: usize,
+    mask: V::Mask,
+    dots: &mut [[V; ROWS]; TERMS],
+) {
+    // SAFETY: the caller's; prefetches may go anywhere.
+    unsafe {
+        let zero = V::splat(V::Element::ZERO);
+        let (mut old, mut sums) = ([[zero; VECTORS]; ROWS], [[zero; VECTORS]; ROWS]);
+        for r in 0..ROWS {
+            for v in 0..VECTORS {
+                let w = tile.w.wrapping_offset(r as isize * tile.w_row).wrapping_add(column + v * V::LANES);
+                old[r][v] = if MASKED { V::load_masked(w, mask) } else { V::load(w) };
+                V::prefetch(w.wrapping_add(PAIR_AHEAD * V::LANES));
+                V::prefetch_far(w.wrapping_offset(PAIR_ROWS_AHEAD * tile.w_row));
+            }
+        }
+        for t in 0..TERMS {
+            let d = tile.dots.a.wrapping_offset(t as isize * tile.dots.a_row).wrapping_add(column);
+            let mut row = [zero; VECTORS];
+            for v in 0..VECTORS {
+                let d = d.wrapping_add(v * V::LANES);
+                row[v] = if MASKED { V::load_masked(d, mask) } else { V::load(d) };
+            }
+            for r in 0..ROWS {
+                let x = tile.x.wrapping_offset(t as isize * tile.x_term + r as isize * tile.x_row);
+                let x = V::splat(*x);
+                for v in 0..VECTORS {
+                    dots[t][r] = row[v].multiply_add(old[r][v], dots[t][r]);
+                    sums[r][v] = x.multiply_add(row[v], sums[r][v]);
+                }
+            }
+        }
+        let (alpha, beta) = (V::splat(tile.alpha), V::splat(tile.beta));
+        for r in 0..ROWS {
+            for v in 0..VECTORS {
+                let w = tile.w.wrapping_offset(r as isize * tile.w_row).wrapping_add(column + v * V::LANES);
+                let new = old[r][v].multiply_add(beta, sums[r][v].multiply(alpha));
+                if MASKED { new.store_masked(w, mask) } else { new.store(w) }
+            }
         }
     }
 }
@@ -460,6 +585,8 @@ macro_rules! kernel_tables {
         rows_by_vectors = [$rows1:tt, $rows2:tt, $rows4:tt, $rows8:tt];
         dot_rows = [$($dot_rows:literal),*];
         dot_columns = $dot_columns:tt;
+        pair_terms = [$($pair_terms:literal),*];
+        pair_rows = $pair_rows:tt;
     ) => {
         $crate::cpu::product::kernels::enabling! { $features;
             unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
@@ -471,6 +598,10 @@ macro_rules! kernel_tables {
             unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: &kernels::DotTile<V::Element>) {
                 // SAFETY: as for `panel`.
                 unsafe { kernels::dot::<V, ROWS, COLUMNS>(tile) }
+            }
+            unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile: &kernels::PairTile<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::pair::<V, TERMS, ROWS>(tile) }
             }
             unsafe fn long_dot<V: Vector>(tile: &kernels::DotTile<V::Element>) {
                 // SAFETY: as for `panel`.
@@ -485,8 +616,8 @@ macro_rules! kernel_tables {
                 unsafe { kernels::transpose::<V>(transposed) }
             }
         }
-        $crate::cpu::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $($dot_rows $dot_columns)* }
-        $crate::cpu::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $($dot_rows $dot_columns)* }
+        $crate::cpu::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 ($($dot_rows $dot_columns)*) ($($pair_terms $pair_rows)*) }
+        $crate::cpu::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 ($($dot_rows $dot_columns)*) ($($pair_terms $pair_rows)*) }
     };
 }
 
@@ -501,7 +632,8 @@ macro_rules! kernel_table {
     (
         $name:ident: $element:ty = $vector:ty;
         [$($rows1:literal),*] [$($rows2:literal),*] [$($rows4:literal),*] [$($rows8:literal),*]
-        $($dot_rows:literal [$($dot_columns:literal),*])*
+        ($($dot_rows:literal [$($dot_columns:literal),*])*)
+        ($($pair_terms:literal [$($pair_rows:literal),*])*)
     ) => {
         #[doc = concat!("The kernels of `", stringify!($element), "`.")]
         pub(super) static $name: Kernels<$element> = Kernels {
@@ -513,6 +645,7 @@ macro_rules! kernel_table {
                 &[$([panel::<$vector, $rows8, 8, false>, panel::<$vector, $rows8, 8, true>]),*],
             ],
             dots: &[$(&[$(dot::<$vector, $dot_rows, $dot_columns>),*]),*],
+            pairs: &[$(&[$(pair::<$vector, $pair_terms, $pair_rows>),*]),*],
             long_dot: long_dot::<$vector>,
             copy: copy::<$vector>,
             transpose: transpose::<$vector>,

@@ -65,6 +65,8 @@ impl<T: Element, const N: usize> Vector for Lanes<T, N> {
     #[inline(always)]
     unsafe fn prefetch(_: *const T) {}
     #[inline(always)]
+    unsafe fn prefetch_far(_: *const T) {}
+    #[inline(always)]
     unsafe fn transpose(square: &mut [Self; MAX_LANES]) {
         let before = *square;
         for (row, vector) in square.iter_mut().enumerate().take(N) {
@@ -80,4 +82,6 @@ kernel_tables! {
     rows_by_vectors = [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2], [1]];
     dot_rows = [1, 2, 3];
     dot_columns = [1, 2, 3];
+    pair_terms = [1, 2, 3, 4];
+    pair_rows = [1];
 }

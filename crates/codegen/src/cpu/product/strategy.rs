@@ -30,8 +30,6 @@ const DOT_DEPTH: usize = 64;
 const PACKED_COLUMNS: usize = 512;
 /// Bytes of A that are packed at one time: a part of the second-level cache.
 const PACKED_A_BYTES: usize = 256 << 10;
-/// Bytes that stay in the second-level cache while one product passes them on to another.
-pub(super) const NEAR: usize = 256 << 10;
 /// Operations of a part, at least: some 10 microseconds, against half a one to hand it out.
 const PART_OPERATIONS: f64 = 1.5e6;
 /// The most parts.

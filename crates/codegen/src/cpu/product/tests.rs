@@ -318,33 +318,55 @@ fn parts_in_any_order() {
     assert!(several > 20, "{several}");
 }
 
-/// A layer's error passed back through its weights, and the update of these.
-#[test]
-fn pairs_are_cut_alike() {
-    let (m, inputs, outputs) = (10, 300, 500);
-    let reads = ProductShape::row_major(Float::F32, m, outputs, inputs).b_transposed();
-    let adds = ProductShape::row_major(Float::F32, inputs, m, outputs).a_transposed().accumulating();
+/// A layer's error passed back through its weights and the update of these, at one go and one after the other; rows of all
+/// matrices are apart from each other.
+fn check_pair<E: Real>(dtype: Float, [m, inputs, outputs]: [usize; 3], threads: usize) {
+    let gap = 3;
+    let (d_row, x_row, w_row, c_row) = (outputs + gap, inputs + gap, outputs + gap, inputs + gap);
+    let reads = ProductShape {
+        a: [d_row as isize, 1],
+        b: [1, w_row as isize],
+        c_row: c_row as isize,
+        ..ProductShape::row_major(dtype, m, outputs, inputs)
+    };
+    let adds = ProductShape {
+        a: [1, x_row as isize],
+        b: [d_row as isize, 1],
+        c_row: w_row as isize,
+        ..ProductShape::row_major(dtype, inputs, m, outputs).accumulating()
+    };
+    let pool = Pool::new(threads);
+    let (d, x) = (numbers::<E>(m * d_row, 1), numbers::<E>(m * x_row, 2));
     for set in Features::detect().available() {
-        for threads in [1, THREADS] {
+        for reads in [reads, reads.accumulating()] {
             let plan = |shape| ProductPlan::new(shape, &Features::detect().restricted_to(set), threads);
-            let [first, second] = ProductPlan::pair(&plan(reads), &plan(adds)).expect("a pair");
-            assert!(first.parts() > 1);
-            assert_eq!(first.parts(), second.parts());
-            let mut rows = 0;
-            for part in 0..first.parts() {
-                assert_eq!(first.region(part).columns, second.region(part).rows);
-                assert_eq!(second.region(part).columns, 0..outputs);
-                assert_eq!(first.region(part).columns.start, rows);
-                rows = first.region(part).columns.end;
-            }
-            assert_eq!(rows, inputs);
-            let pool = Pool::new(threads);
-            for (alone, cut) in [(plan(reads), first), (plan(adds), second)] {
-                let ProductShape { m, n, k, .. } = *alone.shape();
-                let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2));
-                assert_eq!(bits(&alone, &pool, &a, &b), bits(&cut, &pool, &a, &b), "{cut}");
-            }
-            assert_eq!(ProductPlan::pair(&plan(adds), &plan(reads)), None);
+            let (reads, adds) = (plan(reads), plan(adds));
+            let (mut w, mut back) = (numbers::<E>(inputs * w_row, 3), numbers::<E>(m * c_row, 4));
+            let (mut new, mut first) = (w.clone(), back.clone());
+            reads.run(&d, &w, &mut first, 0.5, 1.5, &pool).unwrap();
+            adds.run(&x, &d, &mut new, -0.1, 0.9, &pool).unwrap();
+            let pair = PairPlan::new(&reads, &adds);
+            // Registers of the portable kernels are few.
+            let Some(pair) = pair else {
+                assert!(m > 4 && set == InstructionSet::Portable || m > 10, "{reads} and {adds}");
+                continue;
+            };
+            assert!(m <= 10);
+            pair.run(&d, &x, &mut w, &mut back, [[0.5, 1.5], [-0.1, 0.9]], &pool).unwrap();
+            let bits = |values: &[E]| values.iter().map(|value| value.wide().to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&back), bits(&first), "{pair}");
+            assert_eq!(bits(&w), bits(&new), "{pair}");
+            assert_eq!(PairPlan::new(&adds, &reads), None);
+        }
+    }
+}
+
+#[test]
+fn pairs_have_the_bits_of_both_products() {
+    for m in [1, 2, 3, 9, 10, 11] {
+        for (inputs, outputs) in [(17, 64), (20, 65), (33, 96), (47, 113), (300, 500)] {
+            check_pair::<f32>(Float::F32, [m, inputs, outputs], 1);
+            check_pair::<f64>(Float::F64, [m, inputs, outputs], THREADS);
         }
     }
 }

@@ -101,6 +101,8 @@ pub(super) trait Vector: Copy {
     unsafe fn sums(vectors: [Self; 4]) -> [Self::Element; 4];
     /// Asks for the cache line of an address, which may be any.
     unsafe fn prefetch(from: *const Self::Element);
+    /// The same, into the second-level cache only.
+    unsafe fn prefetch_far(from: *const Self::Element);
     /// Transposes the square of the first `LANES` vectors.
     unsafe fn transpose(square: &mut [Self; MAX_LANES]);
 }
