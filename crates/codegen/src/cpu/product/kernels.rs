@@ -172,14 +172,19 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         for v in 0..VECTORS {
             masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
         }
-        for i in 0..ROWS {
-            for v in 0..VECTORS {
-                V::prefetch(tile.c_next.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES));
-            }
-        }
         let (a_row, a_column, b_row, b_panel) = (tile.a_row, tile.a_column, tile.b_row, tile.b_panel);
         let (mut a, mut b) = (tile.a, tile.b);
+        // The next tile of C is asked for two rows at a time: all at once would hold up the loads.
+        let (mut ask, mut asked) = (tile.c_next, 0);
         for _ in 0..tile.depth {
+            if asked < ROWS {
+                for v in 0..VECTORS {
+                    V::prefetch(ask.wrapping_add(v * V::LANES));
+                    V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
+                }
+                ask = ask.wrapping_offset(2 * tile.c_row);
+                asked += 2;
+            }
             let mut row = [V::splat(V::Element::ZERO); VECTORS];
             for v in 0..VECTORS {
                 let from = b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
