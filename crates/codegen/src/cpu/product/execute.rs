@@ -254,10 +254,18 @@ impl<E: Element> Part<'_, E> {
         };
         let columns_at_once = kernels.lanes << log_vectors;
         let sums_row = self.columns.len().next_multiple_of(kernels.panel_width());
-        let b_ahead = if strip.begins && strip.ends {
-            ROWS_AHEAD * strip.panels.b_row
-        } else {
-            (TILES_AHEAD * columns_at_once) as isize
+        let all_columns = self.columns.len().next_multiple_of(columns_at_once) as isize;
+        let b_ahead = |column: usize| {
+            if strip.begins && strip.ends {
+                return ROWS_AHEAD * strip.panels.b_row;
+            }
+            let ahead = (TILES_AHEAD * columns_at_once) as isize;
+            if column as isize + ahead < all_columns {
+                ahead
+            } else {
+                // From the beginning of the next stretch.
+                ahead - all_columns + strip.depth as isize * strip.panels.b_row
+            }
         };
         if strip.a_packed {
             for block in 0..blocks {
@@ -299,7 +307,7 @@ impl<E: Element> Part<'_, E> {
                 b: strip.panels.at(column, 2 * kernels.lanes),
                 b_row: strip.panels.b_row,
                 b_panel: strip.panels.b_panel,
-                b_ahead,
+                b_ahead: b_ahead(column),
                 sums: self.scratch_sums.wrapping_add(rows.start * sums_row + column),
                 sums_row: sums_row as isize,
                 begins: strip.begins,
@@ -326,7 +334,9 @@ impl<E: Element> Part<'_, E> {
                 }
             }
             Outer::Rows => {
-                for block in 0..blocks {
+                // From the last rows to the first: whoever reads an updated matrix next begins with its first rows, and finds
+                // them in the cache.
+                for block in (0..blocks).rev() {
                     for column in (0..self.columns.len()).step_by(columns_at_once) {
                         tile(block, column);
                     }
