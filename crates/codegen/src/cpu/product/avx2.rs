@@ -65,14 +65,16 @@ impl Vector for Singles {
         unsafe { Self(_mm256_add_ps(self.0, other.0)) }
     }
     #[inline(always)]
-    unsafe fn sums([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+    unsafe fn sums(vectors: &[Self; MAX_LANES]) -> Self {
         // SAFETY: see the impl.
         unsafe {
-            let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a.0, b.0), _mm256_hadd_ps(c.0, d.0));
-            let sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
-            let mut result = [0.0; 4];
-            _mm_storeu_ps(result.as_mut_ptr(), sums);
-            result
+            let [a, b, c, d, e, f, g, h, ..] = *vectors;
+            let first = _mm256_hadd_ps(_mm256_hadd_ps(a.0, b.0), _mm256_hadd_ps(c.0, d.0));
+            let last = _mm256_hadd_ps(_mm256_hadd_ps(e.0, f.0), _mm256_hadd_ps(g.0, h.0));
+            Self(_mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(first, last),
+                _mm256_permute2f128_ps::<0x31>(first, last),
+            ))
         }
     }
     #[inline(always)]
@@ -166,16 +168,15 @@ impl Vector for Doubles {
         unsafe { Self(_mm256_add_pd(self.0, other.0)) }
     }
     #[inline(always)]
-    unsafe fn sums([a, b, c, d]: [Self; 4]) -> [f64; 4] {
+    unsafe fn sums(vectors: &[Self; MAX_LANES]) -> Self {
         // SAFETY: see the impl.
         unsafe {
-            let ab = _mm256_hadd_pd(a.0, b.0);
-            let cd = _mm256_hadd_pd(c.0, d.0);
-            let low = _mm256_permute2f128_pd::<0x20>(ab, cd);
-            let high = _mm256_permute2f128_pd::<0x31>(ab, cd);
-            let mut result = [0.0; 4];
-            _mm256_storeu_pd(result.as_mut_ptr(), _mm256_add_pd(low, high));
-            result
+            let [a, b, c, d, ..] = *vectors;
+            let (first, last) = (_mm256_hadd_pd(a.0, b.0), _mm256_hadd_pd(c.0, d.0));
+            Self(_mm256_add_pd(
+                _mm256_permute2f128_pd::<0x20>(first, last),
+                _mm256_permute2f128_pd::<0x31>(first, last),
+            ))
         }
     }
     #[inline(always)]
@@ -210,8 +211,7 @@ kernel_tables! {
     F32: f32 = Singles;
     F64: f64 = Doubles;
     rows_by_vectors = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [1, 2, 3], [1]];
-    dot_rows = [1, 2, 3];
-    dot_columns = [1, 2, 3, 4];
+    dot_columns_by_rows = [1 => [1, 2, 3, 4], 2 => [1, 2, 3, 4], 3 => [1, 2, 3, 4]];
     pair_terms = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
     pair_rows = [1];
 }

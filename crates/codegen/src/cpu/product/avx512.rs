@@ -61,19 +61,31 @@ impl Vector for Singles {
         unsafe { Self(_mm512_add_ps(self.0, other.0)) }
     }
     #[inline(always)]
-    unsafe fn sums(vectors: [Self; 4]) -> [f32; 4] {
-        // SAFETY: see the impl. Halves are added until four lanes are left of each, then a transposition of these adds
-        // the four vectors at once.
+    unsafe fn sums(vectors: &[Self; MAX_LANES]) -> Self {
+        // SAFETY: see the impl. Halves are added until four lanes are left of each vector, then a transposition of these
+        // within quarters of the register adds four vectors at once.
         unsafe {
-            let [a, b, c, d] =
-                [quarter(vectors[0]), quarter(vectors[1]), quarter(vectors[2]), quarter(vectors[3])];
-            let (ab_low, ab_high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-            let (cd_low, cd_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-            let low = _mm_add_ps(_mm_movelh_ps(ab_low, cd_low), _mm_movehl_ps(cd_low, ab_low));
-            let high = _mm_add_ps(_mm_movelh_ps(ab_high, cd_high), _mm_movehl_ps(cd_high, ab_high));
-            let mut result = [0.0; 4];
-            _mm_storeu_ps(result.as_mut_ptr(), _mm_add_ps(low, high));
-            result
+            let mut fours = [_mm512_setzero_ps(); 4];
+            for i in 0..4 {
+                // These four make a lane of each quarter of the result.
+                let (a, b, c, d) = (vectors[i].0, vectors[4 + i].0, vectors[8 + i].0, vectors[12 + i].0);
+                let ab =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+                let cd =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+                fours[i] =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+            }
+            let [a, b, c, d] = fours;
+            let ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+            let ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+            let cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+            let cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+            let first = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low));
+            let second = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low));
+            let third = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+            let fourth = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+            Self(_mm512_add_ps(_mm512_add_ps(first, second), _mm512_add_ps(third, fourth)))
         }
     }
     #[inline(always)]
@@ -178,16 +190,22 @@ impl Vector for Doubles {
         unsafe { Self(_mm512_add_pd(self.0, other.0)) }
     }
     #[inline(always)]
-    unsafe fn sums(vectors: [Self; 4]) -> [f64; 4] {
-        // SAFETY: see the impl.
+    unsafe fn sums(vectors: &[Self; MAX_LANES]) -> Self {
+        // SAFETY: see the impl. Halves, then neighbours, then what is left of each vector is added.
         unsafe {
-            let [a, b, c, d] = [half(vectors[0]), half(vectors[1]), half(vectors[2]), half(vectors[3])];
-            let (ab, cd) = (_mm256_hadd_pd(a, b), _mm256_hadd_pd(c, d));
-            let low = _mm256_permute2f128_pd::<0x20>(ab, cd);
-            let high = _mm256_permute2f128_pd::<0x31>(ab, cd);
-            let mut result = [0.0; 4];
-            _mm256_storeu_pd(result.as_mut_ptr(), _mm256_add_pd(low, high));
-            result
+            let mut halves = [_mm512_setzero_pd(); 4];
+            for i in 0..4 {
+                let (a, b) = (vectors[i / 2 * 4 + i % 2].0, vectors[i / 2 * 4 + i % 2 + 2].0);
+                halves[i] =
+                    _mm512_add_pd(_mm512_shuffle_f64x2::<0x44>(a, b), _mm512_shuffle_f64x2::<0xee>(a, b));
+            }
+            let [a, b, c, d] = halves;
+            let first = _mm512_add_pd(_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+            let last = _mm512_add_pd(_mm512_unpacklo_pd(c, d), _mm512_unpackhi_pd(c, d));
+            Self(_mm512_add_pd(
+                _mm512_shuffle_f64x2::<0x88>(first, last),
+                _mm512_shuffle_f64x2::<0xdd>(first, last),
+            ))
         }
     }
     #[inline(always)]
@@ -224,23 +242,6 @@ impl Vector for Doubles {
     }
 }
 
-/// The four sums of every fourth lane.
-#[inline(always)]
-unsafe fn quarter(vector: Singles) -> __m128 {
-    // SAFETY: as for `Singles`.
-    unsafe {
-        let half = _mm256_add_ps(_mm512_castps512_ps256(vector.0), _mm512_extractf32x8_ps::<1>(vector.0));
-        _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))
-    }
-}
-
-/// The four sums of every fourth lane.
-#[inline(always)]
-unsafe fn half(vector: Doubles) -> __m256d {
-    // SAFETY: as for `Singles`.
-    unsafe { _mm256_add_pd(_mm512_castpd512_pd256(vector.0), _mm512_extractf64x4_pd::<1>(vector.0)) }
-}
-
 kernel_tables! {
     features = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma";
     F32: f32 = Singles;
@@ -251,8 +252,13 @@ kernel_tables! {
         [1, 2, 3, 4, 5, 6],
         [1, 2, 3]
     ];
-    dot_rows = [1, 2, 3, 4, 5];
-    dot_columns = [1, 2, 3, 4, 5];
+    dot_columns_by_rows = [
+        1 => [1, 2, 3, 4, 5, 6],
+        2 => [1, 2, 3, 4, 5, 6],
+        3 => [1, 2, 3, 4, 5, 6],
+        4 => [1, 2, 3, 4, 5, 6],
+        5 => [1, 2, 3, 4, 5]
+    ];
     pair_terms = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
     pair_rows = [1, 2];
 }

@@ -374,8 +374,12 @@ impl<E: Element> Part<'_, E> {
                 (b, b_column) = (to.cast_const(), width as isize);
             }
         }
-        let (most_rows, most_columns) = (kernels.dots.len(), kernels.dots[0].len());
-        let (row_blocks, column_blocks) = (rows.div_ceil(most_rows), columns.div_ceil(most_columns));
+        // Tiles of the most rows have fewer columns; that pays where there are only one or two.
+        let most_rows = kernels.dots.len();
+        let most_rows = if rows.div_ceil(most_rows) <= 2 { most_rows } else { kernels.rows_of_wide_dots() };
+        let row_blocks = rows.div_ceil(most_rows);
+        let most_columns = kernels.dots[rows.div_ceil(row_blocks.max(1)).max(1) - 1].len();
+        let column_blocks = columns.div_ceil(most_columns);
         let [c_row, c_column] = self.c_strides();
         let tile = |row_block: usize, column_block: usize| {
             let (row, column) =

@@ -125,7 +125,7 @@ pub(super) struct Kernels<E: 'static> {
     pub(super) lanes: usize,
     /// Panel tiles of 1, 2, 4, 8 vectors; of 1, 2, ... rows; with whole vectors, and with masked loads of B.
     pub(super) panels: [&'static [[PanelKernel<E>; 2]]; 4],
-    /// Dot tiles of 1, 2, ... rows; of 1, 2, ... columns.
+    /// Dot tiles of 1, 2, ... rows; of 1, 2, ... columns. The most rows may go with fewer columns.
     pub(super) dots: &'static [&'static [DotKernel<E>]],
     /// Tiles of two products, with 1, 2, ... rows of D; with 1, 2, ... rows of W.
     pub(super) pairs: &'static [&'static [PairKernel<E>]],
@@ -139,6 +139,10 @@ impl<E> Kernels<E> {
     /// Columns of a panel of packed B.
     pub(super) fn panel_width(&self) -> usize {
         2 * self.lanes
+    }
+    /// The most rows of a dot tile with the most columns.
+    pub(super) fn rows_of_wide_dots(&self) -> usize {
+        self.dots.iter().filter(|columns| columns.len() == self.dots[0].len()).count()
     }
     /// The most rows of a tile of `1 << log_vectors` vectors.
     pub(super) fn rows(&self, log_vectors: usize) -> usize {
@@ -298,26 +302,38 @@ unsafe fn add_lanes<V: Vector, const ROWS: usize, const COLUMNS: usize>(
     // SAFETY: the elements lie in the tile.
     unsafe {
         // Through memory, so that indices into `sums` are constants and the sums stay in registers before.
-        let mut memory = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
-        let memory = memory.as_mut_ptr().cast::<V::Element>();
+        let mut vectors = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
+        let vectors = vectors.as_mut_ptr().cast::<V::Element>();
         for i in 0..ROWS {
             for j in 0..COLUMNS {
-                sums[i][j].store(memory.add((i * COLUMNS + j) * MAX_LANES));
+                sums[i][j].store(vectors.add((i * COLUMNS + j) * MAX_LANES));
             }
         }
-        let mut index = 0;
-        while index < ROWS * COLUMNS {
-            let mut group = [V::splat(V::Element::ZERO); 4];
-            for o in 0..4 {
-                group[o] = V::load(memory.add((index + o).min(ROWS * COLUMNS - 1) * MAX_LANES));
+        let mut values = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
+        let values = values.as_mut_ptr().cast::<V::Element>();
+        let (zero, alpha) = (V::splat(V::Element::ZERO), V::splat(tile.alpha));
+        let mut first = 0;
+        while first + V::LANES <= ROWS * COLUMNS {
+            let mut group = [zero; MAX_LANES];
+            for l in 0..V::LANES {
+                group[l] = V::load(vectors.add((first + l) * MAX_LANES));
             }
-            let values = V::sums(group);
-            for o in 0..4 {
-                if index + o < ROWS * COLUMNS {
-                    write(tile, (index + o) / COLUMNS, (index + o) % COLUMNS, values[o]);
-                }
+            V::sums(&group).multiply(alpha).store(values.add(first));
+            first += V::LANES;
+        }
+        if ROWS * COLUMNS % V::LANES > 0 {
+            let mut group = [zero; MAX_LANES];
+            for l in 0..ROWS * COLUMNS % V::LANES {
+                group[l] = V::load(vectors.add((first + l) * MAX_LANES));
             }
-            index += 4;
+            V::sums(&group).multiply(alpha).store(values.add(first));
+        }
+        for i in 0..ROWS {
+            for j in 0..COLUMNS {
+                let c = tile.c.wrapping_offset(i as isize * tile.c_row + j as isize * tile.c_column);
+                let value = *values.add(i * COLUMNS + j);
+                *c = if tile.beta == V::Element::ZERO { value } else { *c * tile.beta + value };
+            }
         }
     }
 }
@@ -433,27 +449,12 @@ pub(super) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
             b = b.wrapping_add(V::LANES);
             left = left.saturating_sub(V::LANES);
         }
-        let mut group = [zero; 4];
-        for s in 0..4 {
-            group[s] = sums[s].add(sums[s + 4]);
+        for half in [4, 2, 1] {
+            for s in 0..half {
+                sums[s] = sums[s].add(sums[s + half]);
+            }
         }
-        group = [group[0].add(group[2]), group[1].add(group[3]), zero, zero];
-        let values = V::sums([group[0].add(group[1]), zero, zero, zero]);
-        write(tile, 0, 0, values[0]);
-    }
-}
-
-/// Writes one element of a dot tile.
-///
-/// # Safety
-/// See [`DotTile`].
-#[inline(always)]
-unsafe fn write<E: Element>(tile: &DotTile<E>, row: usize, column: usize, sum: E) {
-    // SAFETY: the element lies in the tile.
-    unsafe {
-        let c = tile.c.wrapping_offset(row as isize * tile.c_row + column as isize * tile.c_column);
-        let value = sum * tile.alpha;
-        *c = if tile.beta == E::ZERO { value } else { *c * tile.beta + value };
+        add_lanes::<V, 1, 1>(tile, &[[sums[0]]]);
     }
 }
 
@@ -588,8 +589,7 @@ macro_rules! kernel_tables {
         F32: f32 = $singles:ty;
         F64: f64 = $doubles:ty;
         rows_by_vectors = [$rows1:tt, $rows2:tt, $rows4:tt, $rows8:tt];
-        dot_rows = [$($dot_rows:literal),*];
-        dot_columns = $dot_columns:tt;
+        dot_columns_by_rows = $dots:tt;
         pair_terms = [$($pair_terms:literal),*];
         pair_rows = $pair_rows:tt;
     ) => {
@@ -621,8 +621,8 @@ macro_rules! kernel_tables {
                 unsafe { kernels::transpose::<V>(transposed) }
             }
         }
-        $crate::cpu::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 ($($dot_rows $dot_columns)*) ($($pair_terms $pair_rows)*) }
-        $crate::cpu::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 ($($dot_rows $dot_columns)*) ($($pair_terms $pair_rows)*) }
+        $crate::cpu::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
+        $crate::cpu::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
     };
 }
 
@@ -637,8 +637,8 @@ macro_rules! kernel_table {
     (
         $name:ident: $element:ty = $vector:ty;
         [$($rows1:literal),*] [$($rows2:literal),*] [$($rows4:literal),*] [$($rows8:literal),*]
-        ($($dot_rows:literal [$($dot_columns:literal),*])*)
-        ($($pair_terms:literal [$($pair_rows:literal),*])*)
+        [$($dot_rows:literal => [$($dot_columns:literal),*]),*]
+        $($pair_terms:literal [$($pair_rows:literal),*])*
     ) => {
         #[doc = concat!("The kernels of `", stringify!($element), "`.")]
         pub(super) static $name: Kernels<$element> = Kernels {

@@ -59,8 +59,10 @@ impl<T: Element, const N: usize> Vector for Lanes<T, N> {
         Self(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
     }
     #[inline(always)]
-    unsafe fn sums(vectors: [Self; 4]) -> [T; 4] {
-        vectors.map(|vector| vector.0.into_iter().reduce(|sum, lane| sum + lane).unwrap_or(T::ZERO))
+    unsafe fn sums(vectors: &[Self; MAX_LANES]) -> Self {
+        Self(std::array::from_fn(|lane| {
+            vectors[lane].0.into_iter().reduce(|sum, term| sum + term).unwrap_or(T::ZERO)
+        }))
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const T) {}
@@ -80,8 +82,7 @@ kernel_tables! {
     F32: f32 = Lanes<f32, 4>;
     F64: f64 = Lanes<f64, 2>;
     rows_by_vectors = [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2], [1]];
-    dot_rows = [1, 2, 3];
-    dot_columns = [1, 2, 3];
+    dot_columns_by_rows = [1 => [1, 2, 3], 2 => [1, 2, 3], 3 => [1, 2, 3]];
     pair_terms = [1, 2, 3, 4];
     pair_rows = [1];
 }

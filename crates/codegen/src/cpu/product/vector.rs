@@ -97,8 +97,8 @@ pub(super) trait Vector: Copy {
     unsafe fn multiply_add(self, by: Self, plus: Self) -> Self;
     unsafe fn multiply(self, by: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
-    /// The sum of the lanes of each of four vectors, each in the same order.
-    unsafe fn sums(vectors: [Self; 4]) -> [Self::Element; 4];
+    /// The sums of the lanes of the first `LANES` vectors, each in the same order: that of vector `l` in lane `l`.
+    unsafe fn sums(vectors: &[Self; MAX_LANES]) -> Self;
     /// Asks for the cache line of an address, which may be any.
     unsafe fn prefetch(from: *const Self::Element);
     /// The same, into the second-level cache only.
