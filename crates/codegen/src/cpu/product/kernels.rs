@@ -321,9 +321,10 @@ unsafe fn add_lanes<V: Vector, const ROWS: usize, const COLUMNS: usize>(
             V::sums(&group).multiply(alpha).store(values.add(first));
             first += V::LANES;
         }
-        if ROWS * COLUMNS % V::LANES > 0 {
+        let rest = ROWS * COLUMNS % V::LANES;
+        if rest > 0 {
             let mut group = [zero; MAX_LANES];
-            for l in 0..ROWS * COLUMNS % V::LANES {
+            for l in 0..rest {
                 group[l] = V::load(vectors.add((first + l) * MAX_LANES));
             }
             V::sums(&group).multiply(alpha).store(values.add(first));
