@@ -8,7 +8,7 @@
 #![allow(unsafe_code, reason = "plans run on raw memory")]
 
 use super::kernels::{DotTile, PairTile};
-use super::strategy::{Method, Outer, PanelSource};
+use super::strategy::{Method, Outer};
 use super::vector::Element;
 use super::vector::sealed::Sealed;
 use super::{Float, ProductError, ProductPlan, Region};
@@ -46,7 +46,7 @@ impl PairPlan {
             (reads.method, adds.method),
             (
                 Method::Dots { gather_a: false, gather_b: false, outer: Outer::Columns },
-                Method::Panels { b: PanelSource::Streamed, pack_a: false, outer: Outer::Rows }
+                Method::Panels { pack_a: false, outer: Outer::Rows, .. }
             )
         );
         let plain = |plan: &ProductPlan| !plan.oriented.swapped && plan.shape.batch.count == 1;

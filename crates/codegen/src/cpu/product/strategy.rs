@@ -16,6 +16,9 @@ const STRETCH: usize = 64;
 const THIN: usize = 64;
 /// Columns up to which C counts as narrow.
 const NARROW: usize = 16;
+/// Terms and rows from which a product of few terms packs B.
+const OUTER_DEPTH: usize = 8;
+const OUTER_ROWS: usize = 256;
 /// Columns from which it pays to copy A into the order in which tiles read it.
 const WIDE: usize = 192;
 /// Rows up to which dots beat packing a transposed B.
@@ -218,8 +221,11 @@ fn choose(shape: &ProductShape, wide_rows: usize) -> (Oriented, Method) {
         return (oriented, Method::Dots { gather_a: a[1] != 1, gather_b: false, outer: Outer::Columns });
     }
     if b[1] == 1 && k <= THIN {
-        // Nearly an outer product: the work is to write C once, row after row.
-        return (oriented, Method::Panels { b: PanelSource::Streamed, pack_a: false, outer: Outer::Rows });
+        // Nearly an outer product: the work is to write C once, row after row, and all of B is read again for each tile of
+        // rows, faster from panels.
+        let pays = k >= OUTER_DEPTH && m >= OUTER_ROWS;
+        let b = if pays { PanelSource::PackedHere } else { PanelSource::Streamed };
+        return (oriented, Method::Panels { b, pack_a: false, outer: Outer::Rows });
     }
     let small_b = k.saturating_mul(n).saturating_mul(shape.dtype.bytes()) <= SMALL_B;
     if b[1] == 1 && m <= THIN && m > wide_rows && !small_b {
