@@ -2,7 +2,7 @@
 
 use hypatia::{
     All, Array, Builder, DType, Next, Scan, Shared, Tensor, Unused, arange, function, input, ix, matrix,
-    scalar, shared, vector,
+    scalar, shared, step, vector,
 };
 
 fn values(array: &Array) -> Vec<f64> {
@@ -264,4 +264,22 @@ fn a_failing_loop_leaves_shared_variables_as_they_were() {
         let doubled = table.get_value().unwrap();
         assert_eq!(doubled.get(0).to_f64() as f32, first * 4.0);
     }
+}
+
+/// A variable that a loop writes one element of in each step, some of them out of range.
+#[test]
+fn a_failing_write_in_a_loop_leaves_the_variable_as_it_was() {
+    let table = shared("table", Array::vector(&[1.0f32, 2.0, 3.0]));
+    let indices = input("indices", DType::I64, &[None]);
+    let scanned = Scan::new().sequence(&indices).run(|step| {
+        let index = &step.sequences[0];
+        Next::new().update(&table, table.set_index(ix![index], table.index(ix![index]) * 10.0))
+    });
+    let updates: Vec<(&Shared, Tensor)> = scanned.updates.iter().map(|(s, t)| (s, t.clone())).collect();
+    let mut write = function(&[&indices], &[], &updates).unwrap();
+    let message = write.call(&[&Array::vector(&[0i64, 1, 3])]).unwrap_err().to_string();
+    assert!(message.contains("out of range"), "{message}");
+    assert_eq!(values(&table.get_value().unwrap()), [1.0, 2.0, 3.0]);
+    write.call(&[&Array::vector(&[0i64, -1, 0])]).unwrap();
+    assert_eq!(values(&table.get_value().unwrap()), [100.0, 2.0, 30.0]);
 }

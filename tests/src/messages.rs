@@ -2,7 +2,8 @@
 
 use hypatia::{
     All, Array, Builder, CallError, DType, Diagnostics, Function, Gradient, Next, Scan, ScanStep, Tensor,
-    arange, concatenate, function, grad, input, ix, matrix, scalar, shared, stack, switch, tensor3, vector,
+    arange, concatenate, function, grad, input, ix, matrix, scalar, shared, stack, step, switch, tensor3,
+    vector,
 };
 use std::fmt::Write;
 

@@ -2,6 +2,7 @@
 
 use hypatia::{
     All, Array, Builder, DType, Next, Scan, ScanStep, Tensor, concatenate, grad, input, ix, scan, shared,
+    step,
 };
 
 use crate::values::Generator;

@@ -95,10 +95,12 @@ impl<'g> Planner<'g> {
         }
     }
 
-    /// Whether the kernels that compute an update read the old value only at the element they replace.
+    /// Whether the kernels that compute an update read of the old value only what is there still.
     fn may_overwrite(&self, id: NodeId, leaf: LeafId) -> bool {
         let node = Memory::Node(id);
-        let mut writers = self.drafts.iter().filter(|draft| writes(draft, node));
+        // A copy of what lies there already goes away.
+        let mut writers =
+            self.drafts.iter().filter(|draft| writes(draft, node) && copied(draft) != Some((leaf, id)));
         // Of several kernels that write parts, a later one would read what an earlier one has replaced.
         if writers.clone().skip(1).any(|draft| draft.arguments.contains(&Memory::Leaf(leaf))) {
             return false;
@@ -162,7 +164,13 @@ impl<'g> Planner<'g> {
         let may_fail = |draft: &Draft| {
             draft.kernel.checks_indices() || start_checks(draft).any(|check| !checked.contains(&check))
         };
-        let culprit = cause.iter().find(|(index, _)| may_fail(&self.drafts[**index])).map(|(_, id)| *id);
+        // Nobody sees the carries of a loop that has failed.
+        let seen = |id: &NodeId| {
+            let leaf = self.in_place.get(id).and_then(|leaf| self.graph.leaf(*leaf));
+            leaf.is_none_or(|leaf| !matches!(leaf.kind, LeafKind::Carry))
+        };
+        let culprit =
+            cause.iter().find(|(index, id)| seen(id) && may_fail(&self.drafts[**index])).map(|(_, id)| *id);
         Deferred { drafts: cause.into_keys().collect(), culprit }
     }
 
@@ -316,7 +324,7 @@ impl<'g> Planner<'g> {
             if index >= self.commit {
                 commit.get_or_insert(steps.len());
             }
-            if is_copy_onto_itself(draft, &in_place) {
+            if copied(draft).is_some_and(|(leaf, id)| in_place.get(&id) == Some(&leaf)) {
                 continue;
             }
             for (memory, param) in draft.arguments.iter().zip(draft.kernel.params()) {
@@ -388,7 +396,8 @@ fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize)> +
     draft.kernel.starts().iter().map(move |start| (memory(start.param), start.extent, start.limit))
 }
 
-/// Whether a kernel reads a parameter only at the element that it writes in the same iteration.
+/// Whether a kernel reads a parameter only at the element that it writes in the same iteration, or has but one iteration,
+/// which reads before it writes.
 fn reads_only_what_it_writes(
     kernel: &LoopKernel,
     arguments: &[Memory],
@@ -400,12 +409,13 @@ fn reads_only_what_it_writes(
     if store.kind != StoreKind::Plain || !is(store.address.param, written) {
         return false;
     }
+    let once = kernel.extents.iter().all(|extent| *extent <= 1);
     kernel.starts.iter().all(|start| !is(start.param, read))
         && kernel.body.iter().all(|instruction| match instruction {
             Instruction::Load(address) => {
-                !is(address.param, read) || address.position == store.address.position
+                once || !is(address.param, read) || address.position == store.address.position
             }
-            Instruction::LoadAt { address, .. } => !is(address.param, read),
+            Instruction::LoadAt { address, .. } => once || !is(address.param, read),
             Instruction::Literal(_)
             | Instruction::Position(_)
             | Instruction::Index { .. }
@@ -414,18 +424,16 @@ fn reads_only_what_it_writes(
         })
 }
 
-/// Whether a draft copies a variable to an update that lies in the variable's own memory.
-fn is_copy_onto_itself(draft: &Draft, in_place: &BTreeMap<NodeId, LeafId>) -> bool {
-    let Kernel::Loop(kernel) = &draft.kernel else { return false };
-    let ([Instruction::Load(from)], [store]) = (&kernel.body[..], &kernel.stores[..]) else { return false };
+/// The leaf and the node if a draft copies elements of the one to the same places of the other, and nothing else.
+fn copied(draft: &Draft) -> Option<(LeafId, NodeId)> {
+    let Kernel::Loop(kernel) = &draft.kernel else { return None };
+    let ([Instruction::Load(from)], [store]) = (&kernel.body[..], &kernel.stores[..]) else { return None };
     let (Memory::Leaf(leaf), Memory::Node(id)) =
         (draft.arguments[usize::from(from.param)], draft.arguments[usize::from(store.address.param)])
     else {
-        return false;
+        return None;
     };
-    store.kind == StoreKind::Plain
-        && from.position == store.address.position
-        && in_place.get(&id) == Some(&leaf)
+    (store.kind == StoreKind::Plain && from.position == store.address.position).then_some((leaf, id))
 }
 
 /// The buffers of a program while it is put together.

@@ -1,7 +1,7 @@
 //! Parts of tensors: slices, rows by index, one element a row, and writing to them.
 //!
 //! ```
-//! use hypatia_graph::{ix, tensor::matrix};
+//! use hypatia_graph::{index::step, ix, tensor::matrix};
 //! let x = matrix::<f32>("x");
 //! let reversed = x.index(ix![step(.., -1), 0..10]);
 //! let last_row = x.index(ix![-1]);
@@ -70,14 +70,12 @@ impl From<RangeFull> for Index {
     }
 }
 
-/// A list of [`Index`]es, one for each of the first axes: `ix![0, 2.., step(.., -1)]`.
+/// A list of [`Index`]es, one for each of the first axes: `ix![0, 2.., step(.., -1)]` (see [`step`](crate::index::step)).
 #[macro_export]
 macro_rules! ix {
-    ($($index:expr),* $(,)?) => {{
-        #[allow(unused_imports, reason = "`step` is for use inside the list")]
-        use $crate::index::step;
+    ($($index:expr),* $(,)?) => {
         [$($crate::index::Index::from($index)),*]
-    }};
+    };
 }
 
 /// Bounds, the operands that give them, and the axes of which one position is taken.

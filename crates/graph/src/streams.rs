@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::{SmallVec, smallvec};
 
 use crate::array::Array;
-use crate::compose::{Size, arange, switch};
+use crate::compose::{Size, arange, stack, switch};
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
 use crate::interp::fits_in_memory;
@@ -26,11 +26,9 @@ use crate::ix;
 use crate::leaf::LeafKind;
 use crate::op::{Dim, Op};
 use crate::random::{BLOCK, LANES, counters_used, philox4x32_10};
+use crate::scan::{Next, Scan};
 use crate::shape::{Extent, TensorType};
 use crate::tensor::{Shared, Tensor, build, faulty, shared};
-
-/// The most elements of a [`RandomStreams::permutation`], whose work grows with their square.
-pub const LONGEST_PERMUTATION: usize = 1 << 15;
 
 /// The largest range of [`RandomStreams::integers`]: its product with 24 random bits stays below 2^62.
 const LARGEST_RANGE: i64 = 1 << 38;
@@ -347,21 +345,18 @@ impl RandomStreams {
         self.integers_in("choice", &collect_sizes(shape), Tensor::from(0), Tensor::from(n))
     }
 
-    /// `0..n` in random order, `i64[n]`: the ranks of `n` uniform numbers, equal ones (a pair in 2^24) in their order.
-    /// Ranks are counted by comparing all pairs, fast to some thousand elements; at most [`LONGEST_PERMUTATION`].
+    /// `0..n` in random order, `i64[n]`, by Durstenfeld's form of the shuffle of Fisher and Yates: a loop of `n` steps, each of
+    /// which exchanges two elements in place.
     #[track_caller]
     pub fn permutation(&self, n: usize) -> Tensor {
-        if n > LONGEST_PERMUTATION {
-            let expected = format!("at most {LONGEST_PERMUTATION} elements");
-            return refuse("permutation", &expected, n.to_string(), &[]);
-        }
-        let u = self.draw("permutation", &[Size::from(n)]);
-        let column = |x: &Tensor| x.dimshuffle(&[Some(0), None]);
-        let row = |x: &Tensor| x.dimshuffle(&[None, Some(0)]);
-        let place = arange(n);
-        let before = row(&u).lt(column(&u)) | (row(&u).eq(column(&u)) & row(&place).lt(column(&place)));
-        // The counts are far below 2^24, so that floats hold them exactly.
-        before.cast(DType::F32).sum(1).cast(DType::I64)
+        let places = arange(n);
+        let others = self.integers_in("permutation", &[Size::from(n)], Tensor::from(0), &places + 1);
+        let shuffle = Scan::new().sequence(&places).sequence(others).carry(&places).run(|step| {
+            let (place, order) = (&step.sequences[0], &step.carries[0]);
+            let there = order.index(ix![&step.sequences[1]]);
+            Next::new().carry(order.set_rows(stack(&step.sequences, 0), stack(&[there, place.clone()], 0)))
+        });
+        shuffle.last[0].clone()
     }
 }
 

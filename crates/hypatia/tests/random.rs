@@ -343,4 +343,11 @@ fn every_order_is_equally_likely() {
         places[f.call(&[]).unwrap().scalar(0) as usize] += 1;
     }
     check_counts("first of a hundred", &places, &[0.01; 100]);
+    let mut f = function(&[], &[&streams.permutation(60_000)], &[]).unwrap();
+    let order: Vec<i64> = f.call(&[]).unwrap().array(0).to_vec().unwrap();
+    let in_place = order.iter().enumerate().filter(|(place, i)| *place as i64 == **i).count();
+    assert!(in_place < 10, "{in_place} of 60000 where they were, 1 expected");
+    let mut sorted = order;
+    sorted.sort_unstable();
+    assert!(sorted.into_iter().eq(0..60_000));
 }

@@ -1,9 +1,10 @@
 //! The order of steps, in programs that every engine runs as the interpreter does.
 
+use hypatia_graph::scan::{Next, Scan};
 use hypatia_graph::tensor::{Shared, matrix, shared, vector};
-use hypatia_graph::{Array, Tensor};
+use hypatia_graph::{Array, Tensor, ix};
 
-use crate::kernel::Program;
+use crate::kernel::{Kernel, Program};
 use crate::loops::tests::{check, numbers};
 
 /// A layer's weights; the error passed back through them, and the weights updated.
@@ -64,4 +65,20 @@ fn a_product_of_the_weights_with_themselves_comes_before_their_update() {
     let new = &w - x.t().dot(&d) * 0.1;
     let (_, program) = check(&[&w.dot(w.t())], &[(w, new)], &inputs, 1e-4);
     assert_eq!(pairs(&program), [0; 0], "{program}");
+}
+
+/// The work of a step does not grow with the carry, though the indices may be out of range.
+#[test]
+fn a_carry_is_written_at_an_index_in_place() {
+    let (start, places) = (vector::<f32>("start"), vector::<i64>("places"));
+    let scanned = Scan::new().sequence(&places).carry(&start).run(|step| {
+        let (place, values) = (&step.sequences[0], &step.carries[0]);
+        Next::new().carry(values.set_index(ix![place], values.index(ix![place]) * 2.0))
+    });
+    let inputs = [(&start, numbers(&[1000], 1)), (&places, Array::vector(&[3i64, -1, 3]))];
+    let (_, program) = check(&[&scanned.last[0]], &[], &inputs, 1e-6);
+    let bodies = program.steps.iter().filter_map(|step| step.kernel.body());
+    let kernels: Vec<&Kernel> = bodies.flat_map(|body| &body.steps).map(|step| &step.kernel).collect();
+    assert!(!kernels.is_empty());
+    assert!(kernels.iter().all(|kernel| kernel.operations() < 100 && kernel.bytes() < 100), "{program}");
 }
