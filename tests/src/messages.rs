@@ -319,6 +319,8 @@ fn calls() {
     book.call("a computed index outside", at, &[&matrix_of(4, 3), &Array::scalar(4i64)]);
     let sized = function(&[&i], &[&arange(&i)], &[]);
     book.call("a negative extent", sized, &[&Array::scalar(-1i64)]);
+    let square = function(&[&i], &[&(arange(&i).dimshuffle(&[Some(0), None]) * arange(&i))], &[]);
+    book.call("a result that no memory holds", square, &[&Array::scalar(4_000_000i64)]);
     let computed = function(&[&y], &[&arange(y.sum(All).cast(DType::I64))], &[]);
     book.call("an extent that is computed from floats", computed, &[&vector_of(2)]);
 

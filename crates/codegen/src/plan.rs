@@ -2,7 +2,8 @@
 //!
 //! Updates are computed from old values and written together: an update lies in its variable's own memory where every
 //! reader of the old value can run before (or reads just the element it replaces), else it is copied there at the end.
-//! Steps that write shared variables come after all that can fail. Everything else lies in one arena, places reused as
+//! Steps that write shared variables come after all that can fail; not so the carries of a loop, which nobody sees after a
+//! failure. Everything else lies in one arena, places reused as
 //! soon as their last reader has run; a kernel may write over an operand that dies with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -81,6 +81,15 @@ impl Array {
         Array { dtype, shape: shape.into(), lines: vec![Line([0; 64]); bytes.div_ceil(64)] }
     }
 
+    /// The same; `None` where the system does not give the memory.
+    pub fn try_zeros(dtype: DType, shape: &[usize]) -> Option<Array> {
+        let count = element_count(shape).checked_mul(dtype.size())?.div_ceil(64);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).ok()?;
+        lines.resize(count, Line([0; 64]));
+        Some(Array { dtype, shape: shape.into(), lines })
+    }
+
     /// An array of that shape with the elements of `data` in row-major order.
     ///
     /// # Panics

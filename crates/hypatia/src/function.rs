@@ -407,6 +407,15 @@ impl Function {
         let program = Arc::new(hypatia_codegen::compile(&simplified).map_err(|e| failed(&e))?);
         let kernels = begin.elapsed();
         let begin = Instant::now();
+        let outputs = simplified.outputs.iter().zip(&program.outputs).map(|(id, (dtype, shape))| {
+            Array::try_zeros(*dtype, shape).ok_or_else(|| {
+                let bytes = shape.iter().product::<usize>() * dtype.size();
+                let found = format!("{}, {bytes} bytes", simplified.ty(*id));
+                let fault = Diagnostic::new("a result needs more memory than the system gives");
+                Failure::Faults(fault.at(simplified.node(*id).site).with("result", found, None).into())
+            })
+        });
+        let outputs = outputs.collect::<Result<Vec<Array>, Failure>>()?;
         let engine = match self.device {
             Device::Cpu => {
                 let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
@@ -429,7 +438,7 @@ impl Function {
                 .iter()
                 .map(|id| simplified.updates.iter().any(|(leaf, _)| leaf == id))
                 .collect(),
-            outputs: program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect(),
+            outputs,
             stages: Stages { graph, simplified, program, times },
             engine,
         })

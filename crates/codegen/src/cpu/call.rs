@@ -38,7 +38,8 @@ impl CpuProgram {
     /// Compiles a program for this processor.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
         let code = Code::new(units(&program, features), features)?;
-        let mut arena = Array::zeros(DType::U8, &[program.arena_bytes]);
+        let arena = Array::try_zeros(DType::U8, &[program.arena_bytes]);
+        let mut arena = arena.ok_or(CodeError::Memory(program.arena_bytes))?;
         let mut loader = Loader::new(features, &pool, code.addresses());
         let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1);
         let (scratch, mut memory) = (loader.scratch_bytes, loader.packed);

@@ -31,14 +31,20 @@ pub(super) struct Code {
     addresses: Vec<usize>,
 }
 
-/// Why kernels could not be compiled; a fault of ours or of the system's memory, never of the user's program.
+/// Why a program could not be made ready to run.
 #[derive(Debug, thiserror::Error)]
-#[error("machine code could not be made: {0}")]
-pub struct CodeError(String);
+pub enum CodeError {
+    /// A fault of ours or of the system's memory, never of the user's program.
+    #[error("machine code could not be made: {0}")]
+    Code(String),
+    /// More values between steps than memory can hold.
+    #[error("values between steps need {0} bytes of memory, which the system does not give")]
+    Memory(usize),
+}
 
 impl From<ModuleError> for CodeError {
     fn from(error: ModuleError) -> CodeError {
-        CodeError(format!("{error:?}"))
+        CodeError::Code(format!("{error:?}"))
     }
 }
 
@@ -62,7 +68,7 @@ impl Code {
         units: impl IntoIterator<Item = Unit<'k>>,
         features: &Features,
     ) -> Result<Code, CodeError> {
-        let failed = |e: &dyn std::fmt::Display| CodeError(e.to_string());
+        let failed = |e: &dyn std::fmt::Display| CodeError::Code(e.to_string());
         let mut flags = settings::builder();
         for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("enable_verifier", "false")] {
             flags.set(name, value).map_err(|e| failed(&e))?;
