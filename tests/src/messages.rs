@@ -319,8 +319,13 @@ fn calls() {
     book.call("a computed index outside", at, &[&matrix_of(4, 3), &Array::scalar(4i64)]);
     let sized = function(&[&i], &[&arange(&i)], &[]);
     book.call("a negative extent", sized, &[&Array::scalar(-1i64)]);
-    let square = function(&[&i], &[&(arange(&i).dimshuffle(&[Some(0), None]) * arange(&i))], &[]);
-    book.call("a result that no memory holds", square, &[&Array::scalar(4_000_000i64)]);
+    // More than the 2^47 bytes that a process can address, so that no system promises them.
+    let square = || arange(&i).dimshuffle(&[Some(0), None]) * arange(&i);
+    let result = function(&[&i], &[&square()], &[]);
+    book.call("a result that no memory holds", result, &[&Array::scalar(6_000_000i64)]);
+    let factor = square().cast(DType::F64).sin();
+    let between = function(&[&i], &[&factor.dot(arange(&i).cast(DType::F64))], &[]);
+    book.call("a factor that no memory holds", between, &[&Array::scalar(6_000_000i64)]);
     let computed = function(&[&y], &[&arange(y.sum(All).cast(DType::I64))], &[]);
     book.call("an extent that is computed from floats", computed, &[&vector_of(2)]);
 

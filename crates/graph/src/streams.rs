@@ -346,7 +346,7 @@ impl RandomStreams {
     }
 
     /// `0..n` in random order, `i64[n]`, by Durstenfeld's form of the shuffle of Fisher and Yates: a loop of `n` steps, each of
-    /// which exchanges two elements in place.
+    /// which exchanges two elements in place. A length that no memory holds is a fault.
     #[track_caller]
     pub fn permutation(&self, n: usize) -> Tensor {
         let places = arange(n);

@@ -9,10 +9,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hypatia_codegen::cpu::CodeError;
 use hypatia_codegen::cpu::call::CpuProgram;
 use hypatia_codegen::cpu::features::Features;
 use hypatia_codegen::cpu::pool::Pool;
-use hypatia_codegen::kernel::{OutOfRange, Program, RunError};
+use hypatia_codegen::kernel::{OutOfRange, Place, Program, RunError};
 use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::array::Extents;
 use hypatia_graph::collect::{Request, Unused, collect};
@@ -272,6 +273,24 @@ impl From<Diagnostics> for Failure {
     }
 }
 
+/// The fault of a program whose values between steps no memory holds, at the step that makes the largest.
+fn too_large(program: &Program, error: &CodeError) -> Diagnostic {
+    let fault = Diagnostic::new(error.to_string());
+    let buffers = program.steps.iter().flat_map(|step| {
+        let written = step.arguments.iter().zip(step.kernel.params()).filter(|(_, param)| param.written);
+        written.map(move |(argument, _)| (step, &program.buffers[argument.index()]))
+    });
+    let between = buffers.filter(|(_, buffer)| matches!(buffer.place, Place::Arena(_)));
+    match between.max_by_key(|(_, buffer)| buffer.bytes()) {
+        Some((step, buffer)) => {
+            let found =
+                format!("{}{:?}, {} bytes, of `{}`", buffer.dtype, buffer.shape, buffer.bytes(), step.label);
+            fault.at(step.site).with("largest", found, None)
+        }
+        None => fault,
+    }
+}
+
 /// Why a call failed. Shared variables are as they were before it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CallError {
@@ -419,7 +438,11 @@ impl Function {
         let engine = match self.device {
             Device::Cpu => {
                 let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
-                Engine::Cpu(Box::new(engine.map_err(|e| failed(&e))?))
+                let engine = engine.map_err(|e| match e {
+                    CodeError::Memory(_) => Failure::Faults(too_large(&program, &e).into()),
+                    CodeError::Code(_) => failed(&e),
+                });
+                Engine::Cpu(Box::new(engine?))
             }
             Device::OpenCl(number) => {
                 let engine = OpenClProgram::new(program.clone(), number);

@@ -33,7 +33,7 @@ pub struct PairOperands {
     pub w: *mut u8,
     /// The result of the first product.
     pub back: *mut u8,
-    /// Alpha and beta of the first product, and of the second.
+    /// Alpha and beta of the first product, and of the second, whose old W is read also where its beta is 0.
     pub factors: [[f64; 2]; 2],
 }
 
