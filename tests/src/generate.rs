@@ -580,8 +580,8 @@ impl Growth {
             let stop = bound(&mut self.generator);
             let axis = match self.generator.below(8) {
                 0..=2 => SliceAxis::WHOLE,
-                3 => SliceAxis { start: Bound::End, stop: Bound::End, step: -1 },
-                4 => SliceAxis { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
+                3 => SliceAxis::Range { start: Bound::End, stop: Bound::End, step: -1 },
+                4 => SliceAxis::Range { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
                 5 if scalars.is_empty() && n >= 4 => {
                     // Below 3, in every step of a loop, so that the window lies inside.
                     let any = self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)?;
@@ -598,9 +598,9 @@ impl Growth {
                     let length = self.add(Op::Literal(Literal::I64(n as i64 - 2)), &[])?;
                     let to = self.add(Op::Map(ScalarFn::Add), &[input, length])?;
                     scalars.extend([input, to]);
-                    SliceAxis { start: Bound::Operand, stop: Bound::Operand, step: 1 }
+                    SliceAxis::Range { start: Bound::Operand, stop: Bound::Operand, step: 1 }
                 }
-                _ => SliceAxis { start, stop, step: 1 },
+                _ => SliceAxis::Range { start, stop, step: 1 },
             };
             axes.push(axis);
         }

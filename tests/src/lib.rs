@@ -23,6 +23,8 @@ mod golden;
 #[cfg(test)]
 mod gradients;
 #[cfg(test)]
+mod indexes;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod operators;

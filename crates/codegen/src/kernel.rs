@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hypatia_graph::array::Extents;
-use hypatia_graph::op::Write;
+use hypatia_graph::op::{IndexCheck, Write};
 use hypatia_graph::{Array, DType, Fold, LeafId, Literal, ScalarFn, Site};
 use smallvec::SmallVec;
 
@@ -57,7 +57,8 @@ pub struct Address {
 }
 
 /// A window's start, read from a buffer when the kernel begins: element 0 of an `i64` buffer, counted from the end if
-/// negative, then in `0..=limit` or an error.
+/// negative, then in `0..=limit` or an error. The first bound of a range is out of range too where the second one, counted
+/// from the end as well, would be 0.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RuntimeStart {
     /// The parameter whose buffer holds it.
@@ -66,6 +67,23 @@ pub struct RuntimeStart {
     pub extent: usize,
     /// The last start for which the window fits.
     pub limit: usize,
+    /// The axis, for messages.
+    pub axis: u8,
+    /// Whether it is the first bound of a range.
+    pub is_range: bool,
+}
+
+impl RuntimeStart {
+    /// What the start may be.
+    pub fn check(&self) -> IndexCheck {
+        let len = self.extent.saturating_sub(self.limit);
+        IndexCheck { axis: self.axis, extent: self.extent, len, is_range: self.is_range }
+    }
+
+    /// The only start from the end that is out of range though the window would fit.
+    pub fn refused(&self) -> Option<i64> {
+        self.is_range.then(|| -(self.extent.saturating_sub(self.limit) as i64))
+    }
 }
 
 /// One operation of a body, on single elements.
@@ -93,6 +111,8 @@ pub enum Instruction {
         index: Value,
         /// Extent of the axis.
         extent: usize,
+        /// The axis, for messages.
+        axis: u8,
     },
     /// A function of earlier values.
     Map(ScalarFn, SmallVec<[Value; 3]>),
@@ -420,6 +440,25 @@ impl Kernel {
         }
     }
 
+    /// What was checked by the check of that number: the starts are counted first, then the instructions of the body.
+    pub fn check(&self, number: usize) -> Option<IndexCheck> {
+        if let Some(start) = self.starts().get(number) {
+            return Some(start.check());
+        }
+        let Kernel::Loop(kernel) = self else { return None };
+        match kernel.body.get(number - kernel.starts.len())? {
+            Instruction::Index { extent, axis, .. } => {
+                Some(IndexCheck { axis: *axis, extent: *extent, len: 1, is_range: false })
+            }
+            Instruction::Literal(_)
+            | Instruction::Load(_)
+            | Instruction::LoadAt { .. }
+            | Instruction::Position(_)
+            | Instruction::Map(..)
+            | Instruction::Cast(..) => None,
+        }
+    }
+
     /// Arithmetic operations of one run: one for each function of each element, two for each term of a product, twenty for
     /// each random number.
     pub fn operations(&self) -> u64 {
@@ -603,6 +642,11 @@ impl Program {
             && !after.arguments.contains(&result)
     }
 
+    /// What an index was checked for that a run found out of range.
+    pub fn check(&self, found: &OutOfRange) -> Option<IndexCheck> {
+        self.step(found.step)?.kernel.check(found.check)
+    }
+
     /// The step of that number. Steps are counted in their order; a loop comes before the steps of its body.
     pub fn step(&self, number: usize) -> Option<&Step> {
         let mut rest = number;
@@ -627,17 +671,17 @@ impl Program {
 pub struct OutOfRange {
     /// The number of the step that found it; see [`Program::step`].
     pub step: usize,
-    /// The index.
+    /// The index, as it was given.
     pub value: i64,
-    /// The extent (of a start: the last start that fits, plus one).
-    pub extent: i64,
+    /// Which of the step's checks; see [`Kernel::check`].
+    pub check: usize,
 }
 
 /// Why a program could not finish. Shared variables are as they were before.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum RunError {
     /// An index is out of range.
-    #[error("index {} is out of range for an axis of extent {}", .0.value, .0.extent)]
+    #[error("index {} is out of range", .0.value)]
     OutOfRange(OutOfRange),
     /// A device failed.
     #[error("{0}")]
@@ -704,7 +748,7 @@ impl fmt::Display for LoopKernel {
                     writeln!(f, "p{}[{} + {stride}{index}]", address.param, address.position)?;
                 }
                 Instruction::Position(position) => writeln!(f, "position {position}")?,
-                Instruction::Index { index, extent } => writeln!(f, "index {index} of {extent}")?,
+                Instruction::Index { index, extent, .. } => writeln!(f, "index {index} of {extent}")?,
                 Instruction::Map(function, operands) => {
                     let operands: Vec<String> = operands.iter().map(Value::to_string).collect();
                     writeln!(f, "{function} {}", operands.join(", "))?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hypatia_graph::array::{element_count, row_major_strides};
-use hypatia_graph::op::{Dim, Scan, Start, WindowAxis, Write};
+use hypatia_graph::op::{Dim, IndexCheck, Scan, Start, WindowAxis, Write};
 use hypatia_graph::{Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::{SmallVec, smallvec};
 
@@ -294,7 +294,8 @@ impl<'g> Lowering<'g> {
         let position = body.iterations();
         let element = body.value(rows, &position);
         let index = body.value(indices, &position[..=batch]);
-        let index = body.push(Instruction::Index { index, extent: extents[batch] }, DType::I64);
+        let index =
+            body.push(Instruction::Index { index, extent: extents[batch], axis: batch as u8 }, DType::I64);
         let mut row = position.clone();
         row[batch] = body.origin();
         let stride = row_major_strides(&extents)[batch] as i64;
@@ -562,13 +563,13 @@ impl<'g> Body<'g> {
     ) -> SmallVec<[Affine; 4]> {
         let mut starts = starts.iter();
         let mut moved = SmallVec::new();
-        for ((axis, part), &extent) in position.iter().zip(window).zip(extents) {
+        for (number, ((axis, part), &extent)) in position.iter().zip(window).zip(extents).enumerate() {
             let mut whole = self.origin().plus(axis, part.step);
-            match part.start {
-                Start::Known(start) => whole.offset += start as i64,
-                Start::Operand => {
-                    if let Some(&start) = starts.next() {
-                        self.add_start(&mut whole, start, extent, part.len);
+            match (part.start, part.check(number, extent)) {
+                (Start::Known(start), _) => whole.offset += start as i64,
+                (Start::Operand | Start::Range, check) => {
+                    if let (Some(&start), Some(check)) = (starts.next(), check) {
+                        self.add_start(&mut whole, start, check);
                     }
                 }
             }
@@ -577,10 +578,11 @@ impl<'g> Body<'g> {
         moved
     }
 
-    fn add_start(&mut self, position: &mut Affine, start: NodeId, extent: usize, len: usize) {
+    fn add_start(&mut self, position: &mut Affine, start: NodeId, check: IndexCheck) {
         let memory = Memory::of(self.graph, start);
-        let start =
-            RuntimeStart { param: self.param(memory, false), extent, limit: extent - len.min(extent) };
+        let IndexCheck { axis, extent, len, is_range } = check;
+        let param = self.param(memory, false);
+        let start = RuntimeStart { param, extent, limit: extent.saturating_sub(len), axis, is_range };
         let known = self.kernel.starts.iter().position(|s| *s == start);
         let index = known.unwrap_or_else(|| {
             self.kernel.starts.push(start);
@@ -716,7 +718,7 @@ impl<'g> Body<'g> {
         let [x, indices] = self.graph.node(id).operands[..] else { return Value(0) };
         let extent = shape(self.graph, x)[batch];
         let index = self.value(indices, &position[..=batch]);
-        let index = self.push(Instruction::Index { index, extent }, DType::I64);
+        let index = self.push(Instruction::Index { index, extent, axis: batch as u8 }, DType::I64);
         let mut row: SmallVec<[Affine; 4]> = position.into();
         row[batch] = self.origin();
         let begin = self.chase(x, &row);
@@ -735,7 +737,8 @@ impl<'g> Body<'g> {
         let mut row: SmallVec<[Affine; 4]> = position.into();
         row[batch] = self.origin();
         let index = self.value(indices, &row[..=batch]);
-        let index = self.push(Instruction::Index { index, extent: shape(self.graph, id)[batch] }, DType::I64);
+        let extent = shape(self.graph, id)[batch];
+        let index = self.push(Instruction::Index { index, extent, axis: batch as u8 }, DType::I64);
         let here = self.push(Instruction::Position(position[batch].clone()), DType::I64);
         let hit = self.push(Instruction::Map(ScalarFn::Eq, smallvec![here, index]), DType::Bool);
         let new = self.value(rows, &row);

@@ -161,8 +161,8 @@ impl Group {
                     *dtype,
                 ),
                 Instruction::Position(affine) => self.push(Instruction::Position(position(affine)), *dtype),
-                Instruction::Index { index, extent } => {
-                    self.push(Instruction::Index { index: of(index), extent: *extent }, *dtype)
+                Instruction::Index { index, extent, axis } => {
+                    self.push(Instruction::Index { index: of(index), extent: *extent, axis: *axis }, *dtype)
                 }
                 Instruction::Map(f, operands) => {
                     self.push(Instruction::Map(*f, operands.iter().map(of).collect()), *dtype)

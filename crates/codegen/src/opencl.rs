@@ -408,9 +408,9 @@ impl OpenClProgram {
         for (number, bytes) in numbers.iter_mut().zip(words.chunks_exact(8)) {
             *number = bytes.iter().rev().fold(0, |value, byte| value << 8 | i64::from(*byte));
         }
-        let [step, value, extent] = numbers;
+        let [step, value, check] = numbers;
         match usize::try_from(step - 1) {
-            Ok(step) => Err(RunError::OutOfRange(OutOfRange { step, value, extent })),
+            Ok(step) => Err(RunError::OutOfRange(OutOfRange { step, value, check: check as usize })),
             Err(_) => Ok(()),
         }
     }

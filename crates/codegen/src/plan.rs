@@ -390,11 +390,12 @@ fn writes(draft: &Draft, memory: Memory) -> bool {
     written(draft).any(|m| m == memory)
 }
 
-/// The run-time starts that a draft checks: where the start lies, the extent, the last start that fits. Checked once
-/// before anything is written, a start needs no further check.
-fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize)> + '_ {
+/// The run-time starts that a draft checks: where the start lies, the extent, the last start that fits, whether it begins
+/// a range. Checked once before anything is written, a start needs no further check.
+fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize, bool)> + '_ {
     let memory = |param: u16| draft.arguments[usize::from(param)];
-    draft.kernel.starts().iter().map(move |start| (memory(start.param), start.extent, start.limit))
+    let starts = draft.kernel.starts().iter();
+    starts.map(move |start| (memory(start.param), start.extent, start.limit, start.is_range))
 }
 
 /// Whether a kernel reads a parameter only at the element that it writes in the same iteration, or has but one iteration,

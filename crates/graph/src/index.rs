@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::compose::Size;
 use crate::diagnostic::{Diagnostic, Site};
-use crate::dtype::{DType, Literal};
+use crate::dtype::DType;
 use crate::op::{Bound, Dim, Op, SliceAxis, Write};
 use crate::shape::{Axes, Extent};
 use crate::tensor::{Tensor, build, faulty};
@@ -86,7 +86,7 @@ struct Part {
 }
 
 impl Tensor {
-    fn part(&self, indices: &[Index], site: Site) -> Result<Part, Diagnostic> {
+    fn part(&self, indices: &[Index]) -> Result<Part, Diagnostic> {
         if indices.len() > self.rank() {
             return Err(Diagnostic::new(format!(
                 "{} indices into a tensor of rank {}",
@@ -103,53 +103,19 @@ impl Tensor {
                 Some(Index::Range { step: 0, .. }) => {
                     return Err(Diagnostic::new("a slice with a step of 0"));
                 }
-                Some(Index::Range { start, stop, step }) => SliceAxis {
+                Some(Index::Range { start, stop, step }) => SliceAxis::Range {
                     start: part.bound(start.as_ref())?,
                     stop: part.bound(stop.as_ref())?,
                     step: *step,
                 },
                 Some(Index::At(at)) => {
                     part.single = part.single.iter().chain([axis]).collect();
-                    self.position(axis, at, &mut part, site)?
+                    SliceAxis::At(part.bound(Some(at))?)
                 }
             });
         }
         part.axes = axes.into();
         Ok(part)
-    }
-
-    /// The slice of length 1 at a position.
-    fn position(&self, axis: usize, at: &Size, part: &mut Part, site: Site) -> Result<SliceAxis, Diagnostic> {
-        let literal = match at {
-            Size::Number(n) => Some(*n),
-            Size::Tensor(t) => {
-                if let Op::Literal(value) = t.0.op {
-                    value.to_i64()
-                } else {
-                    None
-                }
-            }
-        };
-        let Some(n) = literal else {
-            let start = part.bound(Some(at))?;
-            let Size::Tensor(t) = at else { return Ok(SliceAxis::WHOLE) };
-            // `stop` is `start + 1`; an index of -1 would make that 0, so negative ones are counted from the front.
-            let t = t.cast(DType::I64);
-            let extent = self.extent(axis);
-            let front = crate::compose::switch(t.lt(0), &t + &extent, &t);
-            part.operands.pop();
-            part.operands.push(front.clone());
-            part.operands.push(front + build(Op::Literal(Literal::I64(1)), smallvec![], site));
-            return Ok(SliceAxis { start, stop: Bound::Operand, step: 1 });
-        };
-        if let Extent::Known(extent) = self.ty().shape[axis]
-            && !(-(extent as i64)..extent as i64).contains(&n)
-        {
-            return Err(Diagnostic::new(format!("index {n} is outside axis {axis} of extent {extent}"))
-                .with("operand", self.ty().to_string(), None));
-        }
-        let stop = if n == -1 { Bound::End } else { Bound::Known(n + 1) };
-        Ok(SliceAxis { start: Bound::Known(n), stop, step: 1 })
     }
 
     /// A part of the tensor: see [`ix!`](crate::ix). Axes without an index are taken whole.
@@ -160,7 +126,7 @@ impl Tensor {
 
     /// As [`Tensor::index`], built by that line.
     pub(crate) fn index_at(&self, indices: &[Index], site: Site) -> Tensor {
-        let part = match self.part(indices, site) {
+        let part = match self.part(indices) {
             Ok(part) => part,
             Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
         };
@@ -184,7 +150,7 @@ impl Tensor {
 
     #[track_caller]
     fn write(&self, indices: &[Index], value: Tensor, write: Write, site: Site) -> Tensor {
-        let part = match self.part(indices, site) {
+        let part = match self.part(indices) {
             Ok(part) => part,
             Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
         };
@@ -288,13 +254,21 @@ impl Part {
         match bound {
             None => Ok(Bound::End),
             Some(Size::Number(n)) => Ok(Bound::Known(*n)),
-            Some(Size::Tensor(t)) if t.rank() != 0 || !t.dtype().is_int() => Err(Diagnostic::new(
-                "bounds of a slice are integer scalars",
-            )
-            .with("found", t.ty().to_string(), None)),
+            Some(Size::Tensor(t)) if t.rank() != 0 || !t.dtype().is_int() => {
+                let fault = Diagnostic::new("positions and bounds of slices are integer scalars").with(
+                    "found",
+                    t.ty().to_string(),
+                    Some(t.site()),
+                );
+                let is_vector = t.rank() > 0 && t.dtype().is_int();
+                let hint = "rows by a vector of indices are `take`, one element of each row is `pick`";
+                Err(if is_vector { fault.hint(hint) } else { fault })
+            }
             Some(Size::Tensor(t)) => {
-                if let Op::Literal(value) = t.0.op {
-                    return Ok(Bound::Known(value.to_i64().unwrap_or(0)));
+                if let Op::Literal(value) = t.0.op
+                    && let Some(value) = value.to_i64()
+                {
+                    return Ok(Bound::Known(value));
                 }
                 self.operands.push(t.cast(DType::I64));
                 Ok(Bound::Operand)

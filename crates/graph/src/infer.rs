@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
-use crate::op::{Bound, Dim, Grad, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Grad, IndexCheck, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, MAX_RANK, TensorType};
 
@@ -189,12 +189,12 @@ fn check_gradient(grad: &Grad, operands: &[&TensorType]) -> Result<(), Diagnosti
 
 /// Number of operands that a slice takes for its bounds.
 pub fn slice_operands(axes: &[SliceAxis]) -> usize {
-    axes.iter().map(|a| usize::from(a.start == Bound::Operand) + usize::from(a.stop == Bound::Operand)).sum()
+    axes.iter().flat_map(SliceAxis::bounds).filter(|bound| *bound == Bound::Operand).count()
 }
 
 /// Number of operands that a window takes for its starts.
 pub fn window_operands(axes: &[WindowAxis]) -> usize {
-    axes.iter().filter(|a| a.start == Start::Operand).count()
+    axes.iter().filter(|a| !matches!(a.start, Start::Known(_))).count()
 }
 
 /// First position and number of elements of NumPy's `start:stop:step` on an axis of known extent; negative bounds
@@ -362,26 +362,51 @@ fn slice_type(op: &Op, axes: &[SliceAxis], x: &TensorType) -> Inferred {
             axes.len()
         )));
     }
-    if axes.iter().any(|a| a.step == 0) {
-        return Err(Diagnostic::new(format!("`{}` with a step of 0", op.name())));
+    let mut shape = SmallVec::new();
+    for (axis, (part, &extent)) in axes.iter().zip(&x.shape).enumerate() {
+        shape.push(slice_extent(op, *part, axis, extent, x)?);
     }
-    let shape = axes.iter().zip(&x.shape).map(|(a, &extent)| {
-        if *a == SliceAxis::WHOLE {
-            return extent;
+    Ok(TensorType { dtype: x.dtype, shape })
+}
+
+/// The extent of what a slice takes of an axis.
+fn slice_extent(
+    op: &Op,
+    part: SliceAxis,
+    axis: usize,
+    extent: Extent,
+    x: &TensorType,
+) -> Result<Extent, Diagnostic> {
+    let bound = |b: Bound| match b {
+        Bound::End => Some(None),
+        Bound::Known(v) => Some(Some(v)),
+        Bound::Operand => None,
+    };
+    match (part, extent) {
+        (SliceAxis::WHOLE, _) => Ok(extent),
+        (SliceAxis::At(Bound::End), _) => Err(Diagnostic::new(format!("`{}` at no position", op.name()))),
+        (SliceAxis::At(Bound::Known(at)), Extent::Known(extent)) => {
+            let check = IndexCheck { axis: axis as u8, extent, len: 1, is_range: false };
+            match check.position(at) {
+                Some(_) => Ok(Extent::Known(1)),
+                None => Err(check.fault(at).with("operand", x.to_string(), None)),
+            }
         }
-        let bound = |b: Bound| match b {
-            Bound::End => Some(None),
-            Bound::Known(v) => Some(Some(v)),
-            Bound::Operand => None,
-        };
-        match (bound(a.start), bound(a.stop), extent) {
+        (SliceAxis::At(Bound::Operand), Extent::Known(0)) => Err(Diagnostic::new(format!(
+            "an index into axis {axis}, which has no element"
+        ))
+        .with("operand", x.to_string(), None)),
+        (SliceAxis::At(_), _) => Ok(Extent::Known(1)),
+        (SliceAxis::Range { step: 0, .. }, _) => {
+            Err(Diagnostic::new(format!("`{}` with a step of 0", op.name())))
+        }
+        (SliceAxis::Range { start, stop, step }, _) => Ok(match (bound(start), bound(stop), extent) {
             (Some(start), Some(stop), Extent::Known(n)) => {
-                Extent::Known(resolve_slice(start, stop, a.step, n).1)
+                Extent::Known(resolve_slice(start, stop, step, n).1)
             }
             _ => Extent::Unknown,
-        }
-    });
-    Ok(TensorType { dtype: x.dtype, shape: shape.collect() })
+        }),
+    }
 }
 
 fn window_type(op: &Op, axes: &[WindowAxis], x: &TensorType) -> Inferred {
@@ -396,7 +421,7 @@ fn window_type(op: &Op, axes: &[WindowAxis], x: &TensorType) -> Inferred {
     for (a, extent) in axes.iter().zip(&x.shape) {
         let Some(n) = extent.known() else { continue };
         let fits = match a.start {
-            Start::Operand => a.step == 1 && a.len <= n,
+            Start::Operand | Start::Range => a.step == 1 && a.len <= n,
             Start::Known(_) if a.len == 0 => true,
             Start::Known(start) => {
                 let last = start as i64 + a.step * (a.len as i64 - 1);

@@ -21,7 +21,9 @@ use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, Node, NodeId};
 use crate::infer::{infer, resolve_slice};
 use crate::leaf::{Leaf, LeafKind, SharedCell};
-use crate::op::{Bound, Dim, Dims, Fold, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write};
+use crate::op::{
+    Bound, Dim, Dims, Fold, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write,
+};
 use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, TensorType};
@@ -459,14 +461,28 @@ fn resolve_slices(
         Bound::Known(value) => Ok(Some(value)),
         Bound::Operand => next_scalar(op, &mut scalars).map(Some),
     };
-    axes.iter()
-        .zip(operands[0].shape())
-        .map(|(axis, &extent)| {
-            let (start, stop) = (bound(axis.start)?, bound(axis.stop)?);
-            let (first, len) = resolve_slice(start, stop, axis.step, extent);
-            Ok(WindowAxis { start: Start::Known(first), len, step: axis.step })
-        })
-        .collect()
+    let parts = axes.iter().zip(operands[0].shape()).enumerate().map(|(number, (axis, &extent))| {
+        let (start, stop, step) = match *axis {
+            SliceAxis::At(at) => {
+                let check = IndexCheck { axis: number as u8, extent, len: 1, is_range: false };
+                let found =
+                    bound(at)?.ok_or_else(|| Diagnostic::new(format!("`{}` at no position", op.name())))?;
+                let start = Start::Known(checked(&check, found, operands[0])?);
+                return Ok(WindowAxis { start, len: 1, step: 1 });
+            }
+            SliceAxis::Range { start, stop, step } => (bound(start)?, bound(stop)?, step),
+        };
+        let (first, len) = resolve_slice(start, stop, step, extent);
+        Ok(WindowAxis { start: Start::Known(first), len, step })
+    });
+    parts.collect()
+}
+
+/// The position that an index or a start names in an operand.
+fn checked(check: &IndexCheck, found: i64, operand: &Array) -> Result<usize, Diagnostic> {
+    check
+        .position(found)
+        .ok_or_else(|| check.fault(found).with("operand", type_of(operand).to_string(), None))
 }
 
 fn resolve_windows(
@@ -476,18 +492,10 @@ fn resolve_windows(
     main: usize,
 ) -> Result<Box<[WindowAxis]>, Diagnostic> {
     let mut scalars = operands[main..].iter();
-    let starts = axes.iter().zip(operands[0].shape()).enumerate().map(|(place, (axis, &extent))| {
-        let Start::Operand = axis.start else { return Ok(*axis) };
-        let found = next_scalar(op, &mut scalars)?;
-        let last = extent as i64 - axis.len as i64;
-        let start = if found < 0 { found.saturating_add(extent as i64) } else { found };
-        if !(0..=last).contains(&start) {
-            return Err(Diagnostic::new(format!("`{}` starts out of range along axis {place}", op.name()))
-                .with("expected", format!("{} to {last}", -(extent as i64)), None)
-                .with("found", found.to_string(), None)
-                .with("operand", type_of(operands[0]).to_string(), None));
-        }
-        Ok(WindowAxis { start: Start::Known(start as usize), ..*axis })
+    let starts = axes.iter().zip(operands[0].shape()).enumerate().map(|(number, (axis, &extent))| {
+        let Some(check) = axis.check(number, extent) else { return Ok(*axis) };
+        let start = checked(&check, next_scalar(op, &mut scalars)?, operands[0])?;
+        Ok(WindowAxis { start: Start::Known(start), ..*axis })
     });
     starts.collect()
 }
@@ -537,7 +545,7 @@ fn check_windows(op: &Op, axes: &[WindowAxis]) -> Result<(), Diagnostic> {
     let reaches = |axis: &WindowAxis| {
         let start = match axis.start {
             Start::Known(start) => i64::try_from(start).ok()?,
-            Start::Operand => 0,
+            Start::Operand | Start::Range => 0,
         };
         axis.step.checked_mul(i64::try_from(axis.len).ok()?)?.checked_add(start)
     };
@@ -783,35 +791,29 @@ fn concat(axis: usize, operands: &[&Array], dtype: DType, shape: &[usize]) -> Ar
 fn rows(op: &Op, batch: usize, x: &Array, indices: &Array) -> Result<Vec<usize>, Diagnostic> {
     let extent = x.shape()[batch];
     let count = indices.shape()[batch];
+    let check = IndexCheck { axis: batch as u8, extent, len: 1, is_range: false };
     let row = |position: usize| {
-        let found = indices.get(position).to_i64();
-        let from_start =
-            found.map(|index| if index < 0 { index.saturating_add(extent as i64) } else { index });
-        match from_start {
-            Some(index) if (0..extent as i64).contains(&index) => {
-                Ok(position / count * extent + index as usize)
+        let found = indices
+            .get(position)
+            .to_i64()
+            .ok_or_else(|| Diagnostic::new(format!("`{}` takes integer indices", op.name())))?;
+        match check.position(found) {
+            Some(index) => Ok(position / count * extent + index),
+            None => {
+                let place: Vec<usize> = row_major_strides(indices.shape())
+                    .iter()
+                    .zip(indices.shape())
+                    .map(|(stride, extent)| position / stride % extent)
+                    .collect();
+                Err(check.fault(found).with("at", format!("{place:?} of the indices"), None).with(
+                    "operand",
+                    type_of(x).to_string(),
+                    None,
+                ))
             }
-            _ => Err(index_fault(op, batch, x, indices, position)),
         }
     };
     (0..indices.len()).map(row).collect()
-}
-
-fn index_fault(op: &Op, batch: usize, x: &Array, indices: &Array, position: usize) -> Diagnostic {
-    let extent = x.shape()[batch];
-    let expected = match extent {
-        0 => "none: the axis has extent 0".to_string(),
-        n => format!("{} to {}", -(n as i64), n - 1),
-    };
-    let place: Vec<usize> = row_major_strides(indices.shape())
-        .iter()
-        .zip(indices.shape())
-        .map(|(stride, extent)| position / stride % extent)
-        .collect();
-    Diagnostic::new(format!("an index of `{}` is out of range", op.name()))
-        .with("expected", expected, None)
-        .with("found", format!("{} at {place:?} of the indices", indices.get(position)), None)
-        .with("operand", format!("{}, along axis {batch}", type_of(x)), None)
 }
 
 fn gather(op: &Op, batch: usize, x: &Array, indices: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {

@@ -18,7 +18,9 @@ use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
 use crate::interp::{evaluate_node, fits_in_memory};
 use crate::leaf::LeafKind;
-use crate::op::{Bound, Dim, Dims, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims};
+use crate::op::{
+    Bound, Dim, Dims, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims,
+};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -256,26 +258,35 @@ impl State {
             self.known.insert(id, value);
         }
         let known = |o: &NodeId| self.known.get(o).copied();
-        let affine = match (value, &node.op) {
-            (Some(value), _) => Affine { constant: value, ..Affine::default() },
-            (None, Op::Map(ScalarFn::Add)) => {
-                self.affine[&node.operands[0]].plus(&self.affine[&node.operands[1]], 1)
-            }
-            (None, Op::Map(ScalarFn::Sub)) => {
-                self.affine[&node.operands[0]].plus(&self.affine[&node.operands[1]], -1)
-            }
-            (None, Op::Map(ScalarFn::Neg)) => self.affine[&node.operands[0]].times(-1),
-            (None, Op::Map(ScalarFn::Mul)) if known(&node.operands[0]).is_some() => {
-                self.affine[&node.operands[1]].times(self.known[&node.operands[0]])
-            }
-            (None, Op::Map(ScalarFn::Mul)) if known(&node.operands[1]).is_some() => {
-                self.affine[&node.operands[0]].times(self.known[&node.operands[1]])
-            }
-            (None, Op::Cast(dtype)) if dtype.is_int() && self.affine.contains_key(&node.operands[0]) => {
-                self.affine[&node.operands[0]].clone()
-            }
-            _ => Affine { terms: BTreeMap::from([(id, 1)]), constant: 0 },
+        // Sums of `u8` wrap at values that are positions of tensors.
+        let adds = node.ty.dtype != DType::U8;
+        let keeps = |to: DType| match out.ty(node.operands[0]).dtype {
+            DType::Bool | DType::U8 => true,
+            DType::I32 => to != DType::U8,
+            DType::I64 => to == DType::I64,
+            DType::F32 | DType::F64 => false,
         };
+        let own = || Affine { terms: BTreeMap::from([(id, 1)]), constant: 0 };
+        let part = |operand: usize| node.operands.get(operand).and_then(|o| self.affine.get(o));
+        let factor = |operand: usize| node.operands.get(operand).and_then(known);
+        let sum = match (value, &node.op) {
+            (Some(value), _) => Some(Affine { constant: value, ..Affine::default() }),
+            (None, Op::Map(ScalarFn::Add)) if adds => {
+                part(0).zip(part(1)).map(|(left, right)| left.plus(right, 1))
+            }
+            (None, Op::Map(ScalarFn::Sub)) if adds => {
+                part(0).zip(part(1)).map(|(left, right)| left.plus(right, -1))
+            }
+            (None, Op::Map(ScalarFn::Neg)) if adds => part(0).map(|x| x.times(-1)),
+            (None, Op::Map(ScalarFn::Mul)) if adds => match (factor(0), factor(1)) {
+                (Some(factor), _) => part(1).map(|x| x.times(factor)),
+                (None, Some(factor)) => part(0).map(|x| x.times(factor)),
+                (None, None) => None,
+            },
+            (None, Op::Cast(dtype)) if dtype.is_int() && keeps(*dtype) => part(0).cloned(),
+            _ => None,
+        };
+        let affine = sum.unwrap_or_else(own);
         self.affine.insert(id, affine);
         let sources = match &node.op {
             Op::Leaf(leaf) => out
@@ -480,13 +491,50 @@ impl State {
         let mut complete = true;
         for (axis, slice) in axes.iter().enumerate() {
             let Extent::Known(extent) = out.ty(x).shape[axis] else { return None };
-            let start = if slice.start == Bound::Operand { scalars.next() } else { None };
-            let stop = if slice.stop == Bound::Operand { scalars.next() } else { None };
-            if let Some(len) = self.fixed_length(start, stop, slice, extent)
-                && let Some(start) = start
+            let operand = |bound: Bound, scalars: &mut dyn Iterator<Item = NodeId>| {
+                if bound == Bound::Operand { scalars.next() } else { None }
+            };
+            let (start, stop, step) = match *slice {
+                SliceAxis::At(at) => {
+                    let given = operand(at, &mut scalars);
+                    let known = match (at, given) {
+                        (Bound::Known(at), _) => Some(at),
+                        (_, Some(id)) => self.known.get(&id).copied(),
+                        (_, None) => None,
+                    };
+                    let check = IndexCheck { axis: axis as u8, extent, len: 1, is_range: false };
+                    match (known.map(|at| (at, check.position(at))), given) {
+                        (Some((_, Some(first))), _) => {
+                            windows.push(WindowAxis { start: Start::Known(first), len: 1, step: 1 });
+                        }
+                        (Some((at, None)), _) => {
+                            let operand = describe(out, x);
+                            let fault = check.fault(at).at(site).with("operand", operand, out.node(x).site);
+                            self.faults.push(fault);
+                            complete = false;
+                        }
+                        (None, Some(id)) => {
+                            windows.push(WindowAxis { start: Start::Operand, len: 1, step: 1 });
+                            starts.push(id);
+                        }
+                        (None, None) => complete = false,
+                    }
+                    continue;
+                }
+                SliceAxis::Range { start, stop, step } => (start, stop, step),
+            };
+            let (first, last) = (operand(start, &mut scalars), operand(stop, &mut scalars));
+            if step == 1
+                && let (Some(first), Some(last)) = (first, last)
+                && let Some(len) = self.fixed_length(first, last, extent)
             {
-                windows.push(WindowAxis { start: Start::Operand, len, step: 1 });
-                starts.push(start);
+                if len == 0 {
+                    // Whatever the bounds are.
+                    windows.push(WindowAxis { start: Start::Known(0), len, step: 1 });
+                } else {
+                    windows.push(WindowAxis { start: Start::Range, len, step: 1 });
+                    starts.push(first);
+                }
                 continue;
             }
             let mut bound = |bound: Bound, operand: Option<NodeId>| match (bound, operand) {
@@ -495,14 +543,13 @@ impl State {
                 (Bound::Operand, Some(id)) => self.value(out, id, site).map(Some),
                 (Bound::Operand, None) => None,
             };
-            let (from, to) = (bound(slice.start, start), bound(slice.stop, stop));
-            match (from, to) {
+            match (bound(start, first), bound(stop, last)) {
                 (Some(from), Some(to)) => {
-                    let (first, len) = resolve_slice(from, to, slice.step, extent);
+                    let (first, len) = resolve_slice(from, to, step, extent);
                     windows.push(WindowAxis {
                         start: Start::Known(first),
                         len,
-                        step: if len == 0 { 1 } else { slice.step },
+                        step: if len == 0 { 1 } else { step },
                     });
                 }
                 _ => complete = false,
@@ -512,20 +559,23 @@ impl State {
     }
 
     /// The length of a slice whose start is not known but whose bounds are a fixed distance apart.
-    fn fixed_length(
-        &self,
-        start: Option<NodeId>,
-        stop: Option<NodeId>,
-        slice: &SliceAxis,
-        extent: usize,
-    ) -> Option<usize> {
-        let (start, stop) = (start?, stop?);
-        if slice.step != 1 || self.known.contains_key(&start) {
+    fn fixed_length(&self, start: NodeId, stop: NodeId, extent: usize) -> Option<usize> {
+        if self.known.contains_key(&start) {
             return None;
         }
         let distance = self.affine.get(&stop)?.plus(self.affine.get(&start)?, -1);
         let len = usize::try_from(distance.constant).ok()?;
-        (distance.terms.is_empty() && len <= extent).then_some(len)
+        // Bounds computed in `i32` are that far apart only where the second one is an `i32`.
+        let holds = distance.terms.is_empty() && extent <= i32::MAX as usize;
+        (holds && len <= extent).then_some(len)
+    }
+}
+
+/// A value for messages: its type, and its name where it has one.
+fn describe(graph: &Graph, id: NodeId) -> String {
+    match graph.name(id) {
+        Some(name) => format!("{} `{name}`", graph.ty(id)),
+        None => graph.ty(id).to_string(),
     }
 }
 

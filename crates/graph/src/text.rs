@@ -393,10 +393,15 @@ impl Item for SliceAxis {
             Bound::Known(value) => write!(f, "{value}"),
             Bound::Operand => f.write_str("?"),
         };
-        bound(f, self.start)?;
-        f.write_str(":")?;
-        bound(f, self.stop)?;
-        if self.step == 1 { Ok(()) } else { write!(f, ":{}", self.step) }
+        match *self {
+            SliceAxis::At(at) => bound(f, at),
+            SliceAxis::Range { start, stop, step } => {
+                bound(f, start)?;
+                f.write_str(":")?;
+                bound(f, stop)?;
+                if step == 1 { Ok(()) } else { write!(f, ":{step}") }
+            }
+        }
     }
 }
 
@@ -418,6 +423,7 @@ fn write_windows(f: &mut fmt::Formatter<'_>, axes: &[WindowAxis]) -> fmt::Result
     let starts = Along(axes, |axis, f| match axis.start {
         Start::Known(n) => write!(f, "{n}"),
         Start::Operand => f.write_str("?"),
+        Start::Range => f.write_str("?:"),
     });
     let lengths = Along(axes, |axis, f| write!(f, "{}", axis.len));
     write!(f, "{{starts={starts}, lengths={lengths}")?;

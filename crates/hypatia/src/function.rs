@@ -13,7 +13,7 @@ use hypatia_codegen::cpu::CodeError;
 use hypatia_codegen::cpu::call::CpuProgram;
 use hypatia_codegen::cpu::features::Features;
 use hypatia_codegen::cpu::pool::Pool;
-use hypatia_codegen::kernel::{OutOfRange, Place, Program, RunError};
+use hypatia_codegen::kernel::{Place, Program, RunError};
 use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::array::Extents;
 use hypatia_graph::collect::{Request, Unused, collect};
@@ -608,23 +608,13 @@ impl Executable {
 
     fn explain(&self, error: RunError) -> CallError {
         match error {
-            RunError::OutOfRange(OutOfRange { step, value, extent }) => {
-                let step = self.stages.program.step(step);
-                let site = step.and_then(|step| step.site);
-                let label = step.map_or("?", |step| &step.label);
-                let fault =
-                    Diagnostic::new(format!("index {value} is out of range for an axis of extent {extent}"))
-                        .at(site)
-                        .with("expected", format!("{} to {}", -extent, extent - 1), None)
-                        .with("found", value.to_string(), None)
-                        .with("in", format!("`{label}`"), site);
-                let nan = value == i64::from(i32::MIN) || value == i64::MIN;
-                let fault = if nan {
-                    fault.hint("a NaN converted to an integer becomes the smallest integer")
-                } else {
-                    fault
+            RunError::OutOfRange(found) => {
+                let program = &self.stages.program;
+                let (Some(step), Some(check)) = (program.step(found.step), program.check(&found)) else {
+                    let unknown = format!("step {} of the program has no check {}", found.step, found.check);
+                    return CallError::Device(unknown);
                 };
-                fault.into()
+                check.fault(found.value).at(step.site).into()
             }
             RunError::Device(message) => CallError::Device(message),
         }

@@ -57,7 +57,7 @@ pub fn is_supported() -> bool {
 ///
 /// `buffers` has one pointer for each parameter; `begin..end` is the part of the outermost loop axis to run, all of it
 /// where that axis is reduced, and `0..1` where there is no axis. If `error[0]` is 0 and an index or start is out of
-/// range, `error` becomes 1, the value, the extent. Of memory that the kernel writes, an iteration may read only the
+/// range, `error` becomes 1, the value, the check. Of memory that the kernel writes, an iteration may read only the
 /// element that it writes itself: iterations are not run in order.
 pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
     let covered = |dtype: DType| dtype != DType::F64;
@@ -236,14 +236,14 @@ impl<'a> Emitter<'a> {
     fn starts(&mut self) -> Option<Vec<i32>> {
         let (buffers, error) = (self.buffers, self.error);
         let mut places = Vec::new();
-        for start in &self.kernel.starts {
+        for (number, start) in self.kernel.starts.iter().enumerate() {
             if self.kernel.params.get(usize::from(start.param))?.dtype != DType::I64 {
                 return None;
             }
             let (extent, limit) = (i32::try_from(start.extent).ok()?, i32::try_from(start.limit).ok()?);
             let place = self.function.frame.scalar();
             let asm = self.asm();
-            let (from_begin, fits, known) = (asm.label(), asm.label(), asm.label());
+            let (from_begin, fits, bad, known) = (asm.label(), asm.label(), asm.label(), asm.label());
             asm.load(RAX, Memory::at(RSP, buffers));
             asm.load(RAX, Memory::at(RAX, 8 * i32::from(start.param)));
             asm.load(RAX, Memory::at(RAX, 0));
@@ -252,13 +252,18 @@ impl<'a> Emitter<'a> {
             asm.jump_if(Condition::NotLess, from_begin);
             asm.add_immediate(RAX, extent);
             asm.place(from_begin);
+            if let Some(refused) = start.refused() {
+                asm.compare_immediate(RCX, i32::try_from(refused).ok()?);
+                asm.jump_if(Condition::Equal, bad);
+            }
             asm.compare_immediate(RAX, limit);
             asm.jump_if(Condition::NotAbove, fits);
+            asm.place(bad);
             asm.load(RAX, Memory::at(RSP, error));
             asm.compare_immediate(Memory::at(RAX, 0), 0);
             asm.jump_if(Condition::NotEqual, known);
             asm.store(Memory::at(RAX, 8), RCX);
-            asm.set(Memory::at(RAX, 16), limit.checked_add(1)?);
+            asm.set(Memory::at(RAX, 16), i32::try_from(number).ok()?);
             asm.set(Memory::at(RAX, 0), 1);
             asm.place(known);
             asm.set(RAX, 0);
@@ -508,7 +513,7 @@ impl<'a> Emitter<'a> {
         asm.compare_immediate(Memory::at(RCX, 0), 0);
         asm.jump_if(Condition::NotEqual, failure.back);
         asm.store(Memory::at(RCX, 8), RAX);
-        asm.set(Memory::at(RCX, 16), failure.extent.cast_signed());
+        asm.set(Memory::at(RCX, 16), failure.check.cast_signed());
         asm.set(Memory::at(RCX, 0), 1);
         asm.jump(failure.back);
     }

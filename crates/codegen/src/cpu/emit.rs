@@ -47,7 +47,7 @@ pub(super) struct Memory {
 /// What is done about an index out of range.
 #[derive(Copy, Clone)]
 pub(super) struct Report {
-    /// Address of three words: raised, value, extent.
+    /// Address of three words: raised, value, check.
     pub(super) words: Ir,
     /// What the first word becomes; not 0.
     pub(super) raised: i64,
@@ -56,7 +56,7 @@ pub(super) struct Report {
 }
 
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers, `begin..end` a range of the
-/// outermost axis, `error` three words (raised, value, extent).
+/// outermost axis, `error` three words (raised, value, check).
 pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routines: Routines, fused: bool) {
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
@@ -360,17 +360,22 @@ impl<'e, 'b> Emitter<'e, 'b> {
 
     /// Reads and checks run-time starts; the first bad one ends the call before anything is written.
     fn starts(&mut self) {
-        for start in &self.kernel.starts {
+        for (number, start) in self.kernel.starts.iter().enumerate() {
             let pointer = self.place(start.param, 0, &[]);
             let given = self.load_from(pointer, types::I64);
             let wrapped = self.wrap(given, start.extent as i64);
             let limit = self.int(start.limit as i64);
-            let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThan, wrapped, limit);
+            let mut bad = self.b.ins().icmp(IntCC::UnsignedGreaterThan, wrapped, limit);
+            if let Some(refused) = start.refused() {
+                let refused = self.int(refused);
+                let refused = self.b.ins().icmp(IntCC::Equal, given, refused);
+                bad = self.b.ins().bor(bad, refused);
+            }
             let (fail, go) = (self.b.create_block(), self.b.create_block());
             self.b.set_cold_block(fail);
             self.b.ins().brif(bad, fail, &[], go, &[]);
             self.b.switch_to_block(fail);
-            self.raise(given, start.limit as i64 + 1);
+            self.raise(given, number);
             self.b.ins().jump(self.report.failed, &[]);
             self.b.switch_to_block(go);
             self.starts.push(wrapped);
@@ -386,12 +391,13 @@ impl<'e, 'b> Emitter<'e, 'b> {
         self.b.ins().select(negative, counted, index)
     }
 
-    fn raise(&mut self, value: Ir, extent: i64) {
+    /// Says which value was found out of range, and by which check: see [`crate::kernel::Kernel::check`].
+    fn raise(&mut self, value: Ir, check: usize) {
         let flags = MemFlagsData::trusted();
-        let (raised, extent) = (self.int(self.report.raised), self.int(extent));
+        let (raised, check) = (self.int(self.report.raised), self.int(check as i64));
         self.b.ins().store(flags, raised, self.report.words, 0);
         self.b.ins().store(flags, value, self.report.words, 8);
-        self.b.ins().store(flags, extent, self.report.words, 16);
+        self.b.ins().store(flags, check, self.report.words, 16);
     }
 
     /// A position in elements, from the counters that are open; those above `open` count as 0. What is known of it is
@@ -1020,7 +1026,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
                     (0..4).map(|lane| self.b.ins().iadd_imm_s(narrow, lane * stride)).collect();
                 self.gathered(types::I32X4, &lanes)
             }
-            Instruction::Index { index, extent } => self.index(index, extent as i64),
+            Instruction::Index { index, extent, .. } => self.index(index, extent as i64, i),
             Instruction::Map(f, operands) => {
                 let dtypes: SmallVec<[DType; 3]> =
                     operands.iter().map(|v| self.kernel.types[v.index()]).collect();
@@ -1080,26 +1086,27 @@ impl<'e, 'b> Emitter<'e, 'b> {
         self.gathered(vector, &lanes)
     }
 
-    /// Wraps and checks an index; a bad one is reported and becomes 0.
-    fn index(&mut self, index: Value, extent: i64) -> Ir {
+    /// Wraps and checks an index, instruction `i`; a bad one is reported and becomes 0.
+    fn index(&mut self, index: Value, extent: i64, i: usize) -> Ir {
+        let check = self.kernel.starts.len() + i;
         let dtype = self.kernel.types[index.index()];
         let given = self.get(index);
         if self.width == Width::One {
             let wide = self.widen(given, dtype);
-            return self.checked(wide, extent);
+            return self.checked(wide, extent, check);
         }
         let lanes: SmallVec<[Ir; 4]> = (0..4u8)
             .map(|lane| {
                 let element = self.b.ins().extractlane(given, lane);
                 let wide = self.b.ins().sextend(types::I64, element);
-                let checked = self.checked(wide, extent);
+                let checked = self.checked(wide, extent, check);
                 self.b.ins().ireduce(types::I32, checked)
             })
             .collect();
         self.gathered(types::I32X4, &lanes)
     }
 
-    fn checked(&mut self, given: Ir, extent: i64) -> Ir {
+    fn checked(&mut self, given: Ir, extent: i64, check: usize) -> Ir {
         let wrapped = self.wrap(given, extent);
         let limit = self.int(extent);
         let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, wrapped, limit);
@@ -1107,7 +1114,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
         self.b.set_cold_block(fail);
         self.b.ins().brif(bad, fail, &[], go, &[]);
         self.b.switch_to_block(fail);
-        self.raise(given, extent);
+        self.raise(given, check);
         self.b.ins().jump(go, &[]);
         self.b.switch_to_block(go);
         let zero = self.int(0);

@@ -109,7 +109,7 @@ fn weight(kernel: &LoopKernel) -> usize {
 }
 
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers of the loop's parameters, `error` three
-/// words (raised, value, extent), where raised is the number of the step that found an index out of range, counted from
+/// words (raised, value, check), where raised is the number of the step that found an index out of range, counted from
 /// the loop itself, which is 1. The range is not looked at. `called` are the functions of the [`called_kernels`].
 pub(super) fn emit(
     builder: &mut FunctionBuilder<'_>,

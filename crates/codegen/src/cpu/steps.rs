@@ -525,10 +525,10 @@ impl Scan {
 /// The index that a step found out of range.
 fn found(step: usize, reports: &mut [Report]) -> Result<(), RunError> {
     let Some(report) = reports.iter_mut().find(|report| report[0] != 0) else { return Ok(()) };
-    let [raised, value, extent] = *report;
+    let [raised, value, check] = *report;
     reports.fill([0; 3]);
     let step = step + (raised - 1) as usize;
-    Err(RunError::OutOfRange(OutOfRange { step, value, extent }))
+    Err(RunError::OutOfRange(OutOfRange { step, value, check: check as usize }))
 }
 
 fn run_loop(
@@ -673,15 +673,12 @@ fn prepare<'a>(
     let pointers = &table[product.pointers..];
     // Windows of windows have any number of starts; eight stand without allocating.
     let mut starts: SmallVec<[i64; 8]> = SmallVec::new();
-    for start in &kernel.starts {
+    for (check, start) in kernel.starts.iter().enumerate() {
         // SAFETY: the parameter of a start is a buffer with at least one `i64`.
         let given = unsafe { pointers[usize::from(start.param)].cast::<i64>().read() };
-        let value = if given < 0 { given + start.extent as i64 } else { given };
-        if !(0..=start.limit as i64).contains(&value) {
-            let extent = start.limit as i64 + 1;
-            return Err(RunError::OutOfRange(OutOfRange { step: number, value: given, extent }));
-        }
-        starts.push(value);
+        let found = OutOfRange { step: number, value: given, check };
+        let position = start.check().position(given).ok_or(RunError::OutOfRange(found))?;
+        starts.push(position as i64);
     }
     let size = kernel.dtype.size() as isize;
     let at = |param: u16, position: &Affine| {

@@ -10,7 +10,7 @@
 //! Every address and argument is checked: a program that breaks the rules of the kernel form gives
 //! [`RunError::Device`] with the fault in words, never a panic.
 
-use hypatia_graph::op::Write;
+use hypatia_graph::op::{IndexCheck, Write};
 use hypatia_graph::random::uniform_element;
 use hypatia_graph::{Array, DType, Literal, ScalarFn};
 use smallvec::SmallVec;
@@ -179,7 +179,8 @@ impl Run<'_> {
             .kernel
             .starts()
             .iter()
-            .map(|start| self.start(slots, start))
+            .enumerate()
+            .map(|(number, start)| self.start(slots, number, start))
             .collect::<Result<Vec<i64>, _>>()?;
         match self.kernel {
             Kernel::Loop(kernel)
@@ -355,18 +356,20 @@ impl Run<'_> {
         }
     }
 
-    fn start(&mut self, slots: &[Place], start: &RuntimeStart) -> Result<i64, RunError> {
+    fn start(&mut self, slots: &[Place], number: usize, start: &RuntimeStart) -> Result<i64, RunError> {
         let value = integer(self.load(slots, start.param, 0)?)?;
-        let position = if value < 0 { value.saturating_add(start.extent as i64) } else { value };
-        if (0..=start.limit as i64).contains(&position) {
-            return Ok(position);
-        }
-        self.report(value, start.limit as i64 + 1);
-        Ok(0)
+        Ok(self.checked(number, start.check(), value))
     }
 
-    fn report(&mut self, value: i64, extent: i64) {
-        self.found.get_or_insert(OutOfRange { step: self.step, value, extent });
+    /// The position that a value names; 0 where it names none, which is reported.
+    fn checked(&mut self, number: usize, check: IndexCheck, value: i64) -> i64 {
+        match check.position(value) {
+            Some(position) => position as i64,
+            None => {
+                self.found.get_or_insert(OutOfRange { step: self.step, value, check: number });
+                0
+            }
+        }
     }
 
     fn loops(&mut self, kernel: &LoopKernel, slots: &[Place], starts: &[i64]) -> Result<(), RunError> {
@@ -496,16 +499,10 @@ impl Run<'_> {
                     self.element(kernel, slots, address, starts, index, shift)?
                 }
                 Instruction::Position(position) => Literal::I64(place(position, index, starts)),
-                Instruction::Index { index: at, extent } => {
+                Instruction::Index { index: at, extent, axis } => {
                     let found = integer(value_of(&values, *at)?)?;
-                    let extent = *extent as i64;
-                    let position = if found < 0 { found.saturating_add(extent) } else { found };
-                    if (0..extent).contains(&position) {
-                        Literal::I64(position)
-                    } else {
-                        self.report(found, extent);
-                        Literal::I64(0)
-                    }
+                    let check = IndexCheck { axis: *axis, extent: *extent, len: 1, is_range: false };
+                    Literal::I64(self.checked(kernel.starts.len() + values.len(), check, found))
                 }
                 Instruction::Map(function, operands) => {
                     let operands =

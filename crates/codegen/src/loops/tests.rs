@@ -310,7 +310,8 @@ fn an_index_out_of_range_in_a_step_changes_nothing() {
     let program = crate::compile(&graph).unwrap();
     let values: Vec<Array> = bad.iter().map(|(_, value)| value.clone()).collect();
     let error = on_cpu(&graph, &values, InstructionSet::Avx512, 1).unwrap_err();
-    let RunError::OutOfRange(OutOfRange { step, value: 5, extent: 5 }) = error else { panic!("{error:?}") };
+    let RunError::OutOfRange(found @ OutOfRange { step, value: 5, .. }) = error else { panic!("{error:?}") };
+    assert_eq!(program.check(&found).unwrap().extent, 5);
     // The number is that of a step in the body, which knows its line.
     assert!(matches!(program.step(step).unwrap().kernel, Kernel::Loop(_)));
     assert!(!program.steps.iter().any(|s| std::ptr::eq(s, program.step(step).unwrap())));

@@ -133,25 +133,28 @@ fn preamble(program: &Program, helpers: &BTreeSet<Helper>) -> String {
     text
 }
 
-/// Keeps the first report of a run: the number of the step plus one, the value, the extent.
+/// Keeps the first report of a run: the number of the step plus one, the value, the check.
 const REPORT: &str = "
-static void report(__global long *error, int step, long value, long extent)
+static void report(__global long *error, int step, long value, long check)
 {
     if (atomic_cmpxchg((volatile __global int *)error, 0, step + 1) == 0) {
         error[1] = value;
-        error[2] = extent;
+        error[2] = check;
     }
 }
 
-static long checked(long value, long extent, long limit, __global long *error, int step)
+static long checked(long value, long extent, long limit, long refused, long check, __global long *error, int step)
 {
     long position = value < 0 ? value + extent : value;
-    if (position >= 0 && position < limit)
+    if (position >= 0 && position < limit && value != refused)
         return position;
-    report(error, step, value, limit);
+    report(error, step, value, check);
     return 0;
 }
 ";
+
+/// A value that is out of range anyway.
+const NONE_REFUSED: &str = "LONG_MIN";
 
 /// The text of one kernel, with `NAME` for its name, and its launch.
 pub(super) struct KernelText {
@@ -188,9 +191,10 @@ pub(super) fn starts(starts: &[RuntimeStart], index: &str) -> String {
     let mut text = String::new();
     for (n, start) in starts.iter().enumerate() {
         let (param, extent, limit) = (start.param, start.extent, start.limit + 1);
+        let refused = start.refused().map_or(NONE_REFUSED.to_string(), |value| format!("{value}L"));
         let _ = writeln!(
             text,
-            "    const {index} s{n} = ({index})checked(p{param}[0], {extent}L, {limit}L, error, step);"
+            "    const {index} s{n} = ({index})checked(p{param}[0], {extent}L, {limit}L, {refused}, {n}L, error, step);"
         );
     }
     text
@@ -359,8 +363,9 @@ impl LoopText<'_> {
                 Instruction::Load(address) => self.load(address, None),
                 Instruction::LoadAt { address, index, stride } => self.load(address, Some((*index, *stride))),
                 Instruction::Position(position) => format!("(long)({})", affine(position, &self.axes)),
-                Instruction::Index { index, extent } => {
-                    format!("checked({index}, {extent}L, {extent}L, error, step)")
+                Instruction::Index { index, extent, .. } => {
+                    let check = self.kernel.starts.len() + n;
+                    format!("checked({index}, {extent}L, {extent}L, {NONE_REFUSED}, {check}L, error, step)")
                 }
                 Instruction::Map(function, operands) => {
                     let names: Vec<String> = operands.iter().map(Value::to_string).collect();

@@ -438,7 +438,7 @@ fn gather(rows: usize, indices: usize) -> Kernel {
     let out = sketch.param(DType::F32, indices * 3, true);
     let places = sketch.param(DType::I64, indices * 3, true);
     let at_row = sketch.load(index, &[1, 0]);
-    let row = sketch.push(Instruction::Index { index: at_row, extent: rows }, DType::I64);
+    let row = sketch.push(Instruction::Index { index: at_row, extent: rows, axis: 0 }, DType::I64);
     let element = Instruction::LoadAt { address: at(table, 0, &[0, 1]), index: row, stride: 3 };
     let element = sketch.push(element, DType::F32);
     let end = indices as i64 * 3 - 1;
@@ -470,7 +470,13 @@ fn window(len: usize) -> Kernel {
     let x = sketch.param(DType::F32, len, false);
     let start = sketch.param(DType::I64, 1, false);
     let out = sketch.param(DType::F32, 4, true);
-    sketch.0.starts.push(RuntimeStart { param: start, extent: len, limit: len - 4 });
+    sketch.0.starts.push(RuntimeStart {
+        param: start,
+        extent: len,
+        limit: len - 4,
+        axis: 0,
+        is_range: false,
+    });
     let position = Affine { offset: 0, strides: smallvec![1], starts: smallvec![(0, 1)] };
     let value = sketch.push(Instruction::Load(Address { param: x, position }), DType::F32);
     sketch.store(out, &[1], value, StoreKind::Plain);
@@ -493,17 +499,17 @@ fn an_index_out_of_range_changes_nothing() {
         (
             gather(4, 3),
             vec![Array::vector(&[1i32, 4, 0]), Array::zeros(DType::F32, &[12])],
-            OutOfRange { step: 0, value: 4, extent: 4 },
+            OutOfRange { step: 0, value: 4, check: 1 },
         ),
         (
             window(10),
             vec![Array::zeros(DType::F32, &[10]), Array::vector(&[7i64])],
-            OutOfRange { step: 0, value: 7, extent: 7 },
+            OutOfRange { step: 0, value: 7, check: 0 },
         ),
         (
             window(10),
             vec![Array::zeros(DType::F32, &[10]), Array::vector(&[i64::MIN])],
-            OutOfRange { step: 0, value: i64::MIN, extent: 7 },
+            OutOfRange { step: 0, value: i64::MIN, check: 0 },
         ),
     ];
     for (kernel, inputs, expected) in cases {
@@ -551,7 +557,7 @@ fn scatter(dtype: DType, transposed: bool) -> Kernel {
     let index = sketch.param(DType::I64, 5, false);
     let x = sketch.param(dtype, 20, false);
     let row = sketch.load(index, &i_strides);
-    let row = sketch.push(Instruction::Index { index: row, extent: 3 }, DType::I64);
+    let row = sketch.push(Instruction::Index { index: row, extent: 3, axis: 0 }, DType::I64);
     let value = sketch.load(x, &x_strides);
     for write in [Write::Set, Write::Add] {
         let out = sketch.param(dtype, 12, true);
@@ -576,7 +582,7 @@ fn writes_at_computed_positions_keep_their_order() {
     let mut sketch = Sketch::new(&[7, 3], &[false, false]);
     let (x, out) = (sketch.param(DType::F32, 21, false), sketch.param(DType::F32, 9, true));
     let zero = sketch.push(Instruction::Literal(Literal::I64(0)), DType::I64);
-    let zero = sketch.push(Instruction::Index { index: zero, extent: 1 }, DType::I64);
+    let zero = sketch.push(Instruction::Index { index: zero, extent: 1, axis: 0 }, DType::I64);
     let value = sketch.load(x, &[3, 1]);
     sketch.store(out, &[1, 1], value, StoreKind::At { index: zero, stride: 1, write: Write::Add });
     let buffers = vec![numbers(DType::F32, 21, 2), Array::zeros(DType::F32, &[9])];
@@ -590,7 +596,7 @@ fn a_fold_beside_writes_at_computed_positions() {
     let x = sketch.param(DType::I32, 50, false);
     let (counts, total) = (sketch.param(DType::I32, 100, true), sketch.param(DType::I32, 1, true));
     let value = sketch.load(x, &[1]);
-    let bin = sketch.push(Instruction::Index { index: value, extent: 100 }, DType::I64);
+    let bin = sketch.push(Instruction::Index { index: value, extent: 100, axis: 0 }, DType::I64);
     let one = sketch.push(Instruction::Literal(Literal::I32(1)), DType::I32);
     sketch.store(counts, &[0], one, StoreKind::At { index: bin, stride: 1, write: Write::Add });
     sketch.store(total, &[0], value, StoreKind::Fold(Fold::Sum));
@@ -690,7 +696,7 @@ fn a_product_does_not_read_what_it_overwrites_and_begins_at_starts() {
     // Two rows of a matrix of five, from a start.
     kernel.params[0].len = 10;
     kernel.params[3] = Param { dtype: DType::I64, len: 1, written: false };
-    kernel.starts.push(RuntimeStart { param: 3, extent: 5, limit: 3 });
+    kernel.starts.push(RuntimeStart { param: 3, extent: 5, limit: 3, axis: 0, is_range: false });
     kernel.a.position = Affine { offset: 0, strides: smallvec![], starts: smallvec![(0, 2)] };
     let a: Vec<f32> = (0..10).map(|x| x as f32).collect();
     let buffers = vec![

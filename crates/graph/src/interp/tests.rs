@@ -72,7 +72,7 @@ fn unknown_extents_are_found_when_run() {
     let extent = graph.add(Op::Extent(0), &[x], None);
     let dims = Box::new([Dim::Known(2), Dim::Operand]);
     let tiled = graph.add(Op::Broadcast { axes: smallvec![1], dims }, &[x, extent], None);
-    let last = SliceAxis { start: Bound::Operand, stop: Bound::End, step: -1 };
+    let last = SliceAxis::Range { start: Bound::Operand, stop: Bound::End, step: -1 };
     let two = graph.add(Op::Literal(Literal::I64(-2)), &[], None);
     let part = graph.add(Op::Slice(Box::new([SliceAxis::WHOLE, last])), &[tiled, two], None);
     graph.outputs.push(part);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::dtype::Literal;
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Bound, Dim, Op, ScanResult, Start, Write};
+use crate::op::{Bound, Dim, Op, ScanResult, SliceAxis, Start, Write};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -307,7 +307,13 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
             Bound::Known(n) => n.to_string(),
             Bound::Operand => scalar(),
         };
-        axes.iter().map(|a| format!("{}:{}{}", bound(a.start), bound(a.stop), step(a.step))).collect()
+        let mut written = |axis: &SliceAxis| match *axis {
+            SliceAxis::At(at) => bound(at),
+            SliceAxis::Range { start, stop, step: by } => {
+                format!("{}:{}{}", bound(start), bound(stop), step(by))
+            }
+        };
+        axes.iter().map(&mut written).collect()
     } else if let Op::Window(axes) | Op::SetWindow(axes, _) = op {
         let ranges = axes.iter().map(|a| match a.start {
             Start::Known(start) => {
@@ -316,7 +322,7 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
                 let stop = if stop < 0 { String::new() } else { stop.to_string() };
                 format!("{start}:{stop}{}", step(a.step))
             }
-            Start::Operand => {
+            Start::Operand | Start::Range => {
                 let start = scalar();
                 format!("{start}:{start} + {}", a.len)
             }

@@ -717,15 +717,18 @@ impl Parser<'_> {
         })
     }
 
-    /// `{ranges=[1:?, ::-1]}`
+    /// `{ranges=[1:?, ::-1, 3, ?]}`: ranges and single positions.
     fn ranges(&mut self) -> Parsed<Box<[SliceAxis]>> {
         self.key("{", "ranges")?;
         let ranges = self.list(|parser| {
             let start = parser.bound()?;
+            if start != Bound::End && !matches!(parser.reader.peek(), Token::Sign(":")) {
+                return Ok(SliceAxis::At(start));
+            }
             parser.reader.expect(":")?;
             let stop = parser.bound()?;
             let step = if parser.reader.takes(":") { parser.signed("a step")? } else { 1 };
-            Ok(SliceAxis { start, stop, step })
+            Ok(SliceAxis::Range { start, stop, step })
         })?;
         self.reader.expect("}")?;
         Ok(ranges.into())
@@ -747,13 +750,14 @@ impl Parser<'_> {
         }
     }
 
-    /// `{starts=[0, ?], lengths=[2, 3], steps=[1, 1]}`, the steps left out where all are 1.
+    /// `{starts=[0, ?, ?:], lengths=[2, 1, 3], steps=[1, 1, 1]}`, the steps left out where all are 1. `?:` begins a range.
     fn windows(&mut self) -> Parsed<Box<[WindowAxis]>> {
         let place = self.reader.place();
         self.key("{", "starts")?;
         let starts = self.list(|parser| {
             Ok(match parser.dim()? {
                 Dim::Known(n) => Start::Known(n),
+                Dim::Operand if parser.reader.takes(":") => Start::Range,
                 Dim::Operand => Start::Operand,
             })
         })?;

@@ -374,10 +374,17 @@ fn any_op() -> impl Strategy<Value = Op> {
     let dim = prop_oneof![(0usize..5).prop_map(Dim::Known), Just(Dim::Operand)];
     let dims = proptest::collection::vec(dim, 0..4).prop_map(Dims::from);
     let bound = prop_oneof![Just(Bound::End), (-5i64..5).prop_map(Bound::Known), Just(Bound::Operand)];
-    let slice =
-        (bound.clone(), bound, -3i64..4).prop_map(|(start, stop, step)| SliceAxis { start, stop, step });
+    let at = prop_oneof![(-5i64..5).prop_map(Bound::Known), Just(Bound::Operand)];
+    let slice = prop_oneof![
+        at.prop_map(SliceAxis::At),
+        (bound.clone(), bound, -3i64..4).prop_map(|(start, stop, step)| SliceAxis::Range {
+            start,
+            stop,
+            step
+        }),
+    ];
     let slices = proptest::collection::vec(slice, 0..4).prop_map(Box::from);
-    let start = prop_oneof![(0usize..4).prop_map(Start::Known), Just(Start::Operand)];
+    let start = prop_oneof![(0usize..4).prop_map(Start::Known), Just(Start::Operand), Just(Start::Range)];
     let window = (start, 0usize..3, -2i64..3).prop_map(|(start, len, step)| WindowAxis { start, len, step });
     let windows = proptest::collection::vec(window, 0..4).prop_map(Box::from);
     let grad = (0u16..2, 1u16..3, 0u16..2, 0u16..2, any::<bool>(), any::<bool>());

@@ -85,7 +85,7 @@ pub(super) struct Failure {
     /// The lanes in question.
     pub(super) mask: u8,
     pub(super) found: Found,
-    pub(super) extent: u32,
+    pub(super) check: u32,
 }
 
 /// Where the index is.
@@ -689,7 +689,7 @@ impl Block<'_, '_> {
                 self.function.asm.vex(KNOTW, d, 0, Operand::Register(x), None);
                 self.finish(id, copy, d);
             }
-            Node::Check(mask, checked, extent) => self.check(id, copy, mask, checked, extent),
+            Node::Check(mask, checked, check) => self.check(id, copy, mask, checked, check),
             Node::Store(access, element, x) => {
                 let source = self.get(x, copy);
                 let needs_vector = access.stride != 1 || element != Element::Word;
@@ -868,7 +868,7 @@ impl Block<'_, '_> {
         self.finish(id, copy, d);
     }
 
-    fn check(&mut self, id: Id, copy: usize, mask: Id, checked: Checked, extent: u32) {
+    fn check(&mut self, id: Id, copy: usize, mask: Id, checked: Checked, check: u32) {
         let mut lanes = self.get(mask, copy);
         let is_per_copy = self.function.is_per_copy(id);
         if self.masked && is_per_copy {
@@ -885,7 +885,7 @@ impl Block<'_, '_> {
         asm.vex(KORTESTW, lanes, 0, Operand::Register(lanes), None);
         asm.jump_if(Condition::NotEqual, entry);
         asm.place(back);
-        self.function.failures.push(Failure { entry, back, mask: lanes, found, extent });
+        self.function.failures.push(Failure { entry, back, mask: lanes, found, check });
         self.release_operands(id, copy);
     }
 

@@ -237,6 +237,8 @@ pub(super) enum Masking {
 /// Conditions of jumps, by their codes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Condition {
+    /// Zero.
+    Equal = 4,
     /// Not zero.
     NotEqual = 5,
     /// Unsigned.

@@ -588,7 +588,11 @@ impl Recorder<'_> {
                 self.load_at(kernel, address, value(*index)?, *stride, dtype)
             }
             Instruction::Position(position) => self.position(kernel, position),
-            Instruction::Index { index, extent } => self.index(value(*index)?, *extent),
+            Instruction::Index { index, extent, .. } => {
+                // Checks are counted from the starts on.
+                let check = u32::try_from(kernel.starts.len() + values.len()).ok()?;
+                self.index(value(*index)?, *extent, check)
+            }
             Instruction::Map(function, operands) => {
                 let operands: Option<SmallVec<[Lowered; 3]>> = operands.iter().map(|x| value(*x)).collect();
                 self.map(*function, &operands?)
@@ -695,7 +699,7 @@ impl Recorder<'_> {
         fitting(id, DType::I64, (low, high))
     }
 
-    fn index(&mut self, index: Lowered, extent: usize) -> Option<Lowered> {
+    fn index(&mut self, index: Lowered, extent: usize, check: u32) -> Option<Lowered> {
         let extent = i32::try_from(extent).ok()?;
         let (lanes, checked, range) = match index {
             Lowered::Lanes(id, dtype, range) if dtype != DType::F32 => (id, Checked::Lanes(id), range),
@@ -716,7 +720,7 @@ impl Recorder<'_> {
         if range.0 < 0 || range.1 >= i64::from(extent) {
             let bound = self.integer(extent);
             let outside = self.push(Node::Compare(VPCMPUD, result, bound, INTEGER_NOT_LESS));
-            self.push(Node::Check(outside, checked, extent.cast_unsigned()));
+            self.push(Node::Check(outside, checked, check));
             let inside = self.push(Node::Compare(VPCMPUD, result, bound, INTEGER_LESS));
             let zero = self.splat(0);
             result = self.push(Node::Select(inside, result, zero));

@@ -85,20 +85,22 @@ fn run(kernel: &LoopKernel, buffers: &mut [Buffer]) -> Option<[i64; 3]> {
     run_part(kernel, buffers, 0, end)
 }
 
-/// What the kernel means, one iteration after another; the indices found out of range, with their extents.
+/// What the kernel means, one iteration after another; the indices found out of range, with their checks.
 fn evaluate(kernel: &LoopKernel, buffers: &mut [Buffer]) -> Vec<(i64, i64)> {
     let mut errors = Vec::new();
     let starts: Vec<i64> = kernel
         .starts
         .iter()
-        .map(|start| {
+        .enumerate()
+        .map(|(number, start)| {
             let raw = buffers[usize::from(start.param)].get(0, DType::I64).to_i64().unwrap();
-            let from_begin = if raw < 0 { raw + start.extent as i64 } else { raw };
-            if (0..=start.limit as i64).contains(&from_begin) {
-                return from_begin;
+            match start.check().position(raw) {
+                Some(position) => position as i64,
+                None => {
+                    errors.push((raw, number as i64));
+                    0
+                }
             }
-            errors.push((raw, start.limit as i64 + 1));
-            0
         })
         .collect();
     let at = |affine: &Affine, iteration: &[usize]| -> i64 {
@@ -137,12 +139,12 @@ fn evaluate(kernel: &LoopKernel, buffers: &mut [Buffer]) -> Vec<(i64, i64)> {
                     load(address, stride * values[index.index()].to_i64().unwrap())
                 }
                 Instruction::Position(position) => Literal::I64(at(position, &iteration)),
-                Instruction::Index { index, extent } => {
+                Instruction::Index { index, extent, .. } => {
                     let raw = values[index.index()].to_i64().unwrap();
                     let extent = *extent as i64;
                     let from_begin = if raw < 0 { raw + extent } else { raw };
                     if !(0..extent).contains(&from_begin) {
-                        errors.push((raw, extent));
+                        errors.push((raw, (kernel.starts.len() + position) as i64));
                     }
                     Literal::I64(if (0..extent).contains(&from_begin) { from_begin } else { 0 })
                 }
@@ -518,7 +520,9 @@ impl Builder {
                 _ => in_range,
             };
             self.buffers[usize::from(param)].set(0, Literal::I64(raw));
-            self.kernel.starts.push(RuntimeStart { param, extent: limit + 5, limit });
+            let is_range = self.random.below(2) == 0;
+            let start = RuntimeStart { param, extent: limit + 5, limit, axis: 0, is_range };
+            self.kernel.starts.push(start);
             position.starts.push((self.kernel.starts.len() as u16 - 1, 2));
             total += 2 * limit;
         }
@@ -574,7 +578,7 @@ impl Builder {
                     self.value(source)
                 };
                 let extent = self.random.pick(&[1, 26, 300]);
-                let index = self.push(Instruction::Index { index, extent }, DType::I64);
+                let index = self.push(Instruction::Index { index, extent, axis: 0 }, DType::I64);
                 let stride = self.random.pick(&[1, 2, 5]);
                 let mask = self.random.next();
                 let dtype = self.random.pick(&[DType::F32, DType::I32]);

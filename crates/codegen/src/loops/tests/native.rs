@@ -148,9 +148,10 @@ fn indices_out_of_range_are_reported_by_the_kernel_that_finds_them() {
     let values: Vec<Array> = bad.iter().map(|(_, value)| value.clone()).collect();
     let mut shared = [Array::scalar(1f32)];
     let expected = evaluate(&program, &values.iter().collect::<Vec<_>>(), &mut shared).unwrap_err();
-    let RunError::OutOfRange(OutOfRange { step, value: -6, extent: 5 }) = expected else {
+    let RunError::OutOfRange(found @ OutOfRange { step, value: -6, .. }) = expected else {
         panic!("{expected:?}")
     };
+    assert_eq!(program.check(&found).unwrap().extent, 5);
     assert!(matches!(program.step(step).unwrap().kernel, Kernel::Loop(_)));
     for threads in [1, 2] {
         let found = on_cpu(&graph, &values, InstructionSet::Avx512, threads);
@@ -173,7 +174,7 @@ fn starts_out_of_range_are_reported() {
     let program = crate::compile(&graph).unwrap();
     let values: Vec<Array> = bad.iter().map(|(_, value)| value.clone()).collect();
     let expected = evaluate(&program, &values.iter().collect::<Vec<_>>(), &mut []).unwrap_err();
-    assert!(matches!(expected, RunError::OutOfRange(OutOfRange { value: 4, extent: 4, .. })), "{expected:?}");
+    assert!(matches!(expected, RunError::OutOfRange(OutOfRange { value: 4, .. })), "{expected:?}");
     assert_eq!(on_cpu(&graph, &values, InstructionSet::Avx512, 1), Err(expected));
 }
 
@@ -363,7 +364,7 @@ fn larger_kernels_are_called() {
     let program = crate::compile(&graph).unwrap();
     let values: Vec<Array> = bad.iter().map(|(_, value)| value.clone()).collect();
     let expected = evaluate(&program, &values.iter().collect::<Vec<_>>(), &mut []).unwrap_err();
-    assert!(matches!(expected, RunError::OutOfRange(OutOfRange { value: -101, extent: 100, .. })));
+    assert!(matches!(expected, RunError::OutOfRange(OutOfRange { value: -101, .. })));
     for set in Features::detect().available() {
         assert_eq!(on_cpu(&graph, &values, set, 1), Err(expected.clone()), "{set}");
     }
