@@ -22,6 +22,10 @@ use smallvec::SmallVec;
 
 use crate::values::Generator;
 
+mod updates;
+
+pub use updates::grow_updates;
+
 /// What a graph is grown from.
 #[derive(Clone, Debug)]
 pub struct Recipe {

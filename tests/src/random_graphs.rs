@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::compare::expected;
 use crate::engines::Engine;
-use crate::generate::{Grown, Recipe, Soil, add_gradients, config, grow, recipes};
+use crate::generate::{Grown, Recipe, Soil, add_gradients, config, grow, grow_updates, recipes};
 
 fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCaseError> {
     agree_on(&grow(recipe, soil), engines)
@@ -54,6 +54,11 @@ proptest! {
     fn graphs_with_loops_on_opencl(recipe in recipes(5..30)) {
         let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, loops: 2 };
         agree(&recipe, soil, opencl())?;
+    }
+
+    #[test]
+    fn updates_that_overlap_on_opencl(recipe in recipes(3..20)) {
+        agree_on(&grow_updates(&recipe, DType::F32), opencl())?;
     }
 
     #[test]
@@ -111,6 +116,17 @@ proptest! {
         let mut grown = grow(&recipe, soil);
         add_gradients(&mut grown.graph);
         agree_on(&grown, &engines())?;
+    }
+
+    /// Of variables that read and write windows of themselves and of each other.
+    #[test]
+    fn updates_that_overlap(recipe in recipes(3..20)) {
+        agree_on(&grow_updates(&recipe, DType::F32), &engines())?;
+    }
+
+    #[test]
+    fn updates_that_overlap_of_integers(recipe in recipes(3..20)) {
+        agree_on(&grow_updates(&recipe, DType::I32), &engines())?;
     }
 
     /// The text form loses nothing that a graph means.

@@ -12,6 +12,7 @@
 //! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
 
 pub mod reference;
+pub(crate) mod region;
 pub mod verify;
 
 use std::fmt;
@@ -180,6 +181,21 @@ pub struct LoopKernel {
     pub types: Vec<DType>,
     /// What is written.
     pub stores: Vec<Store>,
+}
+
+impl LoopKernel {
+    /// The extent below which a value lies, if it is a checked index.
+    pub fn index_extent(&self, value: Value) -> Option<usize> {
+        match self.body.get(value.index())? {
+            Instruction::Index { extent, .. } => Some(*extent),
+            Instruction::Literal(_)
+            | Instruction::Load(_)
+            | Instruction::LoadAt { .. }
+            | Instruction::Position(_)
+            | Instruction::Map(..)
+            | Instruction::Cast(..) => None,
+        }
+    }
 }
 
 /// A factor of a product, constant or read from a buffer (element 0, the product's element type).

@@ -2,6 +2,7 @@
 //!
 //! Updates are computed from old values and written together: an update lies in its variable's own memory where every
 //! reader of the old value can run before (or reads just the element it replaces), else it is copied there at the end.
+//! Of several kernels that write parts of it, none reads what one before it has replaced.
 //! Steps that write shared variables come after all that can fail; not so the carries of a loop, which nobody sees after a
 //! failure. Everything else lies in one arena, places reused as
 //! soon as their last reader has run; a kernel may write over an operand that dies with it.
@@ -13,6 +14,7 @@ use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::{DType, Graph, LeafId, NodeId, Op};
 use smallvec::{SmallVec, smallvec};
 
+use crate::kernel::region::{Region, reads_only_what_it_writes};
 use crate::kernel::{
     Address, Affine, Buffer, BufferId, Instruction, Kernel, LoopKernel, Param, Place, Program, Step, Store,
     StoreKind, Value,
@@ -96,23 +98,44 @@ impl<'g> Planner<'g> {
         }
     }
 
-    /// Whether the kernels that compute an update read of the old value only what is there still.
+    /// Whether the kernels that compute an update, one after another, read of the old value only what is there still.
     fn may_overwrite(&self, id: NodeId, leaf: LeafId) -> bool {
-        let node = Memory::Node(id);
-        // A copy of what lies there already goes away.
-        let mut writers =
-            self.drafts.iter().filter(|draft| writes(draft, node) && copied(draft) != Some((leaf, id)));
-        // Of several kernels that write parts, a later one would read what an earlier one has replaced.
-        if writers.clone().skip(1).any(|draft| draft.arguments.contains(&Memory::Leaf(leaf))) {
-            return false;
-        }
-        writers.all(|draft| match &draft.kernel {
-            _ if !draft.arguments.contains(&Memory::Leaf(leaf)) => true,
-            Kernel::Product(_) | Kernel::Random(_) | Kernel::Scan(_) => false,
-            Kernel::Loop(kernel) => {
-                reads_only_what_it_writes(kernel, &draft.arguments, Memory::Leaf(leaf), node)
+        let (old, new) = (Memory::Leaf(leaf), Memory::Node(id));
+        let mut replaced: Vec<Region> = Vec::new();
+        for draft in self.drafts.iter().filter(|draft| writes(draft, new)) {
+            let reads = draft.arguments.contains(&old);
+            let Kernel::Loop(kernel) = &draft.kernel else {
+                // A product or a loop reads as it writes, and writes all of it.
+                if reads {
+                    return false;
+                }
+                replaced.push(Region::all());
+                continue;
+            };
+            let is = |param: u16, memory: Memory| draft.arguments[usize::from(param)] == memory;
+            let read: Vec<Region> =
+                Region::read(kernel).filter(|(param, _)| is(*param, old)).map(|(_, region)| region).collect();
+            let meet =
+                |ones: &[Region], others: &[Region]| ones.iter().any(|a| others.iter().any(|b| a.meets(b)));
+            if meet(&read, &replaced) {
+                return false;
             }
-        })
+            // What is copied to where it lies already stays as it is.
+            if copied(draft) == Some((leaf, id)) {
+                continue;
+            }
+            let written: Vec<Region> = Region::written(kernel)
+                .filter(|(param, _)| is(*param, new))
+                .map(|(_, region)| region)
+                .collect();
+            if meet(&read, &written)
+                && !reads_only_what_it_writes(kernel, |param| is(param, old), |param| is(param, new))
+            {
+                return false;
+            }
+            replaced.extend(written);
+        }
+        true
     }
 
     /// Steps that write in place, and all that depend on them, go to the end; where that cannot be, the update is
@@ -398,35 +421,8 @@ fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize, bo
     starts.map(move |start| (memory(start.param), start.extent, start.limit, start.is_range))
 }
 
-/// Whether a kernel reads a parameter only at the element that it writes in the same iteration, or has but one iteration,
-/// which reads before it writes.
-fn reads_only_what_it_writes(
-    kernel: &LoopKernel,
-    arguments: &[Memory],
-    read: Memory,
-    written: Memory,
-) -> bool {
-    let is = |param: u16, memory: Memory| arguments[usize::from(param)] == memory;
-    let [store] = &kernel.stores[..] else { return false };
-    if store.kind != StoreKind::Plain || !is(store.address.param, written) {
-        return false;
-    }
-    let once = kernel.extents.iter().all(|extent| *extent <= 1);
-    kernel.starts.iter().all(|start| !is(start.param, read))
-        && kernel.body.iter().all(|instruction| match instruction {
-            Instruction::Load(address) => {
-                once || !is(address.param, read) || address.position == store.address.position
-            }
-            Instruction::LoadAt { address, .. } => once || !is(address.param, read),
-            Instruction::Literal(_)
-            | Instruction::Position(_)
-            | Instruction::Index { .. }
-            | Instruction::Map(..)
-            | Instruction::Cast(..) => true,
-        })
-}
-
-/// The leaf and the node if a draft copies elements of the one to the same places of the other, and nothing else.
+/// The leaf and the node if a draft copies elements of the one to the same places of the other, and nothing else, not
+/// even check a start.
 fn copied(draft: &Draft) -> Option<(LeafId, NodeId)> {
     let Kernel::Loop(kernel) = &draft.kernel else { return None };
     let ([Instruction::Load(from)], [store]) = (&kernel.body[..], &kernel.stores[..]) else { return None };
@@ -435,7 +431,8 @@ fn copied(draft: &Draft) -> Option<(LeafId, NodeId)> {
     else {
         return None;
     };
-    (store.kind == StoreKind::Plain && from.position == store.address.position).then_some((leaf, id))
+    let same = store.kind == StoreKind::Plain && from.position == store.address.position;
+    (same && kernel.starts.is_empty()).then_some((leaf, id))
 }
 
 /// The buffers of a program while it is put together.
@@ -608,10 +605,10 @@ fn overwritable(step: &Step, param: usize, candidate: impl Fn(usize) -> bool) ->
     if !kernel.params[param].written || kernel.stores.len() != 1 {
         return None;
     }
-    let memories: Vec<Memory> = step.arguments.iter().map(|b| Memory::Node(NodeId(b.0))).collect();
+    let is = |param: u16, other: usize| step.arguments[usize::from(param)] == step.arguments[other];
     (0..step.arguments.len()).filter(|&p| p != param && candidate(step.arguments[p].index())).find_map(|p| {
         let same_type = kernel.params[p].dtype.size() == kernel.params[param].dtype.size();
-        (same_type && reads_only_what_it_writes(kernel, &memories, memories[p], memories[param]))
+        (same_type && reads_only_what_it_writes(kernel, |read| is(read, p), |written| is(written, param)))
             .then(|| step.arguments[p].index())
     })
 }

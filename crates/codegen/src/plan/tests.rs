@@ -1,7 +1,9 @@
 //! The order of steps, in programs that every engine runs as the interpreter does.
 
+use hypatia_graph::compose::concatenate;
+use hypatia_graph::index::step;
 use hypatia_graph::scan::{Next, Scan};
-use hypatia_graph::tensor::{Shared, matrix, shared, vector};
+use hypatia_graph::tensor::{Shared, constant, matrix, shared, vector};
 use hypatia_graph::{Array, Tensor, ix};
 
 use crate::kernel::{Kernel, Program};
@@ -81,4 +83,118 @@ fn a_carry_is_written_at_an_index_in_place() {
     let kernels: Vec<&Kernel> = bodies.flat_map(|body| &body.steps).map(|step| &step.kernel).collect();
     assert!(!kernels.is_empty());
     assert!(kernels.iter().all(|kernel| kernel.operations() < 100 && kernel.bytes() < 100), "{program}");
+}
+
+/// The new value of a variable of six rows and eight columns, from the variable, a matrix like it, and two factors whose
+/// product is one.
+type Update = fn(&Tensor, &Tensor, &Tensor, &Tensor) -> Tensor;
+
+/// Updates that bring back old elements after others were written over them, or move windows of the variable within it.
+const OVERLAPPING: [(&str, Update); 24] = [
+    ("the first row stays", |w, x, _, _| (w - x).set_index(ix![0], w.index(ix![0]))),
+    ("the last row stays", |w, x, _, _| (w - x).set_index(ix![-1], w.index(ix![-1]))),
+    ("a row in the middle stays", |w, x, _, _| (w - x).set_index(ix![2], w.index(ix![2]))),
+    ("a column stays", |w, x, _, _| (w - x).set_index(ix![.., 3], w.index(ix![.., 3]))),
+    ("every second row stays", |w, x, _, _| (w - x).set_index(ix![step(.., 2)], w.index(ix![step(.., 2)]))),
+    ("a block stays", |w, x, _, _| (w * x).set_index(ix![1..4, 2..7], w.index(ix![1..4, 2..7]))),
+    ("a row of an input stays", |w, x, _, _| x.set_index(ix![0], w.index(ix![0]))),
+    ("a row of a product stays", |w, _, a, b| a.dot(b).set_index(ix![1], w.index(ix![1]))),
+    ("a row of an accumulating product stays", |w, _, a, b| {
+        (w - a.dot(b) * 0.5).set_index(ix![1], w.index(ix![1]))
+    }),
+    ("a row stays that was added to", |w, x, _, _| {
+        w.inc_index(ix![2], x.index(ix![2])).set_index(ix![2], w.index(ix![2]))
+    }),
+    ("a row stays of rows that were added to", |w, x, _, _| {
+        w.inc_index(ix![1..4], x.index(ix![1..4])).set_index(ix![2], w.index(ix![2]))
+    }),
+    ("a row takes what another was", |w, x, _, _| (w - x).set_index(ix![0], w.index(ix![1]))),
+    ("two rows are exchanged", |w, _, _, _| {
+        w.set_index(ix![0], w.index(ix![4])).set_index(ix![4], w.index(ix![0]))
+    }),
+    ("two columns are exchanged", |w, _, _, _| {
+        w.set_index(ix![.., 0], w.index(ix![.., 5])).set_index(ix![.., 5], w.index(ix![.., 0]))
+    }),
+    ("rows move down", |w, _, _, _| w.set_index(ix![1..], w.index(ix![..-1]))),
+    ("rows move up", |w, _, _, _| w.set_index(ix![..-1], w.index(ix![1..]))),
+    ("columns move and rows stay", |w, x, _, _| {
+        (w + x).set_index(ix![.., 1..], w.index(ix![.., ..-1])).set_index(ix![5], w.index(ix![5]))
+    }),
+    ("a part is written, a part stays", |w, x, _, _| {
+        concatenate(&[(w.index(ix![..2]) - x.index(ix![..2])), w.index(ix![2..])], 0)
+    }),
+    ("columns are written, columns stay", |w, x, _, _| {
+        concatenate(&[(w.index(ix![.., ..3]) - x.index(ix![.., ..3])), w.index(ix![.., 3..])], 1)
+    }),
+    ("halves are exchanged", |w, _, _, _| concatenate(&[w.index(ix![3..]), w.index(ix![..3])], 0)),
+    ("a row of a sum over rows", |w, x, _, _| {
+        (w - x).set_index(ix![0], w.sum(0)).set_index(ix![3], w.index(ix![3]))
+    }),
+    ("rows at indices stay", |w, x, _, _| {
+        let rows = constant(Array::vector(&[5_i64, 0, 3]));
+        (w - x).set_rows(&rows, w.take(&rows))
+    }),
+    ("rows are added to at indices, one stays", |w, x, _, _| {
+        let rows = constant(Array::vector(&[5_i64, 0, 0]));
+        w.inc_rows(&rows, x.index(ix![..3])).set_index(ix![0], w.index(ix![0]))
+    }),
+    ("a row of a loop's rows stays", |w, x, _, _| {
+        let rows = Scan::new().sequence(x).run(|step| Next::new().output(step.sequences[0].tanh()));
+        rows.outputs[0].set_index(ix![0], w.index(ix![0]))
+    }),
+];
+
+#[test]
+fn updates_that_overlap_themselves() {
+    for (name, update) in OVERLAPPING {
+        let (x, a, b) = (matrix::<f32>("x"), matrix::<f32>("a"), matrix::<f32>("b"));
+        let w = shared("w", numbers(&[6, 8], 3));
+        let new = update(&w, &x, &a, &b);
+        let inputs = [(&x, numbers(&[6, 8], 1)), (&a, numbers(&[6, 5], 2)), (&b, numbers(&[5, 8], 4))];
+        println!("{name}");
+        check(&[&(a.dot(&b) + &x)], &[(w, new)], &inputs, 1e-5);
+    }
+}
+
+#[test]
+fn updates_that_read_each_other() {
+    for (index, (name, update)) in OVERLAPPING.into_iter().enumerate() {
+        for distance in [0, 1, 2, 3, 5, 7, 11] {
+            let (other, second) = OVERLAPPING[(index + distance) % OVERLAPPING.len()];
+            let (x, a, b) = (matrix::<f32>("x"), matrix::<f32>("a"), matrix::<f32>("b"));
+            let [v, w] = [("v", 5), ("w", 6)].map(|(name, seed)| shared(name, numbers(&[6, 8], seed)));
+            // Each takes from the other what it keeps.
+            let updates = [(v.clone(), update(&w, &x, &a, &b)), (w.clone(), second(&v, &x, &a, &b))];
+            let inputs = [(&x, numbers(&[6, 8], 1)), (&a, numbers(&[6, 5], 2)), (&b, numbers(&[5, 8], 4))];
+            println!("{name}; {other}");
+            check(&[&(a.dot(&b) + &x)], &updates, &inputs, 1e-5);
+        }
+    }
+}
+
+/// Neither a pass over the whole variable to copy it, nor memory for another one.
+#[test]
+fn parts_are_written_in_place_where_nothing_old_is_lost() {
+    let forms: [(&str, Update); 6] = [
+        ("a row", |w, x, _, _| w.set_index(ix![2], x.index(ix![1]))),
+        ("a row, from another of its own", |w, _, _, _| w.set_index(ix![2], w.index(ix![1]))),
+        ("rows are added to others", |w, _, _, _| w.inc_index(ix![..3], w.index(ix![3..]))),
+        ("a block is added to", |w, x, _, _| w.inc_index(ix![1..4, 2..7], x.index(ix![..3, ..5]))),
+        ("columns are written, columns stay", |w, x, _, _| {
+            concatenate(&[w.index(ix![.., ..3]) - x.index(ix![.., ..3]), w.index(ix![.., 3..])], 1)
+        }),
+        ("rows between others are written", |w, x, _, _| {
+            let middle = w.index(ix![2..4]) * x.index(ix![2..4]);
+            concatenate(&[w.index(ix![..2]), middle, w.index(ix![4..])], 0)
+        }),
+    ];
+    for (name, update) in forms {
+        let (x, a, b) = (matrix::<f32>("x"), matrix::<f32>("a"), matrix::<f32>("b"));
+        let w = shared("w", numbers(&[6, 8], 3));
+        let new = update(&w, &x, &a, &b);
+        let inputs = [(&x, numbers(&[6, 8], 1)), (&a, numbers(&[6, 5], 2)), (&b, numbers(&[5, 8], 4))];
+        let (_, program) = check(&[&a.dot(&b), &(&x * 2.0)], &[(w, new)], &inputs, 1e-5);
+        let whole = program.steps.iter().any(|step| step.label == "copy");
+        assert!(!whole && program.arena_bytes == 0, "{name}: {program}");
+    }
 }
