@@ -2,7 +2,8 @@
 //!
 //! A round first collects what every rule wants at every class that changed (or lies above one that did), then does
 //! it. Classes are visited by number and rules in the order of the tables, and no clock is consulted, so equal graphs
-//! give equal results. The limit on e-nodes grows with the input.
+//! give equal results. The limits grow with the input: a chain of rules that each make the next one match is as long as
+//! the graph is deep.
 
 use std::fmt;
 
@@ -41,9 +42,10 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Room for the rules to work on that many nodes.
+    /// Room for the rules to work on that many nodes. A level of a formula takes a round or two; where rules feed each
+    /// other without end, the limit of nodes is met first.
     pub(crate) fn for_nodes(nodes: usize) -> Limits {
-        Limits { nodes: 3_000 + 10 * nodes, rounds: 24 }
+        Limits { nodes: 3_000 + 10 * nodes, rounds: 24 + 2 * nodes }
     }
 }
 
