@@ -114,7 +114,7 @@ fn building() {
 fn functions() {
     let mut book = Book::default();
     let (x, y) = (known("x", &[2, 3]), scalar::<f32>("y"));
-    let w = shared("w", Array::zeros(DType::F32, &[2, 3]));
+    let w = shared("w", Array::zeros(DType::F32, &[2, 3]).unwrap());
     let n = shared("n", 1i64);
     let sum = (&x * &y).sum(All);
     book.compile("a missing input", function(&[&x], &[&sum], &[]));
@@ -213,7 +213,7 @@ fn loops() {
         sum(step)
     });
     book.expression("a value of a step used outside", &[&x, &h], &(&scanned.last[0] + outside.unwrap()));
-    let total = shared("total", Array::zeros(DType::F32, &[3]));
+    let total = shared("total", Array::zeros(DType::F32, &[3]).unwrap());
     let counted = Scan::new().sequence(&x).run(|step| {
         Next::new().output(step.sequences[0].sum(All)).update(&total, &total + &step.sequences[0])
     });
@@ -233,15 +233,19 @@ fn loops() {
     let rows = matrix::<f32>("rows");
     let repeated = Scan::new().carry(&h).steps(&n).run(halved);
     let halving = function(&[&h, &n], &[&repeated.last[0]], &[]);
-    let h_value = Array::zeros(DType::F32, &[3]);
+    let h_value = Array::zeros(DType::F32, &[3]).unwrap();
     book.call("a negative number of steps at a call", halving, &[&h_value, &Array::scalar(-1i64)]);
     let summed = Scan::new().sequence(&rows).carry(&h).run(sum);
     let summing = function(&[&rows, &h], &[&summed.last[0]], &[]);
-    book.call("elements that do not fit the carry", summing, &[&Array::zeros(DType::F32, &[5, 4]), &h_value]);
+    book.call(
+        "elements that do not fit the carry",
+        summing,
+        &[&Array::zeros(DType::F32, &[5, 4]).unwrap(), &h_value],
+    );
     let both = Scan::new().sequence(&rows).sequence(&x).carry(&h).run(sum);
     let joining = function(&[&rows, &x, &h], &[&both.last[0]], &[]);
-    let x_value = Array::zeros(DType::F32, &[5, 3]);
-    let short = Array::zeros(DType::F32, &[4, 3]);
+    let x_value = Array::zeros(DType::F32, &[5, 3]).unwrap();
+    let short = Array::zeros(DType::F32, &[4, 3]).unwrap();
     book.call("sequences of unequal length at a call", joining, &[&short, &x_value, &h_value]);
     let indices = vector::<i64>("indices");
     let picked = Scan::new().sequence(&indices).carry(&h).run(|step| {
@@ -262,8 +266,8 @@ fn calls() {
     let mut book = Book::default();
     let (x, y) = (matrix::<f32>("x"), vector::<f32>("y"));
     let (i, labels) = (scalar::<i64>("i"), vector::<i32>("labels"));
-    let matrix_of = |m: usize, n: usize| Array::zeros(DType::F32, &[m, n]);
-    let vector_of = |n: usize| Array::zeros(DType::F32, &[n]);
+    let matrix_of = |m: usize, n: usize| Array::zeros(DType::F32, &[m, n]).unwrap();
+    let vector_of = |n: usize| Array::zeros(DType::F32, &[n]).unwrap();
     let sum = || function(&[&x, &y], &[&(x.sum(0) + &y)], &[]);
     book.call("too few arguments", sum(), &[&matrix_of(2, 3)]);
     book.call("too many arguments", sum(), &[&matrix_of(2, 3), &vector_of(3), &vector_of(3)]);
@@ -291,7 +295,7 @@ fn calls() {
     let stretched = function(&[&x], &[&(&x * x.t())], &[]);
     book.call("an extent that only happens to be 1", stretched, &[&matrix_of(1, 3)]);
 
-    let w = shared("w", Array::zeros(DType::F32, &[2]));
+    let w = shared("w", Array::zeros(DType::F32, &[2]).unwrap());
     let update = function(&[&y], &[], &[(&w, &w + 0.0 * w.sum(All) + y.index(ix![0..]))]);
     book.call("an update of another shape, seen at the call", update, &[&vector_of(3)]);
     let update = function(&[&y], &[], &[(&w, &y * 2.0)]);
@@ -344,14 +348,14 @@ fn calls() {
 #[test]
 fn shared_variables() {
     let mut book = Book::default();
-    let w = shared("w", Array::zeros(DType::F32, &[2, 3]));
+    let w = shared("w", Array::zeros(DType::F32, &[2, 3]).unwrap());
     let mut set = |mistake: &str, value: Array| match w.set_value(value) {
         Ok(()) => panic!("{mistake}: set"),
         Err(fault) => book.add(mistake, &fault.to_string()),
     };
-    set("a value of another shape", Array::zeros(DType::F32, &[3, 2]));
+    set("a value of another shape", Array::zeros(DType::F32, &[3, 2]).unwrap());
     set("a value of another rank", Array::scalar(1.0f32));
-    set("a value of another element type", Array::zeros(DType::F64, &[2, 3]));
-    assert_eq!(w.get_value().unwrap(), Array::zeros(DType::F32, &[2, 3]));
+    set("a value of another element type", Array::zeros(DType::F64, &[2, 3]).unwrap());
+    assert_eq!(w.get_value().unwrap(), Array::zeros(DType::F32, &[2, 3]).unwrap());
     golden("messages/shared_variables.txt", &book.0);
 }
