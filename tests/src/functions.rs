@@ -224,6 +224,43 @@ fn a_failed_call_leaves_shared_variables_alone() {
 }
 
 /// The same variable in many functions.
+/// All givens hold at once, as on paper: `a - b` with `b` for `a` and `a` for `b` is `b - a`.
+#[test]
+fn givens_that_speak_of_each_other_hold_at_once() {
+    let (a, b) = (scalar::<f32>("a"), scalar::<f32>("b"));
+    let mut swapped = Builder::new()
+        .inputs(&[&a, &b])
+        .outputs(&[&(&a - &b), &(&a * 10.0 + &b)])
+        .given(&a, &b)
+        .given(&b, &a)
+        .compile()
+        .unwrap();
+    let outputs = swapped.call(&[&Array::scalar(1f32), &Array::scalar(5f32)]).unwrap();
+    assert_eq!((outputs.scalar(0).unwrap(), outputs.scalar(1).unwrap()), (4.0, 51.0));
+    let mut shifted = Builder::new()
+        .inputs(&[&a, &b])
+        .outputs(&[&(&a * 10.0 + &b)])
+        .given(&a, &a + &b)
+        .given(&b, &a * &b)
+        .compile()
+        .unwrap();
+    let outputs = shifted.call(&[&Array::scalar(2f32), &Array::scalar(3f32)]).unwrap();
+    assert_eq!(outputs.scalar(0).unwrap(), 56.0);
+}
+
+#[test]
+fn a_range_to_a_number_below_0_is_empty() {
+    let n = scalar::<i64>("n");
+    let mut range = function(&[&n], &[&arange(&n - 5), &arange(&n - 5).sum(All)], &[]).unwrap();
+    for (given, length) in [(3i64, 0), (5, 0), (8, 3), (i64::MIN + 5, 0)] {
+        let outputs = range.call(&[&Array::scalar(given)]).unwrap();
+        assert_eq!(outputs.array(0).len(), length, "{given}");
+    }
+    let nothing = hypatia::RandomStreams::new(1).permutation(0);
+    let mut nothing = function(&[], &[&nothing], &[]).unwrap();
+    assert!(nothing.call(&[]).unwrap().array(0).is_empty());
+}
+
 #[test]
 fn expressions_are_free() {
     let x = input("x", DType::F64, &[]);

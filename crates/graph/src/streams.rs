@@ -349,6 +349,9 @@ impl RandomStreams {
     #[track_caller]
     pub fn permutation(&self, n: usize) -> Tensor {
         let places = arange(n);
+        if n == 0 {
+            return places;
+        }
         let others = self.integers_in("permutation", &[Size::from(n)], Tensor::from(0), &places + 1);
         let shuffle = Scan::new().sequence(&places).sequence(others).carry(&places).run(|step| {
             let (place, order) = (&step.sequences[0], &step.carries[0]);
