@@ -83,7 +83,7 @@ fn training_step(bencher: Bencher<'_, '_>, step: &Step, batches: i64, threads: u
     let mut batch = 0;
     bencher.bench_local(|| {
         batch = (batch + 1) % batches;
-        black_box(function.call(&[&Array::scalar(batch)]).unwrap().scalar(0))
+        black_box(function.call(&[&Array::scalar(batch)]).unwrap().scalar(0).unwrap())
     });
 }
 

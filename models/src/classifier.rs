@@ -238,7 +238,7 @@ fn error(
     let mut wrong = 0.0;
     for batch in 0..batches {
         set_index(index, batch);
-        wrong += count.call(&[index])?.scalar(0);
+        wrong += count.call(&[index])?.scalar(0)?;
     }
     Ok(wrong / (batches as f64 * batch_size as f64))
 }
@@ -280,7 +280,7 @@ impl Training for ClassifierTraining {
         }
         let iteration = self.iterations();
         set_index(&mut self.index, self.position.batches);
-        let cost = self.train.call(&[&self.index])?.scalar(0);
+        let cost = self.train.call(&[&self.index])?.scalar(0)?;
         if cost.is_nan() {
             return Err(TrainError::Diverged {
                 epoch: self.position.epochs + 1,

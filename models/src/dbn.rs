@@ -299,7 +299,7 @@ impl DbnTraining {
         let Some(Layer { name, train: Some(train), .. }) = self.layers.get_mut(number) else {
             return Ok(Step::Batch);
         };
-        let monitor = train.call(&[&self.index])?.scalar(0);
+        let monitor = train.call(&[&self.index])?.scalar(0)?;
         self.monitor.add(monitor, self.position, self.options.pretraining_learning_rate)?;
         self.position.batches += 1;
         if self.position.batches < self.train_set.batches {

@@ -14,7 +14,9 @@
 
 mod training;
 
-use hypatia::{All, Array, DType, Gradient, RandomStreams, Shared, Tensor, TensorType, shared, switch};
+use hypatia::{
+    All, Array, DType, Diagnostic, Gradient, RandomStreams, Shared, Tensor, TensorType, shared, switch,
+};
 
 use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
 use crate::random_state::RandomState;
@@ -215,8 +217,11 @@ pub fn contrastive_grad<V: Into<Tensor>>(
 }
 
 /// The pooling in which each filter has a covariance unit of its own: minus the identity.
-#[must_use]
-pub fn identity_pooling(filters: usize) -> Array {
+///
+/// # Errors
+///
+/// More filters than there is memory for.
+pub fn identity_pooling(filters: usize) -> Result<Array, Diagnostic> {
     let entries: Vec<f32> =
         (0..filters * filters).map(|i| if i % (filters + 1) == 0 { -1.0 } else { 0.0 }).collect();
     Array::new(&[filters, filters], &entries)
@@ -224,12 +229,15 @@ pub fn identity_pooling(filters: usize) -> Array {
 
 /// The pooling of filters that lie on a grid, and of which neighbours act on a unit: minus two times
 /// [`topological_connectivity`].
-#[must_use]
+///
+/// # Errors
+///
+/// More filters than there is memory for.
 pub fn topological_pooling(
     out_shape: (usize, usize),
     window_shape: (usize, usize),
     window_stride: (usize, usize),
-) -> Array {
+) -> Result<Array, Diagnostic> {
     let (shape, weights) = topological_connectivity(out_shape, window_shape, window_stride);
     let entries: Vec<f32> = weights.into_iter().map(|weight| (-2.0 * weight) as f32).collect();
     Array::new(&shape, &entries)
@@ -341,10 +349,10 @@ impl McRbmTrainer {
         let shape = [settings.batch_size, model.n_visible_units()];
         let draws: Vec<f32> =
             rng.standard_normal(shape[0] * shape[1]).into_iter().map(|x| x as f32).collect();
-        let support = model.p.as_ref().and_then(|p| p.get_value().ok()).map(|p| {
+        let support = model.p.as_ref().and_then(|p| p.get_value().ok()).and_then(|p| {
             let entries = p.to_vec::<f32>().unwrap_or_default();
             let support: Vec<f32> = entries.iter().map(|entry| f32::from(*entry != 0.0)).collect();
-            Array::new(p.shape(), &support)
+            Array::new(p.shape(), &support).ok()
         });
         Self {
             model,

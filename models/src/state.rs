@@ -42,7 +42,7 @@ impl Parameter {
     pub fn saved_as(&self, name: &str, checkpoint: &Checkpoint) -> Result<Array, TrainError> {
         let ty = self.shared.ty();
         let shape: Vec<usize> = ty.shape.iter().filter_map(|extent| extent.known()).collect();
-        Ok(from_saved(checkpoint.tensor(name, saved_type(ty.dtype), &shape)?, ty.dtype))
+        from_saved(checkpoint.tensor(name, saved_type(ty.dtype), &shape)?, ty.dtype)
     }
 
     /// Its value in a checkpoint.
@@ -89,7 +89,7 @@ pub fn restore_streams(
     checkpoint: &Checkpoint,
 ) -> Result<(), TrainError> {
     let saved = checkpoint.tensor(name, Dtype::I64, &[streams.counters().len(), 2])?;
-    Ok(streams.set_state(&from_saved(saved, DType::I64))?)
+    Ok(streams.set_state(&from_saved(saved, DType::I64)?)?)
 }
 
 /// An array as it stands in a file.
@@ -100,8 +100,8 @@ pub fn to_saved(value: &Array) -> SavedTensor {
 }
 
 /// An array of that type from a tensor of the same type.
-fn from_saved(tensor: &SavedTensor, dtype: DType) -> Array {
-    let mut array = Array::zeros(dtype, &tensor.shape);
+fn from_saved(tensor: &SavedTensor, dtype: DType) -> Result<Array, TrainError> {
+    let mut array = Array::zeros(dtype, &tensor.shape)?;
     let mut bytes = little_endian(&tensor.bytes, dtype.size());
     if dtype == DType::Bool {
         bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
@@ -109,7 +109,7 @@ fn from_saved(tensor: &SavedTensor, dtype: DType) -> Array {
     let target = array.bytes_mut();
     let length = target.len().min(bytes.len());
     target[..length].copy_from_slice(&bytes[..length]);
-    array
+    Ok(array)
 }
 
 /// Elements of `size` bytes between the order of this machine and that of the file.

@@ -15,7 +15,7 @@ use hypatia_rewrite::{Options, simplify};
 use crate::snapshot::{golden, read};
 
 fn zeros(shape: &[usize]) -> Array {
-    Array::zeros(DType::F32, shape)
+    Array::zeros(DType::F32, shape).unwrap()
 }
 
 fn compiled(i: &Tensor, cost: &Tensor, updates: &[(&hypatia::Shared, Tensor)]) -> Function {
@@ -25,7 +25,7 @@ fn compiled(i: &Tensor, cost: &Tensor, updates: &[(&hypatia::Shared, Tensor)]) -
 
 /// The training step of the tutorial's logistic regression, batch by number from resident data.
 fn logistic_regression() -> Function {
-    let (x, y) = (shared("x", zeros(&[1800, 784])), shared("y", Array::zeros(DType::I32, &[1800])));
+    let (x, y) = (shared("x", zeros(&[1800, 784])), shared("y", Array::zeros(DType::I32, &[1800]).unwrap()));
     let (w, b) = (shared("W", zeros(&[784, 10])), shared("b", zeros(&[10])));
     let i = scalar::<i64>("index");
     let rows = |t: &Tensor| t.index(ix![&i * 600..(&i + 1) * 600]);
@@ -37,7 +37,7 @@ fn logistic_regression() -> Function {
 
 /// The training step of the tutorial's multilayer perceptron with its penalty on the squares of the weights.
 fn multilayer_perceptron() -> Function {
-    let (x, y) = (shared("x", zeros(&[60, 784])), shared("y", Array::zeros(DType::I32, &[60])));
+    let (x, y) = (shared("x", zeros(&[60, 784])), shared("y", Array::zeros(DType::I32, &[60]).unwrap()));
     let (hidden_w, hidden_b) = (shared("hidden_W", zeros(&[784, 500])), shared("hidden_b", zeros(&[500])));
     let (w, b) = (shared("W", zeros(&[500, 10])), shared("b", zeros(&[10])));
     let i = scalar::<i64>("index");

@@ -516,7 +516,7 @@ fn reverse_slope(f: ScalarFn, operands: &[Literal], place: usize) -> f64 {
     let gradient = graph.add(Op::Grad(Box::new(question)), &[value, ids[place]], None);
     graph.outputs.push(gradient);
     let graph = differentiate(&graph, &mut Graph::clone).unwrap();
-    let inputs: Vec<Array> = operands.iter().map(|x| Array::full(&[], *x)).collect();
+    let inputs: Vec<Array> = operands.iter().map(|x| Array::full(&[], *x).unwrap()).collect();
     interpret(&graph, &inputs).unwrap().outputs[0].item().unwrap()
 }
 
@@ -633,7 +633,7 @@ fn disconnected_variables_are_zero_on_request() {
 #[test]
 fn gradients_of_gradients() {
     let (x, a) = vector(&[1.0, 2.0]);
-    let m = constant(Array::new(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+    let m = constant(Array::new(&[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap());
     let form = (x.dot(&m) * &x).sum(All);
     let first = grad(&form, [&x]).remove(0);
     let rows: Vec<Tensor> =

@@ -81,6 +81,16 @@ fn building() {
     book.expression("a negative axis that does not exist", &[&x], &x.mean(-3));
     book.expression("argmax along an axis that does not exist", &[&x], &x.argmax(5));
     book.expression("softmax along an axis that does not exist", &[&x], &x.softmax(2));
+    book.expression("a sum over an axis twice", &[&x], &x.sum([0, 0]));
+    book.expression("a sum over an axis by both its names", &[&x], &x.sum([0, -2]));
+    book.expression("a split that does not add up", &[&x], &x.split(&[60, 5], 0)[0]);
+    book.expression("a split along an axis that does not exist", &[&x], &x.split(&[60, 4], 2)[0]);
+    book.expression("a number that its type does not hold", &[&x], &x.full_like(1e300));
+    book.expression("an input of nine axes", &[], &input("nine", DType::F32, &[None; 9]));
+    let vast = input("vast", DType::F32, &[Some((1 << 62) + 1), Some(4)]);
+    book.expression("an input of more elements than memory", &[&vast], &vast.sum(All));
+    let padded = shared("padded", Array::new(&[2, 3], &[1f32; 5]));
+    book.expression("a shared variable of too few elements", &[], &(&padded * 2.0).sum(All));
     book.expression("transpose with an axis that does not exist", &[&x], &x.transpose(&[0, 2]));
     book.expression("transpose with an axis twice", &[&x], &x.transpose(&[0, 0]));
     book.expression("dimshuffle that drops an extent", &[&x], &x.dimshuffle(&[Some(0)]));
@@ -114,7 +124,7 @@ fn building() {
 fn functions() {
     let mut book = Book::default();
     let (x, y) = (known("x", &[2, 3]), scalar::<f32>("y"));
-    let w = shared("w", Array::zeros(DType::F32, &[2, 3]));
+    let w = shared("w", Array::zeros(DType::F32, &[2, 3]).unwrap());
     let n = shared("n", 1i64);
     let sum = (&x * &y).sum(All);
     book.compile("a missing input", function(&[&x], &[&sum], &[]));
@@ -126,6 +136,10 @@ fn functions() {
     book.compile("an update of another shape", function(&[&x], &[], &[(&w, x.sum(0))]));
     book.compile("an update of another rank", function(&[&x], &[], &[(&w, x.sum(All))]));
     book.compile("an update of another element type", function(&[&y], &[], &[(&n, &n * &y)]));
+    book.compile(
+        "an update by a number too large",
+        function(&[], &[], &[(&shared("s", 1f32), Tensor::from(1e300))]),
+    );
     book.compile("an update twice", function(&[&x], &[], &[(&w, &w + &x), (&w, &w - &x)]));
     book.compile(
         "an update of another type and a missing input",
@@ -135,6 +149,9 @@ fn functions() {
     book.compile("a given of another type", given);
     let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, w.sum(All)).given(&y, w.max(All));
     book.compile("an expression given twice", given.compile());
+    let (a, b) = (scalar::<f32>("a"), scalar::<f32>("b"));
+    let chained = Builder::new().inputs(&[]).outputs(&[&a]).given(&a, &b * 2.0).given(&b, Tensor::from(3.0));
+    book.compile("a given that speaks of what is given", chained.compile());
     let default = Builder::new().inputs(&[&x]).input_with_default(&y, Array::vector(&[1.0f32]));
     book.compile("a default of another type", default.outputs(&[&sum]).compile());
     golden("messages/functions.txt", &book.0);
@@ -213,7 +230,7 @@ fn loops() {
         sum(step)
     });
     book.expression("a value of a step used outside", &[&x, &h], &(&scanned.last[0] + outside.unwrap()));
-    let total = shared("total", Array::zeros(DType::F32, &[3]));
+    let total = shared("total", Array::zeros(DType::F32, &[3]).unwrap());
     let counted = Scan::new().sequence(&x).run(|step| {
         Next::new().output(step.sequences[0].sum(All)).update(&total, &total + &step.sequences[0])
     });
@@ -233,15 +250,19 @@ fn loops() {
     let rows = matrix::<f32>("rows");
     let repeated = Scan::new().carry(&h).steps(&n).run(halved);
     let halving = function(&[&h, &n], &[&repeated.last[0]], &[]);
-    let h_value = Array::zeros(DType::F32, &[3]);
+    let h_value = Array::zeros(DType::F32, &[3]).unwrap();
     book.call("a negative number of steps at a call", halving, &[&h_value, &Array::scalar(-1i64)]);
     let summed = Scan::new().sequence(&rows).carry(&h).run(sum);
     let summing = function(&[&rows, &h], &[&summed.last[0]], &[]);
-    book.call("elements that do not fit the carry", summing, &[&Array::zeros(DType::F32, &[5, 4]), &h_value]);
+    book.call(
+        "elements that do not fit the carry",
+        summing,
+        &[&Array::zeros(DType::F32, &[5, 4]).unwrap(), &h_value],
+    );
     let both = Scan::new().sequence(&rows).sequence(&x).carry(&h).run(sum);
     let joining = function(&[&rows, &x, &h], &[&both.last[0]], &[]);
-    let x_value = Array::zeros(DType::F32, &[5, 3]);
-    let short = Array::zeros(DType::F32, &[4, 3]);
+    let x_value = Array::zeros(DType::F32, &[5, 3]).unwrap();
+    let short = Array::zeros(DType::F32, &[4, 3]).unwrap();
     book.call("sequences of unequal length at a call", joining, &[&short, &x_value, &h_value]);
     let indices = vector::<i64>("indices");
     let picked = Scan::new().sequence(&indices).carry(&h).run(|step| {
@@ -262,8 +283,8 @@ fn calls() {
     let mut book = Book::default();
     let (x, y) = (matrix::<f32>("x"), vector::<f32>("y"));
     let (i, labels) = (scalar::<i64>("i"), vector::<i32>("labels"));
-    let matrix_of = |m: usize, n: usize| Array::zeros(DType::F32, &[m, n]);
-    let vector_of = |n: usize| Array::zeros(DType::F32, &[n]);
+    let matrix_of = |m: usize, n: usize| Array::zeros(DType::F32, &[m, n]).unwrap();
+    let vector_of = |n: usize| Array::zeros(DType::F32, &[n]).unwrap();
     let sum = || function(&[&x, &y], &[&(x.sum(0) + &y)], &[]);
     book.call("too few arguments", sum(), &[&matrix_of(2, 3)]);
     book.call("too many arguments", sum(), &[&matrix_of(2, 3), &vector_of(3), &vector_of(3)]);
@@ -291,7 +312,7 @@ fn calls() {
     let stretched = function(&[&x], &[&(&x * x.t())], &[]);
     book.call("an extent that only happens to be 1", stretched, &[&matrix_of(1, 3)]);
 
-    let w = shared("w", Array::zeros(DType::F32, &[2]));
+    let w = shared("w", Array::zeros(DType::F32, &[2]).unwrap());
     let update = function(&[&y], &[], &[(&w, &w + 0.0 * w.sum(All) + y.index(ix![0..]))]);
     book.call("an update of another shape, seen at the call", update, &[&vector_of(3)]);
     let update = function(&[&y], &[], &[(&w, &y * 2.0)]);
@@ -317,7 +338,7 @@ fn calls() {
     book.call("a window before the beginning", window(), &[&matrix_of(4, 3), &Array::scalar(-3i64)]);
     let at = function(&[&x, &i], &[&x.index(ix![&i])], &[]);
     book.call("a computed index outside", at, &[&matrix_of(4, 3), &Array::scalar(4i64)]);
-    let sized = function(&[&i], &[&arange(&i)], &[]);
+    let sized = function(&[&i], &[&arange(6).reshape([&i, &i])], &[]);
     book.call("a negative extent", sized, &[&Array::scalar(-1i64)]);
     // More than the 2^47 bytes that a process can address, so that no system promises them.
     let square = || arange(&i).dimshuffle(&[Some(0), None]) * arange(&i);
@@ -328,6 +349,23 @@ fn calls() {
     book.call("a factor that no memory holds", between, &[&Array::scalar(6_000_000i64)]);
     let computed = function(&[&y], &[&arange(y.sum(All).cast(DType::I64))], &[]);
     book.call("an extent that is computed from floats", computed, &[&vector_of(2)]);
+
+    let (parts, whole) = (y.split(&[2, 3], 0), Array::vector(&[1f32; 6]));
+    book.call("a split that leaves something over", function(&[&y], &[&parts[0]], &[]), &[&whole]);
+    let taps = Scan::new().carry_taps(&y, &[-2, -1]).steps(3);
+    let taps = taps.run(|step| Next::new().carry(&step.carries[0] + &step.carries[1]));
+    book.call("more initial values than taps", function(&[&y], &[&taps.last[0]], &[]), &[&whole]);
+
+    let second = vector::<f32>("y");
+    let twice = function(&[&y, &second], &[&(&y + &second)], &[]);
+    match twice.unwrap().call_named(&[("y", &whole)]) {
+        Ok(_) => panic!("called"),
+        Err(fault) => book.add("a name that two inputs have", &fault.to_string()),
+    }
+    let mut whole_of = function(&[&y], &[&y], &[]).unwrap();
+    let outputs = whole_of.call(&[&whole]).unwrap();
+    book.add("a vector taken as a scalar", &outputs.scalar(0).unwrap_err().to_string());
+    book.add("a result that is not there", &outputs.scalar(1).unwrap_err().to_string());
 
     let mut named = sum().unwrap();
     let mut by_name = |mistake: &str, arguments: &[(&str, &Array)]| match named.call_named(arguments) {
@@ -344,14 +382,14 @@ fn calls() {
 #[test]
 fn shared_variables() {
     let mut book = Book::default();
-    let w = shared("w", Array::zeros(DType::F32, &[2, 3]));
+    let w = shared("w", Array::zeros(DType::F32, &[2, 3]).unwrap());
     let mut set = |mistake: &str, value: Array| match w.set_value(value) {
         Ok(()) => panic!("{mistake}: set"),
         Err(fault) => book.add(mistake, &fault.to_string()),
     };
-    set("a value of another shape", Array::zeros(DType::F32, &[3, 2]));
+    set("a value of another shape", Array::zeros(DType::F32, &[3, 2]).unwrap());
     set("a value of another rank", Array::scalar(1.0f32));
-    set("a value of another element type", Array::zeros(DType::F64, &[2, 3]));
-    assert_eq!(w.get_value().unwrap(), Array::zeros(DType::F32, &[2, 3]));
+    set("a value of another element type", Array::zeros(DType::F64, &[2, 3]).unwrap());
+    assert_eq!(w.get_value().unwrap(), Array::zeros(DType::F32, &[2, 3]).unwrap());
     golden("messages/shared_variables.txt", &book.0);
 }

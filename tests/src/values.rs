@@ -34,7 +34,7 @@ impl Generator {
 
     /// An array of such numbers; truth values are true half the time.
     pub fn array(&mut self, dtype: DType, shape: &[usize], low: f64, high: f64) -> Array {
-        let mut array = Array::zeros(dtype, shape);
+        let mut array = Array::zeros(dtype, shape).unwrap();
         for index in 0..array.len() {
             let value = match dtype {
                 DType::Bool => Literal::Bool(self.unit() < 0.5),

@@ -373,7 +373,8 @@ impl ScanKernel {
     pub fn locate(&self, place: &Place, step: usize) -> Option<(u16, i64)> {
         let size = |param: u16| self.params.get(usize::from(param)).map(|p| p.dtype.size() as i64);
         let at = |element: &Element, step: i64| {
-            Some((element.param, (element.offset + element.stride * step) * size(element.param)?))
+            let position = element.stride.checked_mul(step)?.checked_add(element.offset)?;
+            Some((element.param, position.checked_mul(size(element.param)?)?))
         };
         let step = step as i64;
         match place {

@@ -4,10 +4,13 @@
 //! `ndarray` is the interface to the outside: conversions both ways stand at the end.
 
 use std::fmt;
+use std::panic::Location;
 
 use smallvec::SmallVec;
 
+use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::{DType, Literal};
+use crate::shape::TensorType;
 
 /// One cache line, the unit of allocation; it gives the alignment.
 #[derive(Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
@@ -60,71 +63,107 @@ impl Element for bool {
     }
 }
 
-/// Number of elements of a shape.
+/// Number of elements of a shape; `usize::MAX` where that is more than a `usize` holds.
 pub fn element_count(shape: &[usize]) -> usize {
-    shape.iter().product()
+    if shape.contains(&0) { 0 } else { shape.iter().fold(1, |count, &n| count.saturating_mul(n)) }
 }
 
-/// Row-major strides of a shape, in elements.
+/// Row-major strides of a shape, in elements. They hold for every shape of an array with elements.
 pub fn row_major_strides(shape: &[usize]) -> SmallVec<[usize; 4]> {
     let mut strides: SmallVec<[usize; 4]> = shape.iter().map(|_| 1).collect();
     for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
     }
     strides
 }
 
+/// Whether a tensor of these extents could have an address for every element; extents of 0 count as 1, so that no
+/// order of multiplication overflows.
+pub(crate) fn fits_in_memory(extents: &[usize]) -> bool {
+    let count = extents.iter().try_fold(1usize, |count, &n| count.checked_mul(n.max(1)));
+    count.is_some_and(|count| count <= 1 << 48)
+}
+
 impl Array {
     /// An array of zeros (`false` for `bool`).
-    pub fn zeros(dtype: DType, shape: &[usize]) -> Array {
-        let bytes = element_count(shape) * dtype.size();
-        Array { dtype, shape: shape.into(), lines: vec![Line([0; 64]); bytes.div_ceil(64)] }
+    ///
+    /// # Errors
+    /// More elements than memory can hold, or than the system gives memory for.
+    #[track_caller]
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Array, Diagnostic> {
+        Array::allocate(dtype, shape, element_count(shape), Location::caller())
     }
 
-    /// The same; `None` where the system does not give the memory.
-    pub fn try_zeros(dtype: DType, shape: &[usize]) -> Option<Array> {
-        let count = element_count(shape).checked_mul(dtype.size())?.div_ceil(64);
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(count).ok()?;
-        lines.resize(count, Line([0; 64]));
-        Some(Array { dtype, shape: shape.into(), lines })
+    fn allocate(dtype: DType, shape: &[usize], count: usize, site: Site) -> Result<Array, Diagnostic> {
+        let lines = fits_in_memory(shape).then(|| (count * dtype.size()).div_ceil(64));
+        let reserve = |count: usize| {
+            let mut lines = Vec::new();
+            lines.try_reserve_exact(count).ok()?;
+            lines.resize(count, Line([0; 64]));
+            Some(lines)
+        };
+        match lines.and_then(reserve) {
+            Some(lines) => Ok(Array { dtype, shape: shape.into(), lines }),
+            None => Err(Diagnostic::new("an array needs more memory than the system gives")
+                .at(Some(site))
+                .with("array", TensorType::known(dtype, shape).to_string(), None)),
+        }
     }
 
     /// An array of that shape with the elements of `data` in row-major order.
     ///
-    /// # Panics
-    /// Never: too few elements are filled with zeros, too many are dropped. Use [`Array::try_new`] to have the
-    /// count checked.
-    pub fn new<T: Element>(shape: &[usize], data: &[T]) -> Array {
-        let mut array = Array::zeros(T::DTYPE, shape);
-        for (slot, &x) in array.stored_mut::<T>().iter_mut().zip(data) {
-            *slot = x.store();
+    /// # Errors
+    /// Another number of elements than the shape has, or more than the system gives memory for.
+    #[track_caller]
+    pub fn new<T: Element>(shape: &[usize], data: &[T]) -> Result<Array, Diagnostic> {
+        let site = Location::caller();
+        let count = element_count(shape);
+        if count != data.len() {
+            return Err(Diagnostic::new("an array is given another number of elements than its shape has")
+                .at(Some(site))
+                .with("expected", format!("{count} of {}", TensorType::known(T::DTYPE, shape)), None)
+                .with("found", data.len().to_string(), None));
         }
+        let mut array = Array::allocate(T::DTYPE, shape, count, site)?;
+        array.store(data);
+        Ok(array)
+    }
+
+    /// An array of elements that there are, one for each place.
+    fn of<T: Element>(shape: &[usize], data: &[T]) -> Array {
+        let lines = size_of_val(data).div_ceil(64);
+        let mut array = Array { dtype: T::DTYPE, shape: shape.into(), lines: vec![Line([0; 64]); lines] };
+        array.store(data);
         array
     }
 
-    /// As [`Array::new`]; `None` where the number of elements is not that of the shape.
-    pub fn try_new<T: Element>(shape: &[usize], data: &[T]) -> Option<Array> {
-        (element_count(shape) == data.len()).then(|| Array::new(shape, data))
+    fn store<T: Element>(&mut self, data: &[T]) {
+        for (slot, &x) in self.stored_mut::<T>().iter_mut().zip(data) {
+            *slot = x.store();
+        }
     }
 
     /// A rank-0 array.
     pub fn scalar<T: Element>(value: T) -> Array {
-        Array::new(&[], &[value])
+        Array::of(&[], &[value])
     }
 
     /// A vector.
     pub fn vector<T: Element>(data: &[T]) -> Array {
-        Array::new(&[data.len()], data)
+        Array::of(&[data.len()], data)
     }
 
     /// All elements the same literal.
-    pub fn full(shape: &[usize], value: Literal) -> Array {
-        let mut array = Array::zeros(value.dtype(), shape);
+    ///
+    /// # Errors
+    /// As [`Array::zeros`].
+    #[track_caller]
+    pub fn full(shape: &[usize], value: Literal) -> Result<Array, Diagnostic> {
+        let mut array = Array::zeros(value.dtype(), shape)?;
         for index in 0..array.len() {
             array.set(index, value);
         }
-        array
+        Ok(array)
     }
 
     /// The element type.
@@ -236,7 +275,8 @@ impl Array {
         if dtype == self.dtype {
             return self.clone();
         }
-        let mut array = Array::zeros(dtype, &self.shape);
+        let lines = (self.len() * dtype.size()).div_ceil(64);
+        let mut array = Array { dtype, shape: self.shape.clone(), lines: vec![Line([0; 64]); lines] };
         for index in 0..self.len() {
             array.set(index, self.get(index));
         }
@@ -249,16 +289,49 @@ impl Array {
     }
 }
 
+/// What a value is given as: an array or what becomes one, or an array whose making may have failed. Expressions made of
+/// one that failed keep the reason, and the function that uses them reports it.
+pub trait IntoArray {
+    /// The array, or why there is none.
+    fn into_array(self) -> Result<Array, Diagnostic>;
+}
+
+impl<T: Into<Array>> IntoArray for T {
+    fn into_array(self) -> Result<Array, Diagnostic> {
+        Ok(self.into())
+    }
+}
+
+impl IntoArray for Result<Array, Diagnostic> {
+    fn into_array(self) -> Result<Array, Diagnostic> {
+        self
+    }
+}
+
 impl<T: Element, D: ndarray::Dimension> From<&ndarray::Array<T, D>> for Array {
     fn from(values: &ndarray::Array<T, D>) -> Array {
         let data: Vec<T> = values.iter().copied().collect();
-        Array::new(values.shape(), &data)
+        Array::of(values.shape(), &data)
     }
 }
 
 impl<T: Element, D: ndarray::Dimension> From<ndarray::Array<T, D>> for Array {
     fn from(values: ndarray::Array<T, D>) -> Array {
         Array::from(&values)
+    }
+}
+
+impl From<Literal> for Array {
+    /// A rank-0 array.
+    fn from(value: Literal) -> Array {
+        match value {
+            Literal::Bool(x) => Array::scalar(x),
+            Literal::U8(x) => Array::scalar(x),
+            Literal::I32(x) => Array::scalar(x),
+            Literal::I64(x) => Array::scalar(x),
+            Literal::F32(x) => Array::scalar(f32::from_bits(x)),
+            Literal::F64(x) => Array::scalar(f64::from_bits(x)),
+        }
     }
 }
 
@@ -294,12 +367,39 @@ mod tests {
 
     #[test]
     fn elements_keep_their_place_and_type() {
-        let a = Array::new(&[2, 3], &[1i32, 2, 3, 4, 5, 6]);
+        let a = Array::new(&[2, 3], &[1i32, 2, 3, 4, 5, 6]).unwrap();
         assert_eq!(a.get(4), Literal::I32(5));
         assert_eq!(a.to_vec::<i32>().unwrap(), [1, 2, 3, 4, 5, 6]);
         assert_eq!(a.to_vec::<f32>(), None);
         assert_eq!(a.bytes().as_ptr() as usize % 64, 0);
         assert_eq!(row_major_strides(&[2, 3, 4]).as_slice(), [12, 4, 1]);
+    }
+
+    #[test]
+    fn elements_that_do_not_fill_the_shape_are_an_error() {
+        for found in [0, 5, 7] {
+            let message = Array::new(&[2, 3], &vec![1f32; found]).unwrap_err().to_string();
+            assert!(message.contains("expected  6 of f32[2, 3]"), "{message}");
+            assert!(
+                message.contains(&format!("found     {found}")) && message.contains("array.rs"),
+                "{message}"
+            );
+        }
+        assert!(Array::vector(&[1f32; 6]).reshaped(&[usize::MAX, 6]).is_none());
+    }
+
+    /// Extents whose product is 4 in 64 bits, and others that no memory holds.
+    #[test]
+    fn extents_that_wrap_are_an_error() {
+        let shapes: [&[usize]; 5] =
+            [&[(1 << 62) + 1, 4], &[usize::MAX, 2], &[1 << 32, 1 << 32], &[0, 1 << 40, 1 << 40], &[1 << 47]];
+        for shape in shapes {
+            assert!(Array::zeros(DType::F32, shape).is_err(), "{shape:?}");
+            assert!(Array::full(shape, Literal::F64(0)).is_err(), "{shape:?}");
+            assert!(Array::new(shape, &[0f32; 4]).is_err(), "{shape:?}");
+            assert!(Array::vector(&[0f32; 4]).reshaped(shape).is_none(), "{shape:?}");
+        }
+        assert_eq!(element_count(&[(1 << 62) + 1, 4]), usize::MAX);
     }
 
     #[test]

@@ -57,6 +57,8 @@ struct Collector {
     graph: Graph,
     /// Where each expression stands, by address; expressions outlive the collector.
     placed: HashMap<usize, NodeId>,
+    /// Where each expression stands in what replaces others. Nothing is replaced there: all givens hold at once.
+    plain: HashMap<usize, NodeId>,
     givens: HashMap<usize, Tensor>,
     problems: Vec<Diagnostic>,
 }
@@ -66,6 +68,7 @@ impl Collector {
         let mut collector = Collector {
             graph: Graph::new(),
             placed: HashMap::new(),
+            plain: HashMap::new(),
             givens: HashMap::new(),
             problems: Vec::new(),
         };
@@ -105,6 +108,7 @@ impl Collector {
                         .at(leaf.site)
                         .hint("shared variables and constants are found by themselves; leave them out of the inputs"),
                 ),
+                None if input.fault().is_some() => self.problems.extend(input.fault().cloned()),
                 None => self.problems.push(
                     Diagnostic::new("an input is a computed expression")
                         .at(Some(input.site()))
@@ -115,20 +119,20 @@ impl Collector {
         }
     }
 
-    /// The node of an expression.
+    /// The node of an expression, with givens in their places.
     fn gather(&mut self, root: &Tensor) -> NodeId {
+        self.walk(root, true)
+    }
+
+    fn walk(&mut self, root: &Tensor, replacing: bool) -> NodeId {
         let mut pending: Vec<(Tensor, bool)> = vec![(root.clone(), false)];
         while let Some((tensor, operands_done)) = pending.pop() {
             let key = key_of(&tensor);
-            if self.placed.contains_key(&key) {
+            if self.places(replacing).contains_key(&key) {
                 continue;
             }
-            if let Some(replacement) = self.givens.remove(&key) {
-                // A replacement may speak of what it replaces: it is gathered apart, without this given.
-                let outside = std::mem::take(&mut self.placed);
-                let id = self.gather(&replacement);
-                self.placed = outside;
-                self.givens.insert(key, replacement);
+            if replacing && let Some(replacement) = self.givens.get(&key).cloned() {
+                let id = self.walk(&replacement, false);
                 self.placed.insert(key, id);
                 continue;
             }
@@ -137,20 +141,27 @@ impl Collector {
                 pending.extend(tensor.0.operands.iter().rev().map(|t| (t.clone(), false)));
                 continue;
             }
-            let id = self.place(&tensor);
-            self.placed.insert(key, id);
+            let id = self.place(&tensor, replacing);
+            self.places(replacing).insert(key, id);
         }
-        self.placed[&key_of(root)]
+        self.places(replacing)[&key_of(root)]
     }
 
-    fn place(&mut self, tensor: &Tensor) -> NodeId {
-        if let Some(fault) = tensor.fault() {
+    fn places(&mut self, replacing: bool) -> &mut HashMap<usize, NodeId> {
+        if replacing { &mut self.placed } else { &mut self.plain }
+    }
+
+    fn place(&mut self, tensor: &Tensor, replacing: bool) -> NodeId {
+        if let Some(fault) = tensor.fault()
+            && !self.problems.contains(fault)
+        {
             self.problems.push(fault.clone());
         }
         let id = match tensor.leaf() {
             Some(leaf) => self.graph.add_leaf(leaf),
             None => {
-                let operands: Operands = tensor.0.operands.iter().map(|t| self.placed[&key_of(t)]).collect();
+                let places = self.places(replacing);
+                let operands: Operands = tensor.0.operands.iter().map(|t| places[&key_of(t)]).collect();
                 self.graph.add(tensor.0.op.clone(), &operands, Some(tensor.site()))
             }
         };
@@ -162,6 +173,12 @@ impl Collector {
 
     fn add_update(&mut self, shared: &Shared, value: &Tensor, updates: &mut Vec<(LeafId, NodeId)>) {
         let leaf = shared.leaf();
+        if let Some(fault) = shared.fault() {
+            if !self.problems.contains(fault) {
+                self.problems.push(fault.clone());
+            }
+            return;
+        }
         if updates.iter().any(|(id, _)| *id == leaf.id) {
             self.problems.push(
                 Diagnostic::new(format!("{} is updated twice", leaf.label())).at(Some(value.site())).with(
@@ -171,6 +188,19 @@ impl Collector {
                 ),
             );
             return;
+        }
+        if let Op::Literal(number) = value.0.op
+            && number.to_f64().is_finite()
+            && !number.cast(leaf.ty.dtype).to_f64().is_finite()
+        {
+            let fault = Diagnostic::new(format!(
+                "the update of {} is a number that its type does not hold",
+                leaf.label()
+            ))
+            .at(Some(value.site()))
+            .with("expected", leaf.ty.to_string(), leaf.site)
+            .with("found", number.to_string(), Some(value.site()));
+            self.problems.push(fault);
         }
         // Between floats the intention is plain; anything else is more likely a mistake.
         let value = if value.dtype().is_float() && leaf.ty.dtype.is_float() {
@@ -241,6 +271,8 @@ impl Collector {
             .filter(|(id, _)| live[id.index()])
             .filter_map(|(_, node)| if let Op::Leaf(leaf) = node.op { Some(leaf) } else { None })
             .collect();
+        let given: HashSet<LeafId> =
+            request.givens.iter().filter_map(|(from, _)| Some(from.leaf()?.id)).collect();
         for leaf in self.graph.leaves() {
             if let LeafKind::Carry = leaf.kind {
                 self.problems.push(
@@ -259,7 +291,11 @@ impl Collector {
                     Diagnostic::new(format!("{} is needed but is not among the inputs", leaf.label()))
                         .at(leaf.site)
                         .with("input", leaf.ty.to_string(), leaf.site)
-                        .hint("list it in the inputs, or replace it with `givens`"),
+                        .hint(if given.contains(&leaf.id) {
+                            "it is given, but what is given for something else speaks of it: all givens hold at once"
+                        } else {
+                            "list it in the inputs, or replace it with `givens`"
+                        }),
                 );
             } else if request.unused == Unused::Raise {
                 self.problems.push(

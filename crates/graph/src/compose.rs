@@ -13,7 +13,7 @@ use crate::dtype::{DType, Literal};
 use crate::op::{Dim, Fold, Op};
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, TensorType};
-use crate::tensor::{Tensor, build, faulty, map};
+use crate::tensor::{Tensor, build, cast_at, faulty, map};
 
 /// All axes of a tensor.
 #[derive(Copy, Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct All;
 
 /// What names axes of a tensor: [`All`], a number, or numbers.
 pub trait AxisSet {
-    /// The axes of a tensor of that rank; the message says which one does not exist.
+    /// The axes of a tensor of that rank; the message says which one does not exist or is named twice.
     fn axes(&self, rank: usize) -> Result<Axes, String>;
 }
 
@@ -45,7 +45,15 @@ impl AxisSet for i32 {
 
 impl AxisSet for [i32] {
     fn axes(&self, rank: usize) -> Result<Axes, String> {
-        self.iter().map(|axis| resolve_axis(i64::from(*axis), rank)).collect()
+        let mut set = Axes::NONE;
+        for axis in self {
+            let resolved = resolve_axis(i64::from(*axis), rank)?;
+            if set.contains(resolved) {
+                return Err(format!("axis {resolved} is named twice in {self:?}"));
+            }
+            set = set.iter().chain([resolved]).collect();
+        }
+        Ok(set)
     }
 }
 
@@ -57,6 +65,7 @@ impl<const N: usize> AxisSet for [i32; N] {
 
 /// The axis that a possibly negative number names.
 pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
+    // No negative number plus a rank overflows.
     let resolved = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(resolved)
         .ok()
@@ -76,10 +85,10 @@ pub enum Size {
 macro_rules! size_from {
     ($($ty:ty),*) => {$(
         impl From<$ty> for Size {
-            fn from(n: $ty) -> Size { Size::Number(n as i64) }
+            fn from(n: $ty) -> Size { Size::Number(i64::try_from(n).unwrap_or(i64::MAX)) }
         }
         impl From<&$ty> for Size {
-            fn from(n: &$ty) -> Size { Size::Number(*n as i64) }
+            fn from(n: &$ty) -> Size { Size::from(*n) }
         }
     )*};
 }
@@ -225,7 +234,7 @@ pub fn switch(condition: impl Into<Tensor>, then: impl Into<Tensor>, otherwise: 
 }
 
 /// A mistake in the arguments of a method, as a poisoned tensor of the same type.
-fn mistake(x: &Tensor, message: String, site: Site) -> Tensor {
+pub(crate) fn mistake(x: &Tensor, message: String, site: Site) -> Tensor {
     let fault = Diagnostic::new(message).with("operand", x.ty().to_string(), None);
     faulty(fault, smallvec![x.clone()], x.ty().clone(), site)
 }
@@ -260,7 +269,7 @@ fn spread(x: &Tensor, places: &[usize], rank: usize, like: Option<&Tensor>, site
 }
 
 /// `x` without the given axes, whose extents are 1.
-fn squeeze_axes(x: &Tensor, axes: Axes, site: Site) -> Tensor {
+pub(crate) fn squeeze_axes(x: &Tensor, axes: Axes, site: Site) -> Tensor {
     let mut operands: SmallVec<[Tensor; 2]> = smallvec![x.clone()];
     let dims = axes.others(x.rank()).map(|axis| dim_of(x, axis, &mut operands, site)).collect();
     build(Op::Reshape(dims), operands, site)
@@ -346,8 +355,8 @@ impl Tensor {
 
     /// The number of elements along axes, as a scalar of the given float type.
     fn count(&self, set: Axes, dtype: DType, site: Site) -> Tensor {
-        let known: Option<usize> = set.iter().map(|axis| self.ty().shape[axis].known()).product();
-        if let Some(n) = known {
+        let shape: SmallVec<[Extent; 4]> = set.iter().map(|axis| self.ty().shape[axis]).collect();
+        if let Some(n) = (TensorType { dtype, shape }).element_count() {
             return build(Op::Literal(Literal::from_f64(n as f64, dtype)), smallvec![], site);
         }
         let extents = set.iter().map(|axis| self.extent(axis));
@@ -542,16 +551,25 @@ impl Tensor {
         if inferred > 1 {
             return mistake(self, "`reshape` can infer one extent, found -1 more than once".into(), site);
         }
-        let rest_known: Option<i64> = sizes
-            .iter()
-            .map(|s| if let Size::Number(n) = s { Some(*n).filter(|&n| n >= 0).or(Some(1)) } else { None })
-            .product();
+        let rest_known = sizes.iter().try_fold(Some(1usize), |rest, size| match size {
+            Size::Number(-1) => Some(rest),
+            Size::Number(n) => {
+                let n = usize::try_from(*n).ok()?;
+                match rest {
+                    Some(rest) => rest.checked_mul(n).map(Some),
+                    None => Some(None),
+                }
+            }
+            Size::Tensor(_) => Some(None),
+        });
+        let Some(rest_known) = rest_known else {
+            return mistake(self, "`reshape` to more elements than memory can hold".into(), site);
+        };
         let mut operands: SmallVec<[Tensor; 2]> = smallvec![self.clone()];
         let mut dims = Vec::new();
         for size in &sizes {
             let dim = match (size, self.ty().element_count(), rest_known) {
                 (Size::Number(-1), Some(total), Some(rest)) => {
-                    let rest = rest as usize;
                     if rest == 0 || total % rest != 0 {
                         let message = format!("`reshape` cannot divide {total} elements into rows of {rest}");
                         return mistake(self, message, site);
@@ -571,7 +589,10 @@ impl Tensor {
                 }
                 (Size::Number(n), _, _) => Dim::Known(*n as usize),
                 (Size::Tensor(t), _, _) => match t.0.op {
-                    Op::Literal(value) => Dim::Known(value.to_i64().unwrap_or(0).max(0) as usize),
+                    Op::Literal(value) if value.to_i64().is_some_and(|n| n < 0) => {
+                        let message = format!("`reshape` to a negative extent {value}");
+                        return mistake(self, message, site);
+                    }
                     _ => {
                         operands.push(t.cast(DType::I64));
                         Dim::Operand
@@ -618,8 +639,13 @@ impl Tensor {
     #[track_caller]
     pub fn full_like(&self, value: f64) -> Tensor {
         let site = Location::caller();
-        let literal = build(Op::Literal(Literal::from_f64(value, self.dtype())), smallvec![], site);
-        spread(&literal, &[], self.rank(), Some(self), site)
+        match literal_of(value, self.dtype()) {
+            Ok(literal) => {
+                let literal = build(Op::Literal(literal), smallvec![], site);
+                spread(&literal, &[], self.rank(), Some(self), site)
+            }
+            Err(fault) => faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
+        }
     }
 
     /// Zeros in the shape of this tensor.
@@ -732,13 +758,22 @@ fn keep_axes(reduced: &Tensor, axes: Axes, rank: usize, site: Site) -> Tensor {
     spread(reduced, &places, rank, None, site)
 }
 
-/// `i64[n]`: 0, 1, ..., n - 1.
+/// `i64[n]`: 0, 1, ..., n - 1; empty for an `n` below 0, as in Python.
 #[track_caller]
 pub fn arange(n: impl Into<Size>) -> Tensor {
     let site = Location::caller();
     match n.into() {
         Size::Number(n) => build(Op::Iota(Box::new([Dim::Known(n.max(0) as usize)])), smallvec![], site),
-        Size::Tensor(t) => build(Op::Iota(Box::new([Dim::Operand])), smallvec![t.cast(DType::I64)], site),
+        Size::Tensor(t) if t.rank() != 0 || !t.dtype().is_int() => {
+            mistake(&t, format!("`arange` takes an integer scalar, found {}", t.ty()), site)
+        }
+        Size::Tensor(t) => {
+            // As of a number: below 0 there is nothing.
+            let n = cast_at(&t, DType::I64, site);
+            let zero = build(Op::Literal(Literal::I64(0)), smallvec![], site);
+            let n = build(Op::Map(ScalarFn::Max), smallvec![n, zero], site);
+            build(Op::Iota(Box::new([Dim::Operand])), smallvec![n], site)
+        }
     }
 }
 
@@ -746,8 +781,31 @@ pub fn arange(n: impl Into<Size>) -> Tensor {
 #[track_caller]
 pub fn full(value: f64, dtype: DType, shape: &[usize]) -> Tensor {
     let site = Location::caller();
-    let literal = build(Op::Literal(Literal::from_f64(value, dtype)), smallvec![], site);
-    build(Op::Broadcast { axes: smallvec![], dims: crate::op::known_dims(shape) }, smallvec![literal], site)
+    match literal_of(value, dtype) {
+        Ok(literal) => {
+            let literal = build(Op::Literal(literal), smallvec![], site);
+            let dims = crate::op::known_dims(shape);
+            build(Op::Broadcast { axes: smallvec![], dims }, smallvec![literal], site)
+        }
+        Err(fault) => faulty(fault, smallvec![], TensorType::scalar(dtype), site),
+    }
+}
+
+/// A number as an element of that type, rounded between floats. An integer type takes only integers that it holds, a
+/// float type no number that it makes infinite, `bool` any.
+pub(crate) fn literal_of(value: f64, dtype: DType) -> Result<Literal, Diagnostic> {
+    let literal = Literal::from_f64(value, dtype);
+    let holds = match dtype {
+        DType::Bool => true,
+        DType::U8 | DType::I32 | DType::I64 => literal.to_f64() == value,
+        DType::F32 | DType::F64 => literal.to_f64().is_finite() || !value.is_finite(),
+    };
+    if holds {
+        return Ok(literal);
+    }
+    Err(Diagnostic::new("a number that its element type does not hold")
+        .with("type", dtype.to_string(), None)
+        .with("number", format!("{value:?}"), None))
 }
 
 /// Tensors one after another along an axis they all have, converted to their common element type.

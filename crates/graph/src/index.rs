@@ -13,7 +13,7 @@ use std::panic::Location;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::compose::Size;
+use crate::compose::{Size, mistake};
 use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::DType;
 use crate::op::{Bound, Dim, Op, SliceAxis, Write};
@@ -234,18 +234,41 @@ impl Tensor {
         build(Op::Scatter { batch: 0, write: Write::Add }, operands, Location::caller())
     }
 
-    /// Consecutive parts of the given lengths along an axis.
+    /// Consecutive parts of the given lengths along an axis. The lengths add up to the extent of the axis; anything else
+    /// is an error.
     #[track_caller]
     pub fn split(&self, lengths: &[usize], axis: usize) -> Vec<Tensor> {
-        let mut start = 0;
-        let mut parts = Vec::new();
-        for &length in lengths {
-            let mut indices: Vec<Index> = vec![(..).into(); axis];
-            indices.push((start..start + length).into());
-            parts.push(self.index(indices));
-            start += length;
+        let site = Location::caller();
+        let total = lengths.iter().try_fold(0usize, |total, length| total.checked_add(*length));
+        let fault = match (total, self.ty().shape.get(axis)) {
+            (_, None) => {
+                Some(format!("`split`: axis {axis} does not exist in a tensor of rank {}", self.rank()))
+            }
+            (None, _) => Some(format!("`split` into lengths that no axis has: {lengths:?}")),
+            (Some(total), Some(Extent::Known(extent))) if total != *extent => Some(format!(
+                "`split` into lengths that add up to {total}, of axis {axis} of extent {extent}"
+            )),
+            (Some(_), Some(_)) => None,
+        };
+        let mut stop = 0;
+        let part = |length: &usize| match &fault {
+            Some(message) => mistake(self, message.clone(), site),
+            None => {
+                let start = stop;
+                stop += length;
+                self.part_of(axis, start..stop, total.unwrap_or(stop), site)
+            }
+        };
+        lengths.iter().map(part).collect()
+    }
+
+    /// Positions of an axis that has the extent `of`; another extent is an error.
+    pub(crate) fn part_of(&self, axis: usize, range: Range<usize>, of: usize, site: Site) -> Tensor {
+        let mut axes = vec![SliceAxis::WHOLE; self.rank()];
+        if let Some(part) = axes.get_mut(axis) {
+            *part = SliceAxis::Part { start: range.start, stop: range.end, of };
         }
-        parts
+        build(Op::Slice(axes.into()), smallvec![self.clone()], site)
     }
 }
 

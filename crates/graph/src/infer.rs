@@ -157,7 +157,10 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
             ty.rank()
         )));
     }
-    Ok(ty)
+    match ty.fault() {
+        Some(fault) => Err(fault),
+        None => Ok(ty),
+    }
 }
 
 /// Costs are float scalars, variables floats, known cotangents of the types of their expressions.
@@ -397,6 +400,16 @@ fn slice_extent(
         ))
         .with("operand", x.to_string(), None)),
         (SliceAxis::At(_), _) => Ok(Extent::Known(1)),
+        (SliceAxis::Part { start, stop, of }, _) if start > stop || stop > of => {
+            Err(Diagnostic::new(format!("`{}` of a part {start}..{stop} of {of} elements", op.name())))
+        }
+        (SliceAxis::Part { of, .. }, Extent::Known(extent)) if extent != of => {
+            Err(Diagnostic::new(format!("the parts taken of axis {axis} add up to another extent"))
+                .with("expected", extent.to_string(), None)
+                .with("found", of.to_string(), None)
+                .with("operand", x.to_string(), None))
+        }
+        (SliceAxis::Part { start, stop, .. }, _) => Ok(Extent::Known(stop - start)),
         (SliceAxis::Range { step: 0, .. }, _) => {
             Err(Diagnostic::new(format!("`{}` with a step of 0", op.name())))
         }
@@ -464,7 +477,7 @@ fn infer_concat(op: &Op, axis: usize, operands: &[&TensorType]) -> Inferred {
         }
         for i in 0..ty.rank() {
             ty.shape[i] = if i == axis {
-                ty.shape[i].known().zip(x.shape[i].known()).map(|(a, b)| a + b).into()
+                ty.shape[i].known().zip(x.shape[i].known()).map(|(a, b)| a.saturating_add(b)).into()
             } else {
                 ty.shape[i].unify(x.shape[i]).unwrap_or(ty.shape[i])
             };

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::array::{Array, element_count, row_major_strides};
+use crate::array::{Array, element_count, fits_in_memory, row_major_strides};
 use crate::body::Body;
 use crate::diagnostic::Diagnostic;
 use crate::dtype::{DType, Literal};
@@ -294,37 +294,37 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
     })?;
     check_size(&op, &shape, ty.dtype)?;
     match (&op, operands) {
-        (Op::Literal(value), []) => Ok(Array::full(&[], *value)),
+        (Op::Literal(value), []) => Ok(Array::from(*value)),
         (Op::Iota(_), []) => {
             let positions: Vec<i64> = (0..element_count(&shape) as i64).collect();
-            Ok(Array::new(&shape, &positions))
+            Array::new(&shape, &positions)
         }
         (Op::Extent(axis), [x]) => Ok(Array::scalar(x.shape()[usize::from(*axis)] as i64)),
         (Op::Map(f), _) => map(*f, operands, &ty, &shape),
         (Op::Cast(dtype), [x]) => Ok(x.cast(*dtype)),
         (Op::Reduce(fold, axes), [x]) => reduce(*fold, *axes, x, &shape),
         (Op::ArgMax(axis), [x]) => argmax(usize::from(*axis), x, &shape),
-        (Op::Dot, [a, b]) => Ok(dot(a, b, &shape)),
+        (Op::Dot, [a, b]) => dot(a, b, &shape),
         (Op::Broadcast { axes, .. }, [x]) => {
             let own = row_major_strides(x.shape());
             let mut strides = vec![0isize; shape.len()];
             for (axis, &place) in axes.iter().enumerate() {
                 strides[usize::from(place)] = if x.shape()[axis] == 1 { 0 } else { own[axis] as isize };
             }
-            Ok(view(x, &shape, 0, &strides))
+            view(x, &shape, 0, &strides)
         }
         (Op::Permute(permutation), [x]) => {
             let own = row_major_strides(x.shape());
             let strides: Vec<isize> =
                 permutation.iter().map(|&axis| own[usize::from(axis)] as isize).collect();
-            Ok(view(x, &shape, 0, &strides))
+            view(x, &shape, 0, &strides)
         }
         (Op::Reshape(_), [x]) => {
             (*x).clone().reshaped(&shape).ok_or_else(|| Diagnostic::new("`reshape` to another size"))
         }
         (Op::Window(axes), [x]) => {
             let (offset, strides) = window_strides(axes, x.shape());
-            Ok(view(x, &shape, offset, &strides))
+            view(x, &shape, offset, &strides)
         }
         (Op::SetWindow(axes, write), [x, y]) => {
             let (offset, strides) = window_strides(axes, x.shape());
@@ -334,7 +334,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
             }
             Ok(result)
         }
-        (Op::Concat(axis), _) => Ok(concat(usize::from(*axis), operands, ty.dtype, &shape)),
+        (Op::Concat(axis), _) => concat(usize::from(*axis), operands, ty.dtype, &shape),
         (Op::Gather { batch }, [x, indices]) => gather(&op, usize::from(*batch), x, indices, &shape),
         (Op::Scatter { batch, write }, [x, indices, y]) => {
             scatter(&op, usize::from(*batch), *write, x, indices, y)
@@ -430,7 +430,7 @@ fn random(key: u64, counter: &Array, shape: &[usize]) -> Result<Array, Diagnosti
     let counter = counter.get(0).to_i64().ok_or_else(|| Diagnostic::new("`random` takes an i64 counter"))?;
     let elements: Vec<f32> =
         (0..element_count(shape)).map(|e| uniform_element(key, counter, e as u64)).collect();
-    Ok(Array::new(shape, &elements))
+    Array::new(shape, &elements)
 }
 
 fn next_scalar<'a>(op: &Op, scalars: &mut impl Iterator<Item = &'a &'a Array>) -> Result<i64, Diagnostic> {
@@ -469,6 +469,9 @@ fn resolve_slices(
                     bound(at)?.ok_or_else(|| Diagnostic::new(format!("`{}` at no position", op.name())))?;
                 let start = Start::Known(checked(&check, found, operands[0])?);
                 return Ok(WindowAxis { start, len: 1, step: 1 });
+            }
+            SliceAxis::Part { start, stop, .. } => {
+                return Ok(WindowAxis { start: Start::Known(start), len: stop - start, step: 1 });
             }
             SliceAxis::Range { start, stop, step } => (bound(start)?, bound(stop)?, step),
         };
@@ -559,13 +562,6 @@ fn check_windows(op: &Op, axes: &[WindowAxis]) -> Result<(), Diagnostic> {
     ))
 }
 
-/// Whether a tensor of these extents could have an address for every element; extents of 0 count as 1, so that no
-/// order of multiplication overflows.
-pub(crate) fn fits_in_memory(extents: &[usize]) -> bool {
-    let count = extents.iter().try_fold(1usize, |count, &n| count.checked_mul(n.max(1)));
-    count.is_some_and(|count| count <= 1 << 48)
-}
-
 /// Asks for the memory of a large result before it is taken, since running out would end the process.
 pub(crate) fn check_size(op: &Op, shape: &[usize], dtype: DType) -> Result<(), Diagnostic> {
     const UNQUESTIONED: usize = 1 << 28;
@@ -610,15 +606,15 @@ fn positions<'a>(
 }
 
 /// The array of that shape whose element at `index` is the one of `x` at `offset + sum(index[axis] * strides[axis])`.
-fn view(x: &Array, shape: &[usize], offset: isize, strides: &[isize]) -> Array {
-    let mut result = Array::zeros(x.dtype(), shape);
+fn view(x: &Array, shape: &[usize], offset: isize, strides: &[isize]) -> Result<Array, Diagnostic> {
+    let mut result = Array::zeros(x.dtype(), shape)?;
     let size = x.dtype().size();
     let source = x.bytes();
     let slots = result.bytes_mut().chunks_exact_mut(size);
     for (slot, from) in slots.zip(positions(shape, offset, strides)) {
         slot.copy_from_slice(&source[from * size..(from + 1) * size]);
     }
-    result
+    Ok(result)
 }
 
 /// Position of the first element of a window, and distances between its elements.
@@ -655,7 +651,7 @@ fn write_element(
 }
 
 fn map(f: ScalarFn, operands: &[&Array], ty: &TensorType, shape: &[usize]) -> Result<Array, Diagnostic> {
-    let mut result = Array::zeros(ty.dtype, shape);
+    let mut result = Array::zeros(ty.dtype, shape)?;
     for position in 0..result.len() {
         let elements: SmallVec<[Literal; 3]> = operands.iter().map(|x| x.get(position)).collect();
         let value = f
@@ -673,7 +669,7 @@ fn reduce(fold: Fold, axes: Axes, x: &Array, shape: &[usize]) -> Result<Array, D
         strides[axis] = stride as isize;
     }
     let targets = positions(x.shape(), 0, &strides).enumerate();
-    let mut result = Array::full(shape, fold.identity(x.dtype()));
+    let mut result = Array::full(shape, fold.identity(x.dtype()))?;
     if x.dtype() == DType::F32 && matches!(fold, Fold::Sum | Fold::Prod) {
         let mut wide = result.cast(DType::F64);
         for (from, to) in targets {
@@ -706,7 +702,7 @@ fn argmax(axis: usize, x: &Array, shape: &[usize]) -> Result<Array, Diagnostic> 
         ));
     }
     let stride = row_major_strides(x.shape())[axis];
-    let mut result = Array::zeros(DType::I64, shape);
+    let mut result = Array::zeros(DType::I64, shape)?;
     for position in 0..result.len() {
         let first = position / stride * stride * extent + position % stride;
         let mut best = 0;
@@ -731,11 +727,11 @@ fn exceeds(x: Literal, best: Literal) -> bool {
     }
 }
 
-fn dot(a: &Array, b: &Array, shape: &[usize]) -> Array {
+fn dot(a: &Array, b: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
     let lead = a.rank() - 2;
     let count: usize = element_count(&a.shape()[..lead]);
     let (m, k, n) = (a.shape()[lead], a.shape()[lead + 1], b.shape()[lead + 1]);
-    let mut result = Array::zeros(a.dtype(), shape);
+    let mut result = Array::zeros(a.dtype(), shape)?;
     // Integers join in i64, where wrapping keeps the low bits of the narrower types.
     let wide_int = |x: &Array| -> Vec<i64> { (0..x.len()).filter_map(|i| x.get(i).to_i64()).collect() };
     let wide_float = |x: &Array| -> Vec<f64> { (0..x.len()).map(|i| x.get(i).to_f64()).collect() };
@@ -752,7 +748,7 @@ fn dot(a: &Array, b: &Array, shape: &[usize]) -> Array {
             result.set(to, Literal::I64(sum));
         });
     }
-    result
+    Ok(result)
 }
 
 /// Calls `visit` for each element of `count` products `[m, k] . [k, n]` with its position and the positions of the
@@ -771,8 +767,8 @@ fn each_product(
     }
 }
 
-fn concat(axis: usize, operands: &[&Array], dtype: DType, shape: &[usize]) -> Array {
-    let mut result = Array::zeros(dtype, shape);
+fn concat(axis: usize, operands: &[&Array], dtype: DType, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let mut result = Array::zeros(dtype, shape)?;
     let inner = element_count(&shape[axis + 1..]) * dtype.size();
     let outer = element_count(&shape[..axis]);
     let mut written = 0;
@@ -784,7 +780,7 @@ fn concat(axis: usize, operands: &[&Array], dtype: DType, shape: &[usize]) -> Ar
             written += run;
         }
     }
-    result
+    Ok(result)
 }
 
 /// The rows that indices name: for each index, the position of its row among the rows of `x[B.., N, R..]`.
@@ -818,7 +814,7 @@ fn rows(op: &Op, batch: usize, x: &Array, indices: &Array) -> Result<Vec<usize>,
 
 fn gather(op: &Op, batch: usize, x: &Array, indices: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
     let run = element_count(&x.shape()[batch + 1..]) * x.dtype().size();
-    let mut result = Array::zeros(x.dtype(), shape);
+    let mut result = Array::zeros(x.dtype(), shape)?;
     for (to, from) in rows(op, batch, x, indices)?.into_iter().enumerate() {
         let source = &x.bytes()[from * run..(from + 1) * run];
         result.bytes_mut()[to * run..(to + 1) * run].copy_from_slice(source);

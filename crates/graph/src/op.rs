@@ -128,6 +128,15 @@ pub enum SliceAxis {
         /// Distance from one element to the next; not zero.
         step: i64,
     },
+    /// Some of the elements of an axis that is taken apart as a whole: another extent is an error.
+    Part {
+        /// First position.
+        start: usize,
+        /// Position before which to stop.
+        stop: usize,
+        /// The extent that the axis has.
+        of: usize,
+    },
 }
 
 impl SliceAxis {
@@ -139,6 +148,7 @@ impl SliceAxis {
         match *self {
             SliceAxis::At(at) => smallvec![at],
             SliceAxis::Range { start, stop, .. } => smallvec![start, stop],
+            SliceAxis::Part { .. } => smallvec![],
         }
     }
 }

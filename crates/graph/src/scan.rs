@@ -31,15 +31,18 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::body::Body;
 use crate::collect::key_of;
-use crate::compose::Size;
+use crate::compose::{Size, squeeze_axes};
 use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::DType;
 use crate::graph::{Graph, NodeId, Operands};
 use crate::index::Index;
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
 use crate::op::{self, Backward, Dim, LeafId, Op, ScanResult};
-use crate::shape::{Extent, TensorType};
+use crate::shape::{Axes, Extent, TensorType};
 use crate::tensor::{Shared, Tensor, build, faulty};
+
+/// How far the taps of a carry reach back at most: each lag is a value that the loop keeps.
+const MOST_LAGS: i64 = 1 << 12;
 
 /// A loop being described: what it runs over and what it keeps.
 #[derive(Clone, Debug, Default)]
@@ -397,13 +400,17 @@ impl Scan {
                 initial.push(vec![values.clone()]);
                 continue;
             };
-            let lags = taps.iter().map(|tap| -tap).max().unwrap_or(0);
+            let lags = taps.iter().map(|tap| tap.saturating_neg()).max().unwrap_or(0);
             let distinct: HashSet<i64> = taps.iter().copied().collect();
             let length = values.ty().shape.first().copied();
             let fault = if taps.iter().any(|tap| *tap >= 0) || taps.is_empty() || distinct.len() < taps.len()
             {
                 Some(Diagnostic::new(format!(
                     "the taps of a carry are negative and distinct, found {taps:?}"
+                )))
+            } else if lags > MOST_LAGS {
+                Some(Diagnostic::new(format!(
+                    "the taps of a carry reach back {MOST_LAGS} steps at most, found {taps:?}"
                 )))
             } else if length.is_none_or(|n| n.unify(Extent::Known(lags as usize)).is_none()) {
                 Some(
@@ -420,9 +427,12 @@ impl Scan {
                 initial.push(vec![values.clone()]);
                 continue;
             }
-            initial.push(
-                (1..=lags).map(|lag| values.index_at(&[Index::At(Size::from(lags - lag))], site)).collect(),
-            );
+            let lags = lags as usize;
+            let value = |at: usize| {
+                let part = values.part_of(0, at..at + 1, lags, site);
+                squeeze_axes(&part, Axes::one(0), site)
+            };
+            initial.push((0..lags).rev().map(value).collect());
         }
         initial
     }

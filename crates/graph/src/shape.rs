@@ -7,7 +7,8 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::array::Extents;
+use crate::array::{Extents, fits_in_memory};
+use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
 
 /// The highest rank of a tensor.
@@ -101,9 +102,24 @@ impl TensorType {
         self.shape.iter().all(|e| e.known().is_some())
     }
 
-    /// The number of elements, where all extents are known.
+    /// The number of elements, where all extents are known and the number is one that a `usize` holds.
     pub fn element_count(&self) -> Option<usize> {
-        self.shape.iter().map(|e| e.known()).product()
+        self.shape.iter().try_fold(1usize, |count, extent| count.checked_mul(extent.known()?))
+    }
+
+    /// What is wrong with the type whatever its unknown extents are: too many axes, or more elements than memory has
+    /// addresses for.
+    pub fn fault(&self) -> Option<Diagnostic> {
+        if self.rank() > MAX_RANK {
+            let title = format!("a tensor has at most {MAX_RANK} axes, found {}", self.rank());
+            return Some(Diagnostic::new(title));
+        }
+        let known: Extents = self.shape.iter().filter_map(|extent| extent.known()).collect();
+        if fits_in_memory(&known) {
+            return None;
+        }
+        let fault = Diagnostic::new("a tensor of more elements than memory can hold");
+        Some(fault.with("found", self.to_string(), None))
     }
 
     /// The same shape with another element type.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::array::{Array, Extents};
+use crate::array::{Array, Extents, fits_in_memory};
 use crate::body::Body;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::infer::resolve_slice;
-use crate::interp::{evaluate_node, fits_in_memory};
+use crate::interp::evaluate_node;
 use crate::leaf::LeafKind;
 use crate::op::{
     Bound, Dim, Dims, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims,
@@ -151,6 +151,9 @@ impl State {
                     Some(shape) => TensorType::known(leaf.ty.dtype, shape),
                     None => leaf.ty.clone(),
                 };
+                if let Some(fault) = ty.fault() {
+                    self.faults.push(fault.at(leaf.site).with("of", leaf.label(), leaf.site));
+                }
                 out.add_leaf_as(leaf, ty)
             }
             Op::Extent(axis) => match out.ty(operands[0]).shape.get(usize::from(*axis)) {
@@ -245,7 +248,7 @@ impl State {
                 let operands: Option<SmallVec<[Array; 2]>> = node
                     .operands
                     .iter()
-                    .map(|o| Some(Array::full(&[], Literal::from_i64(known(o)?, out.ty(*o).dtype))))
+                    .map(|o| Some(Array::from(Literal::from_i64(known(o)?, out.ty(*o).dtype))))
                     .collect();
                 operands.and_then(|operands| {
                     let operands: SmallVec<[&Array; 2]> = operands.iter().collect();
@@ -521,6 +524,12 @@ impl State {
                     }
                     continue;
                 }
+                SliceAxis::Part { start, stop, of } if of == extent => {
+                    windows.push(WindowAxis { start: Start::Known(start), len: stop - start, step: 1 });
+                    continue;
+                }
+                // The typing rule of the slice says what is wrong.
+                SliceAxis::Part { .. } => return None,
                 SliceAxis::Range { start, stop, step } => (start, stop, step),
             };
             let (first, last) = (operand(start, &mut scalars), operand(stop, &mut scalars));

@@ -17,11 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::array::Array;
+use crate::array::{Array, fits_in_memory};
 use crate::compose::{Size, arange, stack, switch};
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
-use crate::interp::fits_in_memory;
 use crate::ix;
 use crate::leaf::LeafKind;
 use crate::op::{Dim, Op};
@@ -135,7 +134,7 @@ impl RandomStreams {
             let counter = draw.counter.get_value()?.get(0).to_i64();
             rows.extend([draw.key as i64, counter.unwrap_or_default()]);
         }
-        Ok(Array::new(&[state.draws.len(), 2], &rows))
+        Array::new(&[state.draws.len(), 2], &rows)
     }
 
     /// Goes back to a state that [`RandomStreams::state`] gave for the same draws.
@@ -350,6 +349,9 @@ impl RandomStreams {
     #[track_caller]
     pub fn permutation(&self, n: usize) -> Tensor {
         let places = arange(n);
+        if n == 0 {
+            return places;
+        }
         let others = self.integers_in("permutation", &[Size::from(n)], Tensor::from(0), &places + 1);
         let shuffle = Scan::new().sequence(&places).sequence(others).carry(&places).run(|step| {
             let (place, order) = (&step.sequences[0], &step.carries[0]);

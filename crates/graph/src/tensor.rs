@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::array::{Array, Element};
+use crate::array::{Array, Element, IntoArray};
 use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::{DType, Literal};
 use crate::infer::infer;
@@ -111,20 +111,30 @@ input_constructors! {
 /// A shared variable with that initial value. Its element type and shape stay as they are; `name` stands in messages
 /// and checkpoints.
 #[track_caller]
-pub fn shared(name: &str, value: impl Into<Array>) -> Shared {
+pub fn shared(name: &str, value: impl IntoArray) -> Shared {
     let site = Location::caller();
-    let value = value.into();
+    let (value, fault) = match value.into_array() {
+        Ok(value) => (value, None),
+        Err(fault) => (Array::scalar(0f32), Some(fault)),
+    };
     let ty = TensorType::known(value.dtype(), value.shape());
     let cell = Arc::new(SharedCell::new(value));
     let (tensor, leaf) = leaf_tensor(Some(name.into()), ty, LeafKind::Shared(cell.clone()), site);
+    let tensor = match fault {
+        Some(fault) => faulty(fault, smallvec![], tensor.ty().clone(), site),
+        None => tensor,
+    };
     Shared { tensor, leaf, cell }
 }
 
 /// A constant array.
 #[track_caller]
-pub fn constant(value: impl Into<Array>) -> Tensor {
+pub fn constant(value: impl IntoArray) -> Tensor {
     let site = Location::caller();
-    let value = value.into();
+    let value = match value.into_array() {
+        Ok(value) => value,
+        Err(fault) => return faulty(fault, smallvec![], TensorType::scalar(DType::F32), site),
+    };
     if value.rank() == 0 {
         return build(Op::Literal(value.get(0)), smallvec![], site);
     }
@@ -133,8 +143,13 @@ pub fn constant(value: impl Into<Array>) -> Tensor {
 }
 
 fn leaf_tensor(name: Option<Arc<str>>, ty: TensorType, kind: LeafKind, site: Site) -> (Tensor, Arc<Leaf>) {
+    let (dtype, fault) = (ty.dtype, ty.fault());
     let leaf = Arc::new(Leaf { id: fresh_leaf_id(), name, ty, site: Some(site), kind });
-    (Tensor::of_leaf(&leaf), leaf)
+    let tensor = match fault {
+        Some(fault) => faulty(fault, smallvec![], TensorType::scalar(dtype), site),
+        None => Tensor::of_leaf(&leaf),
+    };
+    (tensor, leaf)
 }
 
 impl Shared {
@@ -159,8 +174,12 @@ impl Shared {
         self.leaf.name.as_deref().unwrap_or("")
     }
 
-    /// A copy of the present value. An error says which device could not give it.
+    /// A copy of the present value. An error says which device could not give it, or what is wrong with the value it was
+    /// made with.
     pub fn get_value(&self) -> Result<Array, Diagnostic> {
+        if let Some(fault) = self.fault() {
+            return Err(fault.clone());
+        }
         let mut state = self.cell.lock();
         state.fetch().map_err(|e| {
             Diagnostic::new(format!(
@@ -173,8 +192,11 @@ impl Shared {
 
     /// Replaces the value. An error where element type or shape differ.
     #[track_caller]
-    pub fn set_value(&self, value: impl Into<Array>) -> Result<(), Diagnostic> {
-        let value = value.into();
+    pub fn set_value(&self, value: impl IntoArray) -> Result<(), Diagnostic> {
+        if let Some(fault) = self.fault() {
+            return Err(fault.clone());
+        }
+        let value = value.into_array()?;
         let found = TensorType::known(value.dtype(), value.shape());
         if !self.leaf.ty.accepts(&found) {
             return Err(Diagnostic::new(format!("a value of another type was set on {}", self.leaf.label()))
@@ -297,7 +319,7 @@ fn unify_dtypes(f: ScalarFn, operands: &[&Tensor], site: Site) -> SmallVec<[Tens
     typed
 }
 
-fn cast_at(x: &Tensor, dtype: DType, site: Site) -> Tensor {
+pub(crate) fn cast_at(x: &Tensor, dtype: DType, site: Site) -> Tensor {
     match &x.0.op {
         _ if x.0.ty.dtype == dtype && !x.0.weak => x.clone(),
         Op::Literal(value) if x.0.weak => build(Op::Literal(value.cast(dtype)), smallvec![], site),

@@ -395,6 +395,7 @@ impl Item for SliceAxis {
         };
         match *self {
             SliceAxis::At(at) => bound(f, at),
+            SliceAxis::Part { start, stop, of } => write!(f, "{start}:{stop}/{of}"),
             SliceAxis::Range { start, stop, step } => {
                 bound(f, start)?;
                 f.write_str(":")?;

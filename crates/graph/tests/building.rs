@@ -17,7 +17,7 @@ fn request(inputs: &[&Tensor], outputs: &[&Tensor]) -> Request {
 
 #[test]
 fn a_minibatch_of_shared_data_is_a_window_whatever_the_index() {
-    let data = shared("data", Array::zeros(DType::F32, &[100, 7]));
+    let data = shared("data", Array::zeros(DType::F32, &[100, 7]).unwrap());
     let i = scalar::<i64>("i");
     let batch = data.index(ix![&i * 20..(&i + 1) * 20]);
     let graph = collect(&request(&[&i], &[&batch])).unwrap();
@@ -43,8 +43,8 @@ fn a_chain_of_a_million_nodes_builds_collects_differentiates_and_drops() {
 #[test]
 fn all_mistakes_come_at_once_with_their_lines() {
     let x = matrix::<f32>("x");
-    let w = shared("w", Array::zeros(DType::F32, &[3, 4]));
-    let v = shared("v", Array::zeros(DType::F32, &[5]));
+    let w = shared("w", Array::zeros(DType::F32, &[3, 4]).unwrap());
+    let v = shared("v", Array::zeros(DType::F32, &[5]).unwrap());
     let bad = w.dot(&v);
     let worse = &w + &v;
     let not_scalar = grad(&x.sqr(), [&x]).remove(0);

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use hypatia_codegen::cpu::features::Features;
 use hypatia_codegen::cpu::pool::Pool;
 use hypatia_codegen::kernel::{Place, Program, RunError};
 use hypatia_codegen::opencl::OpenClProgram;
-use hypatia_graph::array::Extents;
+use hypatia_graph::array::{Extents, IntoArray};
 use hypatia_graph::collect::{Request, Unused, collect};
 use hypatia_graph::differentiate::{check, differentiate};
 use hypatia_graph::leaf::{Leaf, LeafKind, SharedCell, SharedState};
@@ -52,6 +53,8 @@ pub fn function(
 pub struct Builder {
     request: Request,
     defaults: HashMap<LeafId, Array>,
+    /// What is wrong with values that were given.
+    faults: Vec<Diagnostic>,
     numerics: Numerics,
     threads: Option<usize>,
     device: Device,
@@ -70,9 +73,15 @@ impl Builder {
     }
 
     /// Adds an input with the value it takes when a call leaves it out. Such inputs come last.
-    pub fn input_with_default(mut self, input: &Tensor, default: impl Into<Array>) -> Builder {
-        if let Some(leaf) = input.leaf() {
-            let default = default.into();
+    pub fn input_with_default(mut self, input: &Tensor, default: impl IntoArray) -> Builder {
+        let default = match default.into_array() {
+            Ok(default) => Some(default),
+            Err(fault) => {
+                self.faults.push(fault);
+                None
+            }
+        };
+        if let (Some(leaf), Some(default)) = (input.leaf(), default) {
             let default = if leaf.ty.dtype.is_float() && default.dtype().is_float() {
                 default.cast(leaf.ty.dtype)
             } else {
@@ -133,6 +142,9 @@ impl Builder {
     /// # Errors
     /// All that is wrong with the expressions, each with the line that built it; a device that does not exist.
     pub fn compile(self) -> Result<Function, Diagnostics> {
+        if !self.faults.is_empty() {
+            return Err(Diagnostics(self.faults));
+        }
         let graph = collect(&self.request)?;
         check(&graph)?;
         let inputs = self.request.inputs.iter().filter_map(|t| t.leaf().cloned());
@@ -323,9 +335,22 @@ impl<'f> Outputs<'f> {
         &self.0[index]
     }
 
-    /// The only element of a result; NaN if it has more than one or does not exist.
-    pub fn scalar(&self, index: usize) -> f64 {
-        self.0.get(index).and_then(Array::item).unwrap_or(f64::NAN)
+    /// The only element of a result.
+    ///
+    /// # Errors
+    /// A result of more or fewer elements, or one that does not exist.
+    #[track_caller]
+    pub fn scalar(&self, index: usize) -> Result<f64, CallError> {
+        let site = Some(Location::caller());
+        let Some(result) = self.0.get(index) else {
+            let title = format!("a function of {} results has no result {index}", self.0.len());
+            return Err(Diagnostic::new(title).at(site).into());
+        };
+        result.item().ok_or_else(|| {
+            let found = TensorType::known(result.dtype(), result.shape());
+            let fault = Diagnostic::new(format!("result {index} is no scalar")).at(site);
+            fault.with("expected", "one element", None).with("found", found.to_string(), None).into()
+        })
     }
 
     /// All results.
@@ -375,6 +400,18 @@ impl Function {
         let repeated = |(index, (name, _)): &(usize, &(&str, &Array))| {
             arguments[..*index].iter().any(|(earlier, _)| earlier == name)
         };
+        for (name, _) in arguments {
+            let called: Vec<&Input> =
+                self.inputs.iter().filter(|i| i.leaf.name.as_deref() == Some(*name)).collect();
+            if called.len() < 2 {
+                continue;
+            }
+            let fault = Diagnostic::new(format!("{} inputs are called `{name}`", called.len()));
+            let fault = called
+                .iter()
+                .fold(fault, |fault, input| fault.with("input", input.leaf.ty.to_string(), input.leaf.site));
+            return Err(fault.hint("give the arguments in the order of the inputs, with `call`").into());
+        }
         if let Some((_, (name, _))) = arguments.iter().enumerate().find(repeated) {
             return Err(Diagnostic::new(format!("the argument `{name}` is given twice")).into());
         }
@@ -435,7 +472,7 @@ impl Function {
         let kernels = begin.elapsed();
         let begin = Instant::now();
         let outputs = simplified.outputs.iter().zip(&program.outputs).map(|(id, (dtype, shape))| {
-            Array::try_zeros(*dtype, shape).ok_or_else(|| {
+            Array::zeros(*dtype, shape).map_err(|_| {
                 let bytes = shape.iter().product::<usize>() * dtype.size();
                 let found = format!("{}, {bytes} bytes", simplified.ty(*id));
                 let fault = Diagnostic::new("a result needs more memory than the system gives");

@@ -77,8 +77,10 @@ fn normal_cdf(x: f64) -> f64 {
 fn compiled_draws_have_the_interpreters_bits_whatever_the_threads() {
     let streams = RandomStreams::new(77);
     let p = shared("p", Array::vector(&[0.1f32, 0.5, 0.9, 0.3, 0.7]));
-    let rows =
-        shared("rows", Array::new(&[3, 4], &[0.1f32, 0.2, 0.3, 0.4, 0.5, 0.5, 0.0, 0.0, 0.9, 0.1, 0.2, 0.3]));
+    let rows = shared(
+        "rows",
+        Array::new(&[3, 4], &[0.1f32, 0.2, 0.3, 0.4, 0.5, 0.5, 0.0, 0.0, 0.9, 0.1, 0.2, 0.3]).unwrap(),
+    );
     let draws = [
         streams.uniform([200, 301], 0.0, 1.0),
         streams.uniform([7, 5], -2.0, 3.0),
@@ -183,7 +185,7 @@ fn an_explicit_update_wins() {
 fn draws_update_state_in_place_and_follow_shapes() {
     let streams = RandomStreams::new(6);
     let n = scalar::<i64>("n");
-    let w = shared("w", Array::zeros(DType::F32, &[40]));
+    let w = shared("w", Array::zeros(DType::F32, &[40]).unwrap());
     let noise = streams.normal([40], 0.0, 1.0);
     let many = streams.uniform([&n], 0.0, 1.0);
     let mut f = function(&[&n], &[&many], &[(&w, &w + &noise)]).unwrap();
@@ -340,7 +342,7 @@ fn every_order_is_equally_likely() {
     let mut f = function(&[], &[&first], &[]).unwrap();
     let mut places = vec![0; 100];
     for _ in 0..20_000 {
-        places[f.call(&[]).unwrap().scalar(0) as usize] += 1;
+        places[f.call(&[]).unwrap().scalar(0).unwrap() as usize] += 1;
     }
     check_counts("first of a hundred", &places, &[0.01; 100]);
     let mut f = function(&[], &[&streams.permutation(60_000)], &[]).unwrap();

@@ -67,7 +67,7 @@ fn value_of(
             LeafKind::Constant(value) => (**value).clone(),
             LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => return None,
         },
-        Op::Literal(value) => Array::full(&[], *value),
+        Op::Literal(value) => Array::from(*value),
         // Rounding that the user asked for.
         Op::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(*dtype),
         // Not worth the time at compile time.

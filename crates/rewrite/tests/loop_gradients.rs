@@ -33,7 +33,7 @@ fn some_numbers(ty: &hypatia_graph::TensorType, seed: f64) -> Array {
     let extents = ty.extents().unwrap();
     let values: Vec<f64> =
         (0..extents.iter().product::<usize>()).map(|i| 0.7 * (seed + 1.7 * i as f64).sin()).collect();
-    Array::new(&extents, &values).cast(ty.dtype)
+    Array::new(&extents, &values).unwrap().cast(ty.dtype)
 }
 
 /// Differentiated as compiled functions are, after its values were compared with those without any rewriting.

@@ -33,7 +33,7 @@ fn some_numbers(ty: &hypatia_graph::TensorType, seed: f64) -> Array {
     let extents = ty.extents().unwrap();
     let count: usize = extents.iter().product();
     let values: Vec<f64> = (0..count).map(|i| (seed + 1.7 * i as f64).sin()).collect();
-    Array::new(&extents, &values).cast(ty.dtype)
+    Array::new(&extents, &values).unwrap().cast(ty.dtype)
 }
 
 /// The simplified graph, after its values were compared with those of the graph as it was built.
@@ -253,7 +253,7 @@ fn saturated() -> (Tensor, Array, hypatia_graph::scan::Scanned) {
         .sequence(&x)
         .carry(&h)
         .run(|step| Next::new().carry((&step.sequences[0] + &step.carries[0] * 2.0).sigmoid()));
-    (x, Array::new(&[4, 2], &values).cast(DType::F32), scan)
+    (x, Array::new(&[4, 2], &values).unwrap().cast(DType::F32), scan)
 }
 
 #[track_caller]
@@ -296,13 +296,14 @@ fn logarithms_of_what_saturates_in_a_loop_are_finite() {
 fn cross_entropy_of_what_saturates_in_a_loop_is_finite() {
     let (x, values, scan) = saturated();
     let y = input("y", DType::F32, &[Some(2)]);
-    let targets = Array::new(&[2], &[0.25, 0.75]).cast(DType::F32);
+    let targets = Array::new(&[2], &[0.25, 0.75]).unwrap().cast(DType::F32);
     let h = &scan.carries[0];
     let cost = -(&y * h.log() + (1.0 - &y) * (1.0 - h).log()).mean(All);
     check(&[&x, &y], &[values.clone(), targets.clone()], &cost, &[53.9375]);
     // A target for every step.
     let all = matrix("all", 4, 2);
-    let targets = Array::new(&[4, 2], &[0.25, 0.75, 0.25, 0.75, 0.25, 0.75, 0.25, 0.75]).cast(DType::F32);
+    let targets =
+        Array::new(&[4, 2], &[0.25, 0.75, 0.25, 0.75, 0.25, 0.75, 0.25, 0.75]).unwrap().cast(DType::F32);
     check(
         &[&x, &all],
         &[values.clone(), targets.clone()],
@@ -317,9 +318,9 @@ fn cross_entropy_of_what_saturates_in_a_loop_is_finite() {
 fn logarithm_of_a_softmax_in_a_loop_is_finite() {
     let x = cube("x", 4, 1, 3);
     let values: Vec<f64> = (0..4).flat_map(|t| [0.0, 300.0 + f64::from(t), -300.0]).collect();
-    let values = Array::new(&[4, 1, 3], &values).cast(DType::F32);
+    let values = Array::new(&[4, 1, 3], &values).unwrap().cast(DType::F32);
     let p = input("p", DType::F32, &[Some(1), Some(3)]);
-    let first = Array::new(&[1, 3], &[0.25, 0.25, 0.5]).cast(DType::F32);
+    let first = Array::new(&[1, 3], &[0.25, 0.25, 0.5]).unwrap().cast(DType::F32);
     let scan = Scan::new()
         .sequence(&x)
         .carry(&p)

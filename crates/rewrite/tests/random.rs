@@ -119,7 +119,7 @@ fn compare(graph: &Graph, other: &Graph, data: &[Array], numerics: Numerics) -> 
 }
 
 fn data(values: &[f64]) -> Vec<Array> {
-    values.chunks(12).map(|part| Array::new(&[3, 4], part)).collect()
+    values.chunks(12).map(|part| Array::new(&[3, 4], part).unwrap()).collect()
 }
 
 proptest! {

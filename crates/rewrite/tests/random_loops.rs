@@ -152,7 +152,7 @@ fn values(inputs: &[Tensor]) -> Vec<Array> {
         let extents = tensor.ty().extents().unwrap();
         let count: usize = extents.iter().product();
         let values: Vec<f64> = (0..count).map(|i| 0.9 * (seed as f64 + 1.7 * i as f64).sin()).collect();
-        Array::new(&extents, &values)
+        Array::new(&extents, &values).unwrap()
     };
     inputs.iter().enumerate().map(some).collect()
 }

@@ -140,7 +140,8 @@ fn classifier(naive: bool) -> (Graph, Vec<Array>) {
         Array::new(
             &[3, 5],
             &[0.5f32, -1.0, 2.0, 0.25, 3.0, 1.0, 1.5, -2.0, 0.0, 1.0, -0.5, 0.75, 1.0, 2.0, -1.0],
-        ),
+        )
+        .unwrap(),
     );
     let b = shared("b", Array::vector(&[1000.0f32, -1000.0, 0.0, 999.0, 3.0]));
     let logits = x.dot(&w) + &b;
@@ -153,7 +154,8 @@ fn classifier(naive: bool) -> (Graph, Vec<Array>) {
         updates: vec![(w.clone(), &*w - 0.1 * &gradients[0]), (b.clone(), &*b - 0.1 * &gradients[1])],
         ..Request::default()
     };
-    let data = Array::new(&[4, 3], &[1.0f32, 2.0, 3.0, -1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 2.0, -2.0, 1.0]);
+    let data =
+        Array::new(&[4, 3], &[1.0f32, 2.0, 3.0, -1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 2.0, -2.0, 1.0]).unwrap();
     (collect(&request).unwrap(), vec![data, Array::vector(&[0i32, 1, 4, 3])])
 }
 
@@ -245,7 +247,7 @@ fn constants_fold_in_double_precision() {
     let expected = (f64::from(0.1f32) + f64::from(0.2f32) - f64::from(0.3f32)) as f32;
     assert_eq!(simplified.uniform(simplified.outputs[0]).unwrap().to_f64(), f64::from(expected));
     assert!(report.folded > 0);
-    let table = constant(Array::new(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]));
+    let table = constant(Array::new(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]).unwrap());
     let (simplified, _) = simplify(&graph_of(&[], &[&table.t().sum(0)]), Numerics::Real);
     assert_eq!(simplified.len(), 1);
     let value = interpret(&simplified, &[]).unwrap().outputs.remove(0);
@@ -312,6 +314,6 @@ fn saturation_ends() {
     let (simplified, report) = simplify(&graph_of(&[&x], &[&y]), Numerics::Real);
     assert!(report.e_nodes < 20_000, "{report}");
     assert!(simplified.len() < 500, "{report}");
-    let value = &interpret(&simplified, &[Array::new(&[3, 4], &[0.1f32; 12])]).unwrap().outputs[0];
+    let value = &interpret(&simplified, &[Array::new(&[3, 4], &[0.1f32; 12]).unwrap()]).unwrap().outputs[0];
     assert_eq!(value.shape(), [3, 4]);
 }

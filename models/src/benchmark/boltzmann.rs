@@ -21,7 +21,7 @@ pub(super) fn rbm_cd1(compilation: Compilation) -> Result<Step, Diagnostics> {
     let images = shared("x", random_images().0);
     let index = scalar::<i64>("index");
     let rbm =
-        machine(&rows_of(&images, &index, 20), glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN));
+        machine(&rows_of(&images, &index, 20), glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN)?);
     learn(compilation, &index, &rbm, 0.1, Divergence { persistent: None, k: 1 }, 20)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn rbm_pcd15(compilation: Compilation) -> Result<Step, Diagnostics> {
     let chain = shared("chain", Array::zeros(DType::F32, &[20, HIDDEN]));
     let index = scalar::<i64>("index");
     let rbm =
-        machine(&rows_of(&images, &index, 20), glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN));
+        machine(&rows_of(&images, &index, 20), glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN)?);
     learn(compilation, &index, &rbm, 0.1, Divergence { persistent: Some(&chain), k: 15 }, 20)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn dbn_pretrain(compilation: Compilation) -> Result<Step, Diagnostics
     let bias = shared("b1", Array::zeros(DType::F32, &[LAYER]));
     let index = scalar::<i64>("index");
     let input = (rows_of(&images, &index, 10).dot(&below) + &bias).sigmoid();
-    let rbm = machine(&input, glorot(&mut generator, LAYER, LAYER, GAIN));
+    let rbm = machine(&input, glorot(&mut generator, LAYER, LAYER, GAIN)?);
     learn(compilation, &index, &rbm, 0.01, Divergence { persistent: None, k: 1 }, 10)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn rbm_sample(compilation: Compilation) -> Result<Step, Diagnostics> 
     const CHAINS: usize = 20;
     const STEPS: usize = 1000;
     let mut generator = weight_generator();
-    let weights = glorot(&mut generator, IMAGE_PIXELS, HIDDEN, GAIN);
+    let weights = glorot(&mut generator, IMAGE_PIXELS, HIDDEN, GAIN)?;
     let ink = generator.random(CHAINS * IMAGE_PIXELS);
     let states: Vec<f32> = ink.into_iter().map(|x| f32::from(u8::from(x < 0.2))).collect();
     let chain = shared("v", Array::new(&[CHAINS, IMAGE_PIXELS], &states));

@@ -1,6 +1,6 @@
 //! Draws of hybrid Monte Carlo, from a normal density and while a mean and covariance model is trained.
 
-use hypatia::{All, Array, Diagnostics, RandomStreams, Shared, Tensor, scalar, shared};
+use hypatia::{All, Array, Diagnostic, Diagnostics, RandomStreams, Shared, Tensor, scalar, shared};
 use nalgebra::DMatrix;
 
 use super::{Compilation, Step};
@@ -22,7 +22,7 @@ fn floats(values: &[f64]) -> Vec<f32> {
 }
 
 /// `deviation` times standard normal numbers.
-fn normal(rng: &mut RandomState, shape: &[usize], deviation: f64) -> Array {
+fn normal(rng: &mut RandomState, shape: &[usize], deviation: f64) -> Result<Array, Diagnostic> {
     let draws: Vec<f64> = rng.standard_normal(shape.iter().product());
     Array::new(shape, &floats(&draws.into_iter().map(|x| deviation * x).collect::<Vec<_>>()))
 }
@@ -67,7 +67,7 @@ pub(super) fn mcrbm(compilation: Compilation) -> Result<Step, Diagnostics> {
     const LEARNING_RATE: f64 = 0.01;
     let (visible, filters, mean_units) = (105, 256, 100);
     let mut rng = RandomState::new(1234);
-    let u = normal(&mut rng, &[visible, filters], 0.1);
+    let u = normal(&mut rng, &[visible, filters], 0.1)?;
     let columns = u.to_vec::<f32>().unwrap_or_default();
     let norm = |column: usize| {
         let entries = columns.iter().skip(column).step_by(filters);

@@ -1,6 +1,6 @@
 //! The data and the initial weights that all frameworks begin from.
 
-use hypatia::{Array, Shared};
+use hypatia::{Array, Diagnostic, Shared};
 
 use crate::data::{CLASSES, IMAGE_PIXELS};
 use crate::generator::Generator;
@@ -13,7 +13,7 @@ const ROWS_AT_ONCE: usize = 1_000;
 const INK: f32 = 0.25;
 
 /// Random images `f32[ROWS, IMAGE_PIXELS]` and labels `i32[ROWS]`, those of NumPy's `default_rng(7)`.
-pub(super) fn random_images() -> (Array, Array) {
+pub(super) fn random_images() -> (Result<Array, Diagnostic>, Array) {
     let mut generator = Generator::new(7);
     let mut pixels = generator.random(ROWS * IMAGE_PIXELS);
     for rows in pixels.chunks_mut(ROWS_AT_ONCE * IMAGE_PIXELS) {
@@ -34,7 +34,12 @@ pub(super) fn weight_generator() -> Generator {
 }
 
 /// Weights uniform within `gain * sqrt(6 / (inputs + outputs))`, of shape `[inputs, outputs]`.
-pub(super) fn glorot(generator: &mut Generator, inputs: usize, outputs: usize, gain: f64) -> Array {
+pub(super) fn glorot(
+    generator: &mut Generator,
+    inputs: usize,
+    outputs: usize,
+    gain: f64,
+) -> Result<Array, Diagnostic> {
     let bound = (gain * (6.0 / (inputs + outputs) as f64).sqrt()) as f32;
     let draws = generator.random(inputs * outputs);
     let weights: Vec<f32> = draws.into_iter().map(|x| (x * 2.0 - 1.0) * bound).collect();
@@ -42,7 +47,7 @@ pub(super) fn glorot(generator: &mut Generator, inputs: usize, outputs: usize, g
 }
 
 /// Gives a variable a value of its own type.
-pub(super) fn assign(variable: &Shared, value: Array) {
+pub(super) fn assign(variable: &Shared, value: Result<Array, Diagnostic>) {
     // A value of another type would be refused, and the first costs would tell.
     let _ = variable.set_value(value);
 }

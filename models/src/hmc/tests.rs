@@ -39,9 +39,11 @@ fn the_tutorials_gaussian_is_sampled() {
     let mut covariance = (&square + square.transpose()) / 2.0;
     covariance.fill_diagonal(1.0);
     let precision = covariance.clone().try_inverse().unwrap();
-    let positions = Array::new(&[3, DIM], &floats(&rng.standard_normal(3 * DIM)));
-    let energy =
-        gaussian(&Array::vector(&floats(&mu)), &Array::new(&[DIM, DIM], &floats(precision.as_slice())));
+    let positions = Array::new(&[3, DIM], &floats(&rng.standard_normal(3 * DIM))).unwrap();
+    let energy = gaussian(
+        &Array::vector(&floats(&mu)),
+        &Array::new(&[DIM, DIM], &floats(precision.as_slice())).unwrap(),
+    );
     let settings = HmcSettings { initial_stepsize: 1e-3, stepsize_max: 0.5, ..HmcSettings::default() };
     let mut sampler = HmcSampler::new(positions, energy, settings, 12345).unwrap();
     let mut draws: Vec<Vec<f64>> = Vec::new();
@@ -92,7 +94,7 @@ fn a_density_with_two_peaks_is_sampled() {
             f64::from(u8::from(x > 1.5))
         }];
     const CHAINS: usize = 64;
-    let start = Array::new(&[CHAINS, 1], &floats(&RandomState::new(5).standard_normal(CHAINS)));
+    let start = Array::new(&[CHAINS, 1], &floats(&RandomState::new(5).standard_normal(CHAINS))).unwrap();
     let settings = HmcSettings { stepsize_max: 0.15, ..HmcSettings::default() };
     let formula = |x: &Tensor| (x.sqr().sqr() - 3.0 * x.sqr()).sum(1);
     let mut sampler = HmcSampler::new(start, formula, settings, 99).unwrap();
@@ -140,7 +142,7 @@ fn follow(pos: &Array, vel: &Array, stepsize: f64, n_steps: usize) -> (Array, Ar
 fn start() -> (Array, Array) {
     let mut rng = RandomState::new(8);
     let mut normal = |n| rng.standard_normal(n);
-    (Array::new(&[4, 3], &normal(12)), Array::new(&[4, 3], &normal(12)))
+    (Array::new(&[4, 3], &normal(12)).unwrap(), Array::new(&[4, 3], &normal(12)).unwrap())
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn a_motion_runs_back_the_way_it_came() {
     let (pos, vel) = start();
     let (end, end_vel, _) = follow(&pos, &vel, 0.1, 25);
     let negated: Vec<f64> = end_vel.to_vec::<f64>().unwrap().into_iter().map(|v| -v).collect();
-    let (back, back_vel, _) = follow(&end, &Array::new(&[4, 3], &negated), 0.1, 25);
+    let (back, back_vel, _) = follow(&end, &Array::new(&[4, 3], &negated).unwrap(), 0.1, 25);
     let far = |a: &Array, b: &Array, sign: f64| {
         let (a, b) = (a.to_vec::<f64>().unwrap(), b.to_vec::<f64>().unwrap());
         a.into_iter().zip(b).map(|(a, b)| (a - sign * b).abs()).fold(0.0, f64::max)
@@ -193,7 +195,7 @@ fn no_step_and_one_step_are_motions_too() {
 fn an_energy_that_turns_nan_is_named_with_its_step() {
     // Defined within 1 of the origin only. The third chain begins near the rim.
     let energy = |x: &Tensor| -(1.0 - x.sqr().sum(1)).sqrt();
-    let start = Array::new(&[3, 2], &[0.0f32, 0.0, 0.1, 0.0, 0.0, 0.97]);
+    let start = Array::new(&[3, 2], &[0.0f32, 0.0, 0.1, 0.0, 0.0, 0.97]).unwrap();
     let settings = HmcSettings { initial_stepsize: 0.2, stepsize_max: 0.2, ..HmcSettings::default() };
     let mut sampler = HmcSampler::new(start.clone(), energy, settings, 3).unwrap();
     let error = (0..50).find_map(|_| sampler.draw().err()).unwrap();
@@ -206,7 +208,7 @@ fn an_energy_that_turns_nan_is_named_with_its_step() {
     );
     assert_eq!(text, expected);
     // A chain that was never inside.
-    let outside = Array::new(&[2, 2], &[0.0f32, 0.0, 2.0, 0.0]);
+    let outside = Array::new(&[2, 2], &[0.0f32, 0.0, 2.0, 0.0]).unwrap();
     let mut sampler = HmcSampler::new(outside, energy, settings, 3).unwrap();
     let text = sampler.draw().unwrap_err().to_string();
     assert!(
@@ -222,7 +224,7 @@ fn a_sampler_of_nothing_sensible_is_refused() {
     };
     let normal = |x: &Tensor| 0.5 * x.sqr().sum(1);
     let defaults = HmcSettings::default();
-    let start = Array::zeros(DType::F32, &[3, 2]);
+    let start = Array::zeros(DType::F32, &[3, 2]).unwrap();
     assert_eq!(
         message(start.clone(), &normal, HmcSettings { n_steps: 0, ..defaults }),
         "hybrid Monte Carlo: n_steps: expected at least 1, found 0"
@@ -232,7 +234,7 @@ fn a_sampler_of_nothing_sensible_is_refused() {
         "hybrid Monte Carlo: stepsize_max: expected a number not below stepsize_min, found 0.0001"
     );
     assert_eq!(
-        message(Array::zeros(DType::F32, &[3]), &normal, defaults),
+        message(Array::zeros(DType::F32, &[3]).unwrap(), &normal, defaults),
         "hybrid Monte Carlo: expected positions of type f32 or f64 and shape [chains, dimensions], neither 0, found f32[3]"
     );
     assert_eq!(
@@ -245,7 +247,7 @@ fn a_sampler_of_nothing_sensible_is_refused() {
 fn equal_seeds_give_equal_chains() {
     let chain = |seed: u64| {
         let energy = |x: &Tensor| 0.5 * x.sqr().sum(1);
-        let start = Array::zeros(DType::F64, &[2, 3]);
+        let start = Array::zeros(DType::F64, &[2, 3]).unwrap();
         let mut sampler = HmcSampler::new(start, energy, HmcSettings::default(), seed).unwrap();
         (0..3).map(|_| sampler.draw().unwrap()).collect::<Vec<_>>()
     };

@@ -13,7 +13,7 @@ fn reference(name: &str) -> Vec<f64> {
 const VISIBLE: usize = 5;
 
 fn array(name: &str, dtype: DType, shape: &[usize]) -> Array {
-    Array::new(shape, &reference(name)).cast(dtype)
+    Array::new(shape, &reference(name)).unwrap().cast(dtype)
 }
 
 /// The model of the reference, `plain` or `pooled`.
@@ -88,8 +88,8 @@ fn derivatives_are_those_of_finite_differences() {
                 let mut at = |step: f64| {
                     let mut moved = entries.clone();
                     moved[place] += step;
-                    variable.set_value(Array::new(before.shape(), &moved)).unwrap();
-                    value.call(&[]).unwrap().scalar(0)
+                    variable.set_value(Array::new(before.shape(), &moved).unwrap()).unwrap();
+                    value.call(&[]).unwrap().scalar(0).unwrap()
                 };
                 let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
                 let name = variable.name();
@@ -121,7 +121,7 @@ fn learning_is_that_of_the_reference() {
         let updates: Vec<(&Shared, Tensor)> =
             updates.iter().map(|(shared, next)| (shared, next.clone())).collect();
         let mut learn = function(&[], &[&cost], &updates).unwrap();
-        let costs: Vec<f64> = (0..4).map(|_| learn.call(&[]).unwrap().scalar(0)).collect();
+        let costs: Vec<f64> = (0..4).map(|_| learn.call(&[]).unwrap().scalar(0).unwrap()).collect();
         assert_close(&Array::vector(&costs), &reference(&format!("{kind}_costs")), "costs");
         for (name, parameter) in ["u", "w", "a", "b", "c", "p"].into_iter().zip(trainer.model.params()) {
             let name = format!("{kind}_learnt_{name}");
@@ -147,19 +147,23 @@ fn a_pooling_matrix_keeps_its_form() {
             -0.5, -1.0, 0.0, 0.0, //
             0.0, 0.0, -1.0, 0.0,
         ],
-    );
+    )
+    .unwrap();
     let p = shared("P", before.clone());
     let support: Vec<f32> = before.to_vec::<f32>().unwrap().iter().map(|p| f32::from(*p != 0.0)).collect();
     // Outside of the support, positive within it, a column that loses everything, and one that is scaled.
-    let next = constant(Array::new(
-        &[3, 4],
-        &[
-            -0.3f32, -5.0, 2.0, -4.0, //
-            -0.9, 0.1, -7.0, -1.0, //
-            0.4, -2.0, 0.2, -3.0,
-        ],
-    ));
-    let after = project_pooling(&p, &next, &Array::new(&[3, 4], &support));
+    let next = constant(
+        Array::new(
+            &[3, 4],
+            &[
+                -0.3f32, -5.0, 2.0, -4.0, //
+                -0.9, 0.1, -7.0, -1.0, //
+                0.4, -2.0, 0.2, -3.0,
+            ],
+        )
+        .unwrap(),
+    );
+    let after = project_pooling(&p, &next, &Array::new(&[3, 4], &support).unwrap());
     let mut function = function(&[], &[&after], &[] as &[(&Shared, Tensor)]).unwrap();
     let found = function.call(&[]).unwrap().array(0).to_vec::<f32>().unwrap();
     assert_eq!(found, [-0.25, 0.0, 0.0, -1.0, -0.75, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0]);
@@ -171,7 +175,7 @@ fn topological_connectivity_is_that_of_the_reference() {
     assert_eq!(shape, [48, 12]);
     assert_close(&Array::vector(&weights), &reference("connectivity"), "connectivity");
     // The tutorial's, times -2.
-    let pooling = topological_pooling((12, 12), (3, 3), (2, 2));
+    let pooling = topological_pooling((12, 12), (3, 3), (2, 2)).unwrap();
     assert_eq!(pooling.shape(), [576, 144]);
     let entries = pooling.to_vec::<f32>().unwrap();
     assert!(entries.iter().all(|entry| *entry <= 0.0));
@@ -180,7 +184,7 @@ fn topological_connectivity_is_that_of_the_reference() {
         assert_eq!(column.iter().sum::<f32>(), -2.0);
         assert_eq!(column.iter().filter(|entry| **entry != 0.0).count(), 9);
     }
-    assert_eq!(identity_pooling(2).to_vec::<f32>().unwrap(), [-1.0, 0.0, 0.0, -1.0]);
+    assert_eq!(identity_pooling(2).unwrap().to_vec::<f32>().unwrap(), [-1.0, 0.0, 0.0, -1.0]);
 }
 
 #[test]
@@ -206,7 +210,8 @@ fn nothing_flows_through_the_negative_particles() {
 /// A model of one visible unit, whose density can be integrated.
 #[test]
 fn a_small_model_is_sampled_as_its_density_says() {
-    let variable = |name: &str, shape: &[usize], value: &[f32]| shared(name, Array::new(shape, value));
+    let variable =
+        |name: &str, shape: &[usize], value: &[f32]| shared(name, Array::new(shape, value).unwrap());
     let model = McRbm {
         u: variable("U", &[1, 2], &[2.0, 0.7]),
         w: variable("W", &[1, 1], &[1.5]),
@@ -234,7 +239,8 @@ fn a_small_model_is_sampled_as_its_density_says() {
     let start: Vec<f32> = rng.standard_normal(CHAINS).into_iter().map(|x| x as f32).collect();
     let formula = |v: &Tensor| model.free_energy_given_v(v);
     let mut sampler =
-        HmcSampler::new(Array::new(&[CHAINS, 1], &start), formula, HmcSettings::default(), 4).unwrap();
+        HmcSampler::new(Array::new(&[CHAINS, 1], &start).unwrap(), formula, HmcSettings::default(), 4)
+            .unwrap();
     let mut sums = vec![[0.0; 3]; CHAINS];
     for number in 0..1300 {
         let positions = sampler.draw().unwrap().to_vec::<f32>().unwrap();
@@ -258,11 +264,11 @@ fn a_small_model_is_sampled_as_its_density_says() {
 #[test]
 fn a_matrix_is_made_orthogonal_by_descent() {
     let start: Vec<f32> = RandomState::new(44).standard_normal(20).into_iter().map(|x| x as f32).collect();
-    let s = shared("S", Array::new(&[5, 4], &start));
+    let s = shared("S", Array::new(&[5, 4], &start).unwrap());
     let identity: Vec<f32> = (0..25).map(|i| f32::from(i % 6 == 0)).collect();
-    let cost = (s.dot(s.t()) - constant(Array::new(&[5, 5], &identity))).sqr().sum(All);
+    let cost = (s.dot(s.t()) - constant(Array::new(&[5, 5], &identity).unwrap())).sqr().sum(All);
     let next = &s - 0.01 * &grad(&cost, [&s])[0];
     let mut step = function(&[], &[&cost], &[(&s, next)]).unwrap();
-    let costs: Vec<f64> = (0..10).map(|_| step.call(&[]).unwrap().scalar(0)).collect();
+    let costs: Vec<f64> = (0..10).map(|_| step.call(&[]).unwrap().scalar(0).unwrap()).collect();
     assert!(costs[0] > 139.0 && costs[9] < 2.5, "{costs:?}");
 }

@@ -193,10 +193,10 @@ impl McRbmTraining {
         let side = options.pooling_side as usize;
         let model = match options.pooling.as_str() {
             "topological" => {
-                let pooling = topological_pooling((side, side), (3, 3), (2, 2));
+                let pooling = topological_pooling((side, side), (3, 3), (2, 2))?;
                 McRbm::with_pooling(&mut rng, pooling, components, mean)
             }
-            "identity" => McRbm::with_pooling(&mut rng, identity_pooling(covariance), components, mean),
+            "identity" => McRbm::with_pooling(&mut rng, identity_pooling(covariance)?, components, mean),
             _ => McRbm::new(&mut rng, components, covariance, mean),
         };
         let trainer_settings = TrainerSettings {
@@ -271,8 +271,8 @@ impl McRbmTraining {
     /// Moves the particles; the share of them that moved.
     fn move_particles(&mut self) -> Result<f64, TrainError> {
         let outputs = self.sample.call(&[&self.index])?;
-        let accepted = outputs.scalar(1);
-        if outputs.scalar(0) == 0.0 {
+        let accepted = outputs.scalar(1)?;
+        if outputs.scalar(0)? == 0.0 {
             return Ok(accepted);
         }
         let (epoch, batch) = (self.position.epochs + 1, self.position.batches + 1);
@@ -351,7 +351,7 @@ impl Training for McRbmTraining {
         }
         set_index(&mut self.index, self.position.batches);
         let accepted = self.move_particles()?;
-        let cost = self.learn.call(&[&self.index])?.scalar(0);
+        let cost = self.learn.call(&[&self.index])?.scalar(0)?;
         if cost.is_nan() {
             return Err(TrainError::Diverged {
                 epoch: self.position.epochs + 1,

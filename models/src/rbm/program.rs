@@ -159,7 +159,7 @@ impl RbmTraining {
     fn weights(&self) -> Result<Array, TrainError> {
         match self.parameters.first() {
             Some(weights) => Ok(weights.shared.get_value()?),
-            None => Ok(Array::zeros(DType::F32, &[0, 0])),
+            None => Ok(Array::zeros(DType::F32, &[0, 0])?),
         }
     }
 }
@@ -187,7 +187,7 @@ impl Training for RbmTraining {
             return Ok(Step::Done(Done { measures: measures.into_iter().collect(), ..Done::default() }));
         }
         set_index(&mut self.index, self.position.batches);
-        let monitor = self.train.call(&[&self.index])?.scalar(0);
+        let monitor = self.train.call(&[&self.index])?.scalar(0)?;
         self.monitor.add(monitor, self.position, self.learning_rate)?;
         self.position.batches += 1;
         if self.position.batches < self.batches {
@@ -327,7 +327,7 @@ fn first_states(settings: &Settings, chains: usize, rng: &mut RandomState) -> Re
     let first = rng.randint(0, places, 1).ok().and_then(|draws| usize::try_from(*draws.first()?).ok());
     let from = first.unwrap_or(0) * IMAGE_PIXELS;
     let images = test.pixels().get(from..from + chains * IMAGE_PIXELS).unwrap_or_default();
-    Ok(Array::new(&[chains, IMAGE_PIXELS], images))
+    Ok(Array::new(&[chains, IMAGE_PIXELS], images)?)
 }
 
 /// Lets the chains go on by so many steps and returns the probabilities of the visible units.

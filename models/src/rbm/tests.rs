@@ -53,7 +53,7 @@ fn tiny(input: &Tensor) -> (Rbm, Exact) {
     };
     let (w, hbias, vbias) =
         (draw(&mut rng, VISIBLE * HIDDEN), draw(&mut rng, HIDDEN), draw(&mut rng, VISIBLE));
-    rbm.w.set_value(Array::new(&[VISIBLE, HIDDEN], &w)).unwrap();
+    rbm.w.set_value(Array::new(&[VISIBLE, HIDDEN], &w).unwrap()).unwrap();
     rbm.hbias.set_value(Array::vector(&hbias)).unwrap();
     rbm.vbias.set_value(Array::vector(&vbias)).unwrap();
     let [w, hbias, vbias] = [w, hbias, vbias].map(|x| x.into_iter().map(f64::from).collect());
@@ -63,7 +63,7 @@ fn tiny(input: &Tensor) -> (Rbm, Exact) {
 /// All visible states, one in each row.
 fn all_states() -> Array {
     let rows: Vec<f32> = (0..STATES).flat_map(|v| state(v, VISIBLE)).map(|x| x as f32).collect();
-    Array::new(&[STATES, VISIBLE], &rows)
+    Array::new(&[STATES, VISIBLE], &rows).unwrap()
 }
 
 fn values(array: &Array) -> Vec<f64> {
@@ -94,7 +94,8 @@ fn units_are_as_probable_as_the_energy_says() {
     let (up, down) = (rbm.propup(&x), rbm.propdown(&h));
     let mut function = Builder::new().inputs(&[&x, &h]).outputs(&[&up, &down]).compile().unwrap();
     let hidden: Vec<f32> = (0..1 << HIDDEN).flat_map(|h| state(h, HIDDEN)).map(|x| x as f32).collect();
-    let outputs = function.call(&[&all_states(), &Array::new(&[1 << HIDDEN, HIDDEN], &hidden)]).unwrap();
+    let outputs =
+        function.call(&[&all_states(), &Array::new(&[1 << HIDDEN, HIDDEN], &hidden).unwrap()]).unwrap();
     let (up, down) = (values(outputs.array(0)), values(outputs.array(1)));
     for v in 0..STATES {
         for h in 0..1 << HIDDEN {
@@ -127,7 +128,7 @@ fn gibbs_chains_visit_states_as_often_as_they_are_probable() {
         |rbm, v| rbm.gibbs_hvh(&rbm.sample_h_given_v(v).sample).visible.sample,
     ];
     for gibbs in steps {
-        let chain = shared("chain", Array::zeros(DType::F32, &[CHAINS, VISIBLE]));
+        let chain = shared("chain", Array::zeros(DType::F32, &[CHAINS, VISIBLE]).unwrap());
         let (rbm, exact) = tiny(&Tensor::from(&chain));
         let scanned =
             Scan::new().carry(&chain).steps(20).run(|step| Next::new().carry(gibbs(&rbm, &step.carries[0])));
@@ -158,12 +159,12 @@ fn gibbs_chains_visit_states_as_often_as_they_are_probable() {
 fn the_rotating_bit_gives_the_pseudo_likelihood() {
     let x = matrix::<f32>("x");
     let (rbm, exact) = tiny(&x);
-    let chain = shared("chain", Array::zeros(DType::F32, &[STATES, HIDDEN]));
+    let chain = shared("chain", Array::zeros(DType::F32, &[STATES, HIDDEN]).unwrap());
     let learning = rbm.get_cost_updates(0.0, Divergence { persistent: Some(&chain), k: 2 });
     let builder = Builder::new().inputs(&[&x]).outputs(&[&learning.monitoring_cost]);
     let mut function = compile(builder, &learning.updates);
     let data = all_states();
-    let found: Vec<f64> = (0..VISIBLE).map(|_| function.call(&[&data]).unwrap().scalar(0)).collect();
+    let found: Vec<f64> = (0..VISIBLE).map(|_| function.call(&[&data]).unwrap().scalar(0).unwrap()).collect();
     assert_eq!(rbm.bit_i_idx.get_value().unwrap().item(), Some(0.0));
     for (bit, found) in found.into_iter().enumerate() {
         // p(v_i | v_-i) of both states that differ in unit i, by their free energies.
@@ -183,7 +184,7 @@ fn learning_takes_the_difference_of_statistics() {
     for (persistent, k) in [(false, 1), (false, 3), (true, 1), (true, 4)] {
         let x = matrix::<f32>("x");
         let (rbm, exact) = tiny(&x);
-        let chain = shared("chain", Array::zeros(DType::F32, &[STATES, HIDDEN]));
+        let chain = shared("chain", Array::zeros(DType::F32, &[STATES, HIDDEN]).unwrap());
         let divergence = Divergence { persistent: persistent.then_some(&chain), k };
         let learning = rbm.get_cost_updates(RATE, divergence);
         let builder = Builder::new().inputs(&[&x]).outputs(&[&learning.chain_end]);
@@ -231,11 +232,11 @@ fn the_reconstruction_cost_is_finite_for_large_weights() {
     for k in [1, 5] {
         let x = matrix::<f32>("x");
         let (rbm, _) = tiny(&x);
-        rbm.w.set_value(Array::new(&[VISIBLE, HIDDEN], &[200.0_f32; VISIBLE * HIDDEN])).unwrap();
+        rbm.w.set_value(Array::new(&[VISIBLE, HIDDEN], &[200.0_f32; VISIBLE * HIDDEN]).unwrap()).unwrap();
         let learning = rbm.get_cost_updates(0.1, Divergence { persistent: None, k });
         let builder = Builder::new().inputs(&[&x]).outputs(&[&learning.monitoring_cost]);
         let mut function = compile(builder, &learning.updates);
-        let cost = function.call(&[&all_states()]).unwrap().scalar(0);
+        let cost = function.call(&[&all_states()]).unwrap().scalar(0).unwrap();
         assert!(cost.is_finite() && cost < -100.0, "k = {k}: {cost}");
     }
 }

@@ -15,7 +15,7 @@ fn reference() -> BTreeMap<&'static str, Array> {
             extents => extents.split('x').map(|extent| extent.parse().unwrap()).collect(),
         };
         let values: Vec<f32> = words.map(|word| word.parse::<f64>().unwrap() as f32).collect();
-        (name, Array::new(&shape, &values))
+        (name, Array::new(&shape, &values).unwrap())
     };
     text.lines().map(line).collect()
 }
@@ -88,11 +88,11 @@ fn the_monitor_is_finite_for_saturated_units() {
     let v = matrix::<f32>("v");
     let chain = model.chain(&RandomStreams::new(3), &v, 2);
     let mut monitor = function(&[&v], &[&chain.monitor], &[]).unwrap();
-    let frames = Array::new(&[2, 4], &[1.0_f32, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
+    let frames = Array::new(&[2, 4], &[1.0_f32, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0]).unwrap();
     // Where a sigmoid is 0 or 1 in float32 and the data say the opposite, its logarithm would be infinite.
     for scale in [1.0_f32, 100.0, 1e4, -1e4, 1e30] {
         model.bv.set_value(Array::vector(&[scale, scale, -scale, -scale])).unwrap();
-        let found = monitor.call(&[&frames]).unwrap().scalar(0);
+        let found = monitor.call(&[&frames]).unwrap().scalar(0).unwrap();
         assert!(found.is_finite() && found < 0.0, "{scale}: {found}");
         if scale.abs() > 50.0 && scale.abs() < 1e10 {
             // W is tiny and the states are near 0: log(sigmoid(-|b|)) = -|b| for each unit that is wrong.
@@ -109,13 +109,13 @@ fn generated_frames_have_the_probabilities_of_the_machine() {
     let (visible, hidden, frames) = (3, 2, 40_000);
     let model = RnnRbm::new(&mut RandomState::new(1), visible, hidden, 2);
     let (w, bv, bh) = ([0.8_f32, -0.5, 0.3, 0.9, -1.0, 0.4], [0.2_f32, -0.4, 0.1], [-0.3_f32, 0.5]);
-    model.w.set_value(Array::new(&[visible, hidden], &w)).unwrap();
+    model.w.set_value(Array::new(&[visible, hidden], &w).unwrap()).unwrap();
     model.bv.set_value(Array::vector(&bv)).unwrap();
     model.bh.set_value(Array::vector(&bh)).unwrap();
     for weights in [&model.wuh, &model.wuv] {
         let zeros =
             weights.get_value().unwrap().to_vec::<f32>().unwrap().iter().map(|_| 0.0).collect::<Vec<f32>>();
-        weights.set_value(Array::new(weights.get_value().unwrap().shape(), &zeros)).unwrap();
+        weights.set_value(Array::new(weights.get_value().unwrap().shape(), &zeros).unwrap()).unwrap();
     }
     // exp(-F(v)) = exp(v . bv) prod(1 + exp(v . W[:, j] + bh[j])).
     let weight = |state: usize| {
@@ -147,9 +147,9 @@ fn generated_frames_have_the_probabilities_of_the_machine() {
 fn a_frame_depends_on_the_state_before_it() {
     // A unit that switches itself: the recurrent state remembers the last frame and forbids it.
     let model = RnnRbm::new(&mut RandomState::new(1), 1, 1, 1);
-    model.wvu.set_value(Array::new(&[1, 1], &[40.0_f32])).unwrap();
+    model.wvu.set_value(Array::new(&[1, 1], &[40.0_f32]).unwrap()).unwrap();
     model.bu.set_value(Array::vector(&[-20.0_f32])).unwrap();
-    model.wuv.set_value(Array::new(&[1, 1], &[-60.0_f32])).unwrap();
+    model.wuv.set_value(Array::new(&[1, 1], &[-60.0_f32]).unwrap()).unwrap();
     model.u0.set_value(Array::vector(&[-1.0_f32])).unwrap();
     let tune = model.generate(&RandomStreams::new(2), 6, 1);
     let mut generate = function(&[], &[&tune], &[]).unwrap();

@@ -223,7 +223,7 @@ impl RnnRbmTraining {
     }
 
     /// The frames of a minibatch of the present epoch, `[frames, keys]`.
-    fn minibatch(&self, batch: usize) -> Array {
+    fn minibatch(&self, batch: usize) -> Result<Array, TrainError> {
         let mut values = Vec::with_capacity(self.batch_size * PIANO.len());
         let mut add = |cells: &[u8]| values.extend(cells.iter().map(|cell| f32::from(*cell)));
         match self.order.batches.get(batch) {
@@ -239,7 +239,7 @@ impl RnnRbmTraining {
             }
             None => {}
         }
-        Array::new(&[values.len() / PIANO.len(), PIANO.len()], &values)
+        Ok(Array::new(&[values.len() / PIANO.len(), PIANO.len()], &values)?)
     }
 }
 
@@ -376,12 +376,12 @@ impl Training for RnnRbmTraining {
             return Ok(Step::Done(Done { measures, ..Done::default() }));
         }
         let part = self.part(self.position.epochs);
-        let v = self.minibatch(self.position.batches as usize);
+        let v = self.minibatch(self.position.batches as usize)?;
         let function = match (part, &mut self.pretrain) {
             (Part::Frames, Some(pretrain)) => pretrain,
             (Part::Frames | Part::Sequences, _) => &mut self.train,
         };
-        let monitor = function.call(&[&v])?.scalar(0);
+        let monitor = function.call(&[&v])?.scalar(0)?;
         if monitor.is_nan() {
             return Err(TrainError::Diverged {
                 epoch: self.position.epochs + 1,

@@ -38,8 +38,8 @@ impl CpuProgram {
     /// Compiles a program for this processor.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
         let code = Code::new(units(&program, features), features)?;
-        let arena = Array::try_zeros(DType::U8, &[program.arena_bytes]);
-        let mut arena = arena.ok_or(CodeError::Memory(program.arena_bytes))?;
+        let allocate = |bytes| Array::zeros(DType::U8, &[bytes]).map_err(|_| CodeError::Memory(bytes));
+        let mut arena = allocate(program.arena_bytes)?;
         let mut loader = Loader::new(features, &pool, code.addresses());
         let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1);
         let (scratch, mut memory) = (loader.scratch_bytes, loader.packed);
@@ -56,7 +56,7 @@ impl CpuProgram {
         let context = Context {
             features: features.clone(),
             reports: vec![[0; 3]; threads],
-            scratch: (0..threads).map(|_| Array::zeros(DType::U8, &[scratch])).collect(),
+            scratch: (0..threads).map(|_| allocate(scratch)).collect::<Result<_, _>>()?,
             times: None,
             pool,
         };

@@ -241,8 +241,11 @@ impl<'a> Loader<'a> {
                 Kernel::Product(product) => {
                     let shape = product_shape(product);
                     let b = place(product.b.param);
-                    let packed =
-                        pays_to_pack(product, stays(b)).then(|| self.want(&mut wanted, product, b.clone()));
+                    let packed = if pays_to_pack(product, stays(b)) {
+                        self.want(&mut wanted, product, b.clone())
+                    } else {
+                        None
+                    };
                     let shape = ProductShape { b_packed: packed.is_some(), ..shape };
                     let plan = ProductPlan::new(shape, self.features, self.pool.threads());
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
@@ -295,20 +298,21 @@ impl<'a> Loader<'a> {
         unsafe { std::mem::transmute::<usize, LoopFunction>(address) }
     }
 
-    /// Memory for the packed right side of a product, which is added to those wanted unless it is there.
-    fn want(&mut self, wanted: &mut Vec<Wanted>, product: &ProductKernel, place: Place) -> *mut u8 {
+    /// Memory for the packed right side of a product, which is added to those wanted unless it is there. Where the system
+    /// gives none the product reads the matrix as it lies.
+    fn want(&mut self, wanted: &mut Vec<Wanted>, product: &ProductKernel, place: Place) -> Option<*mut u8> {
         let shape = product_shape(product);
         let plan = PackPlan::new(shape.dtype, shape.k, shape.n, shape.b, self.features);
         let offset = (product.b.position.offset * product.dtype.size() as i64) as isize;
         let known = wanted.iter().find(|w| w.plan == plan && w.place == place && w.offset == offset);
         if let Some(known) = known {
-            return known.packed;
+            return Some(known.packed);
         }
-        let mut memory = Array::zeros(DType::U8, &[plan.packed_bytes()]);
+        let mut memory = Array::zeros(DType::U8, &[plan.packed_bytes()]).ok()?;
         let packed = memory.bytes_mut().as_mut_ptr();
         self.packed.push(memory);
         wanted.push(Wanted { plan, place, offset, packed });
-        packed
+        Some(packed)
     }
 
     /// Loads a loop that is run as often, with parameters that are the same in as many runs; returns as well what is to be

@@ -51,11 +51,11 @@ pub fn evaluate(program: &Program, inputs: &[&Array], shared: &mut [Array]) -> R
         value.bytes_mut().copy_from_slice(bytes);
     }
     let outputs = program.outputs.iter().zip(&memory.outputs).map(|((dtype, shape), bytes)| {
-        let mut value = Array::zeros(*dtype, shape);
+        let mut value = zeros(*dtype, shape)?;
         value.bytes_mut().copy_from_slice(bytes);
-        value
+        Ok(value)
     });
-    Ok(outputs.collect())
+    outputs.collect()
 }
 
 /// Runs one kernel on a buffer for each parameter. What it wrote before an index was found out of range stays.
@@ -81,6 +81,10 @@ pub fn evaluate_kernel(kernel: &Kernel, buffers: &mut [Array]) -> Result<(), Run
     }
     result?;
     found.map_or(Ok(()), |found| Err(RunError::OutOfRange(found)))
+}
+
+fn zeros(dtype: DType, shape: &[usize]) -> Result<Array, RunError> {
+    Array::zeros(dtype, shape).map_err(|fault| RunError::Device(fault.title))
 }
 
 fn fault<T>(message: String) -> Result<T, RunError> {
@@ -258,12 +262,12 @@ impl Run<'_> {
         step: usize,
     ) -> Result<Array, RunError> {
         let Some(buffer) = kernel.body.buffers.iter().find(|buffer| buffer.place == *place) else {
-            return Ok(Array::zeros(DType::U8, &[0]));
+            return zeros(DType::U8, &[0]);
         };
         let Some((param, begin)) = kernel.locate(place, step) else {
             return fault(format!("step {} has a body with {place:?}", self.step));
         };
-        let mut value = Array::zeros(buffer.dtype, &buffer.shape);
+        let mut value = zeros(buffer.dtype, &buffer.shape)?;
         for element in 0..buffer.len() {
             let literal = self.load(slots, param, begin / buffer.dtype.size() as i64 + element as i64)?;
             value.bytes_mut()[element * buffer.dtype.size()..][..buffer.dtype.size()]
@@ -719,7 +723,7 @@ mod tests {
         // Lane 0: 2^24, then 1 (lost). Lane 1: 1 and 1. Lane 8 joins lane 0 first: -2^24.
         (values[0], values[16], values[1], values[17], values[8]) = (big, 1.0, 1.0, 1.0, -big);
         let kernel = fold(&[1, 34], &[false, true], [1, 0], DType::F32, StoreKind::Fold(Fold::Sum));
-        let mut buffers = [Array::new(&[34], &values), Array::zeros(DType::F32, &[1])];
+        let mut buffers = [Array::vector(&values), Array::vector(&[0f32])];
         evaluate_kernel(&kernel, &mut buffers).unwrap();
         assert_eq!(buffers[1], Array::vector(&[2.0f32]));
         // One after another all ones are lost before -2^24 comes, but for the last.
@@ -727,7 +731,7 @@ mod tests {
         evaluate_kernel(&kernel, &mut buffers).unwrap();
         assert_eq!(buffers[1], Array::vector(&[2.0f32]));
         (values[8], values[33]) = (0.0, -big);
-        buffers[0] = Array::new(&[34], &values);
+        buffers[0] = Array::vector(&values);
         evaluate_kernel(&kernel, &mut buffers).unwrap();
         assert_eq!(buffers[1], Array::vector(&[0.0f32]));
     }
@@ -736,7 +740,7 @@ mod tests {
     fn the_position_of_the_largest_is_that_of_the_first() {
         let kernel = fold(&[2, 4], &[false, true], [1, 0], DType::F64, StoreKind::ArgMax);
         let values = [1.0, 5.0, 5.0, 2.0, 7.0, f64::NAN, 9.0, f64::NAN];
-        let mut buffers = [Array::new(&[8], &values), Array::zeros(DType::I64, &[2])];
+        let mut buffers = [Array::vector(&values), Array::vector(&[0i64; 2])];
         evaluate_kernel(&kernel, &mut buffers).unwrap();
         assert_eq!(buffers[1], Array::vector(&[1i64, 1]));
     }
@@ -744,7 +748,7 @@ mod tests {
     #[test]
     fn faults_are_told_in_words() {
         let mut kernel = fold(&[2, 4], &[false, true], [1, 0], DType::I32, StoreKind::Fold(Fold::Max));
-        let mut buffers = [Array::vector(&[0i32; 8]), Array::zeros(DType::I32, &[2])];
+        let mut buffers = [Array::vector(&[0i32; 8]), Array::vector(&[0i32; 2])];
         evaluate_kernel(&kernel, &mut buffers).unwrap();
         let message = |result: Result<(), RunError>| result.unwrap_err().to_string();
         assert_eq!(message(evaluate_kernel(&kernel, &mut buffers[..1])), "1 buffers for 2 parameters");

@@ -12,6 +12,7 @@
 //! 8. The body of a loop over steps is a program for which all this holds; each of its buffers lies, in every step, inside
 //!    a parameter of its element type, which is written if the body writes the buffer.
 //!
+//! Sizes and extents are bounded before anything else, so that no number of bytes wraps in the checks or in what runs.
 //! The overlap of arena buffers (in 5) is by construction of [`crate::plan`] and is not checked again here.
 
 use hypatia_graph::DType;
@@ -23,6 +24,7 @@ use crate::kernel::{
 
 /// The first violated invariant, in words, with the step.
 pub fn verify(program: &Program) -> Result<(), String> {
+    verify_sizes(program)?;
     verify_steps(program)?;
     for (index, step) in program.steps.iter().enumerate() {
         let writes_shared = |(param, argument): (&Param, &BufferId)| {
@@ -36,6 +38,45 @@ pub fn verify(program: &Program) -> Result<(), String> {
         };
         if let Some(wrong) = wrong {
             return Err(format!("step {index} ({}): {wrong}\n{}", step.label, step.kernel));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a program may name in one place; sums and products of two such numbers hold in 128 bits, of one and an
+/// element's size in 64.
+const MOST_BYTES: usize = 1 << 52;
+
+/// That no number of bytes wraps where it is computed.
+fn verify_sizes(program: &Program) -> Result<(), String> {
+    let bytes = |dtype: DType, shape: &[usize]| {
+        let count = shape.iter().try_fold(1usize, |count, n| count.checked_mul((*n).max(1)));
+        count.and_then(|count| count.checked_mul(dtype.size())).filter(|bytes| *bytes <= MOST_BYTES)
+    };
+    for (number, buffer) in program.buffers.iter().enumerate() {
+        let offset = if let Place::Arena(offset) = buffer.place { offset } else { 0 };
+        if bytes(buffer.dtype, &buffer.shape).is_none() || offset > MOST_BYTES {
+            return Err(format!("b{number} has more bytes than memory"));
+        }
+    }
+    if program.outputs.iter().any(|(dtype, shape)| bytes(*dtype, shape).is_none())
+        || program.arena_bytes > MOST_BYTES
+    {
+        return Err("results or an arena of more bytes than memory".into());
+    }
+    for (index, step) in program.steps.iter().enumerate() {
+        let too_long = |param: &Param| bytes(param.dtype, &[param.len]).is_none();
+        let extents: &[usize] = match &step.kernel {
+            Kernel::Loop(kernel) => &kernel.extents,
+            Kernel::Product(kernel) => &[kernel.batch, kernel.m, kernel.n, kernel.k],
+            Kernel::Random(_) => &[],
+            Kernel::Scan(kernel) => &[kernel.steps],
+        };
+        if step.kernel.params().iter().any(too_long) || extents.iter().any(|n| *n > MOST_BYTES) {
+            return Err(format!("step {index} ({}): more elements than memory", step.label));
+        }
+        if let Some(body) = step.kernel.body() {
+            verify_sizes(body)?;
         }
     }
     Ok(())
@@ -103,7 +144,9 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
     let empty = kernel.extents.contains(&0);
     let inside = |address: &Address, index: Option<(Value, i64)>| -> Result<(), String> {
         let reach = match index {
-            Some((value, stride)) => index_extent(kernel, value).map(|extent| (extent as i64 - 1) * stride),
+            Some((value, stride)) => {
+                index_extent(kernel, value).map(|extent| (extent as i128 - 1) * i128::from(stride))
+            }
             None => Some(0),
         };
         let reach = reach.ok_or("an index that was not checked")?;
@@ -189,22 +232,24 @@ fn in_bounds(
     extents: &[usize],
     params: &[Param],
     starts: &[RuntimeStart],
-    reach: i64,
+    reach: i128,
 ) -> Result<(), String> {
     affine_fits(&address.position, extents.len(), starts.len())?;
     let Some(param) = params.get(usize::from(address.param)) else {
         return Err(format!("no parameter p{}", address.param));
     };
-    let (mut low, mut high) = (address.position.offset, address.position.offset);
-    let mut widen = |span: i64| if span < 0 { low += span } else { high += span };
+    // Products of two numbers of 64 bits, of which there are few: nothing wraps.
+    let offset = i128::from(address.position.offset);
+    let (mut low, mut high) = (offset, offset);
+    let mut widen = |span: i128| if span < 0 { low += span } else { high += span };
     for (extent, stride) in extents.iter().zip(&address.position.strides) {
-        widen((*extent as i64 - 1) * stride);
+        widen((*extent as i128 - 1) * i128::from(*stride));
     }
     for (start, coefficient) in &address.position.starts {
-        widen(starts[usize::from(*start)].limit as i64 * coefficient);
+        widen(starts[usize::from(*start)].limit as i128 * i128::from(*coefficient));
     }
     widen(reach);
-    if low < 0 || high >= param.len as i64 {
+    if low < 0 || high >= param.len as i128 {
         return Err(format!(
             "p{}[{}] reaches {low} to {high} of {} elements",
             address.param, address.position, param.len
@@ -245,7 +290,8 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
                 let is_arena = kernel.arena == Some(param);
                 let inside = kernel.params.get(usize::from(param)).is_some_and(|param| {
                     let fits = begin >= 0
-                        && begin + buffer.bytes() as i64 <= (param.len * param.dtype.size()) as i64;
+                        && i128::from(begin) + buffer.bytes() as i128
+                            <= (param.len * param.dtype.size()) as i128;
                     let typed = param.dtype == buffer.dtype || is_arena && param.dtype == DType::U8;
                     let writable = param.written || matches!(buffer.place, Place::Input(_));
                     fits && typed && writable
@@ -281,7 +327,9 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
         let len = shape.iter().product::<usize>();
         let param = kernel.params.get(usize::from(row.param));
         if param.is_none_or(|param| {
-            param.dtype != *dtype || param.len < len * kernel.steps || row.stride != len as i64
+            param.dtype != *dtype
+                || (param.len as u128) < len as u128 * kernel.steps as u128
+                || row.stride != len as i64
         }) {
             return Err(format!("rows that do not fit p{}", row.param));
         }
@@ -299,7 +347,7 @@ fn verify_product(kernel: &ProductKernel) -> Result<(), String> {
     for (matrix, rows, columns) in
         [(&kernel.a, kernel.m, kernel.k), (&kernel.b, kernel.k, kernel.n), (&kernel.c, kernel.m, kernel.n)]
     {
-        if kernel.batch * rows * columns == 0 {
+        if [kernel.batch, rows, columns].contains(&0) {
             continue;
         }
         let mut position = matrix.position.clone();

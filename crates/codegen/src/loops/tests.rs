@@ -25,7 +25,7 @@ use crate::opencl::OpenClProgram;
 pub(crate) fn numbers(shape: &[usize], seed: usize) -> Array {
     let len = shape.iter().product::<usize>();
     let golden = |i: usize| ((i + 1 + 1000 * seed) as f64 * 0.618_033_988_749_894_9).fract() * 2.0 - 1.0;
-    Array::new(shape, &(0..len).map(|i| golden(i) as f32).collect::<Vec<_>>())
+    Array::new(shape, &(0..len).map(|i| golden(i) as f32).collect::<Vec<_>>()).unwrap()
 }
 
 /// A graph whose extents are known.
@@ -72,7 +72,7 @@ fn on_cpu(
     let before: Vec<Array> = cells(graph, &program).iter().map(|cell| cell.lock().host.clone()).collect();
     let inputs: Vec<&Array> = inputs.iter().collect();
     let mut outputs: Vec<Array> =
-        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect();
+        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape).unwrap()).collect();
     let mut shared = before.clone();
     // The second call finds memory as the first one left it.
     for _ in 0..2 {
@@ -129,7 +129,7 @@ pub(crate) fn check(
         Ok(mut device) => {
             let before: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
             let mut outputs: Vec<Array> =
-                program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape)).collect();
+                program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape).unwrap()).collect();
             let shared: Vec<&SharedCell> = cells.iter().map(|cell| &**cell).collect();
             device.run(&inputs.iter().collect::<Vec<_>>(), &shared, &mut outputs).unwrap();
             for (cell, old) in cells.iter().zip(before) {

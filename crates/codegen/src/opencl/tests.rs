@@ -183,7 +183,7 @@ const EDGES: [f64; 28] = [
 /// Edge values, values of moderate size, and values of any bits.
 fn sample(dtype: DType, count: usize, seed: u64) -> Array {
     let mut state = seed;
-    let mut array = Array::zeros(dtype, &[count]);
+    let mut array = Array::zeros(dtype, &[count]).unwrap();
     for index in 0..count {
         let bits = random(&mut state);
         let moderate = (bits >> 11) as f64 / (1u64 << 53) as f64 * 20.0 - 10.0;
@@ -203,7 +203,7 @@ fn sample(dtype: DType, count: usize, seed: u64) -> Array {
 /// Numbers whose sums and products neither overflow nor are exact.
 fn numbers(dtype: DType, count: usize, seed: u64) -> Array {
     let mut state = seed;
-    let mut array = Array::zeros(dtype, &[count]);
+    let mut array = Array::zeros(dtype, &[count]).unwrap();
     for index in 0..count {
         let unit = (random(&mut state) >> 11) as f64 / (1u64 << 53) as f64;
         let value = if dtype.is_float() { unit * 2.0 - 1.0 } else { (unit * 200.0 - 100.0).abs().floor() };
@@ -236,7 +236,7 @@ fn all_functions(dtype: DType, count: usize) -> (Vec<Kernel>, Vec<Array>, usize)
             let first = usize::from(*function != ScalarFn::Select);
             let value = sketch.map(*function, &operands[first..first + function.arity()]);
             let out = sketch.param(*result, count, true);
-            buffers.push(Array::zeros(*result, &[count]));
+            buffers.push(Array::zeros(*result, &[count]).unwrap());
             sketch.store(out, &[1], value, StoreKind::Plain);
         }
         kernels.push(Kernel::Loop(sketch.0));
@@ -277,7 +277,7 @@ fn casts_between_all_types() {
             let out = sketch.param(to, 900, true);
             let cast = sketch.push(Instruction::Cast(to, value), to);
             sketch.store(out, &[1], cast, StoreKind::Plain);
-            buffers.push(Array::zeros(to, &[900]));
+            buffers.push(Array::zeros(to, &[900]).unwrap());
         }
         kernels.push(Kernel::Loop(sketch.0));
     }
@@ -310,7 +310,7 @@ fn literals_of_every_type() {
         let element = sketch.push(Instruction::Literal(value), value.dtype());
         sketch.store(out, &[], element, StoreKind::Plain);
     }
-    let buffers = values.iter().map(|value| Array::zeros(value.dtype(), &[1])).collect();
+    let buffers = values.iter().map(|value| Array::zeros(value.dtype(), &[1]).unwrap()).collect();
     let results = compare(vec![Kernel::Loop(sketch.0)], buffers, identical);
     assert!(results.iter().zip(values).all(|(result, value)| identical(result.get(0), value)));
 }
@@ -346,7 +346,7 @@ fn folds_keep_their_order() {
             for fold in Fold::ALL.into_iter().filter(|fold| fold.takes(dtype)) {
                 let out = sketch.param(dtype, len as usize, true);
                 sketch.store(out, &strides, value, StoreKind::Fold(fold));
-                buffers.push(Array::zeros(dtype, &[len as usize]));
+                buffers.push(Array::zeros(dtype, &[len as usize]).unwrap());
             }
         }
         kernels.push(Kernel::Loop(sketch.0));
@@ -369,11 +369,11 @@ fn folds_of_nothing_and_over_large_axes() {
         for fold in [Fold::Sum, Fold::Prod, Fold::Max, Fold::Min] {
             let out = sketch.param(DType::F32, len, true);
             sketch.store(out, &strides, value, StoreKind::Fold(fold));
-            buffers.push(Array::zeros(DType::F32, &[len]));
+            buffers.push(Array::zeros(DType::F32, &[len]).unwrap());
         }
         let out = sketch.param(DType::I64, len, true);
         sketch.store(out, &strides, value, StoreKind::ArgMax);
-        buffers.push(Array::zeros(DType::I64, &[len]));
+        buffers.push(Array::zeros(DType::I64, &[len]).unwrap());
         kernels.push(Kernel::Loop(sketch.0));
     }
     let results = compare(kernels, buffers, identical);
@@ -407,8 +407,9 @@ fn the_first_largest_and_the_first_nan_win() {
         sketch.store(out, &[0, 1], value, StoreKind::ArgMax);
         Kernel::Loop(sketch.0)
     };
-    let x = Array::new(&[80], &rows.concat());
-    let buffers = vec![x.clone(), Array::zeros(DType::I64, &[4]), x, Array::zeros(DType::I64, &[20])];
+    let x = Array::new(&[80], &rows.concat()).unwrap();
+    let buffers =
+        vec![x.clone(), Array::zeros(DType::I64, &[4]).unwrap(), x, Array::zeros(DType::I64, &[20]).unwrap()];
     let results = compare(vec![along_rows, along_columns], buffers, identical);
     assert_eq!(results[0].to_vec::<i64>().unwrap(), [1, 3, 0, 17]);
     assert_eq!(results[1].to_vec::<i64>().unwrap()[..5], [1, 0, 0, 1, 0]);
@@ -425,7 +426,7 @@ fn a_fold_beside_plain_stores_in_place() {
         sketch.store(x, &[19, 1], value, StoreKind::Plain);
         let strides = if reduced[1] { [1, 0] } else { [0, 1] };
         sketch.store(out, &strides, value, StoreKind::Fold(Fold::Sum));
-        let buffers = vec![numbers(DType::F32, 114, 8), Array::zeros(DType::F32, &[19])];
+        let buffers = vec![numbers(DType::F32, 114, 8), Array::zeros(DType::F32, &[19]).unwrap()];
         compare(vec![Kernel::Loop(sketch.0)], buffers, identical);
     }
 }
@@ -455,8 +456,8 @@ fn gathers_count_negative_indices_from_the_end() {
     let buffers = vec![
         Array::vector(&[1i32, -1, 0]),
         Array::vector(&table),
-        Array::zeros(DType::F32, &[9]),
-        Array::zeros(DType::I64, &[9]),
+        Array::zeros(DType::F32, &[9]).unwrap(),
+        Array::zeros(DType::I64, &[9]).unwrap(),
     ];
     let results = compare(vec![gather(4, 3)], buffers, identical);
     let reversed = [2.0, 1.0, 0.0, 11.0, 10.0, 9.0, 5.0, 4.0, 3.0];
@@ -487,7 +488,8 @@ fn window(len: usize) -> Kernel {
 fn windows_begin_at_run_time_starts() {
     let x: Vec<f32> = (0..10).map(|x| x as f32).collect();
     for (start, first) in [(0i64, 0.0f32), (6, 6.0), (-4, 6.0), (-10, 0.0)] {
-        let buffers = vec![Array::vector(&x), Array::vector(&[start]), Array::zeros(DType::F32, &[4])];
+        let buffers =
+            vec![Array::vector(&x), Array::vector(&[start]), Array::zeros(DType::F32, &[4]).unwrap()];
         let results = compare(vec![window(10)], buffers, identical);
         assert_eq!(results[0].get(0), Literal::F32(first.to_bits()));
     }
@@ -498,17 +500,17 @@ fn an_index_out_of_range_changes_nothing() {
     let cases: [(Kernel, Vec<Array>, OutOfRange); 3] = [
         (
             gather(4, 3),
-            vec![Array::vector(&[1i32, 4, 0]), Array::zeros(DType::F32, &[12])],
+            vec![Array::vector(&[1i32, 4, 0]), Array::zeros(DType::F32, &[12]).unwrap()],
             OutOfRange { step: 0, value: 4, check: 1 },
         ),
         (
             window(10),
-            vec![Array::zeros(DType::F32, &[10]), Array::vector(&[7i64])],
+            vec![Array::zeros(DType::F32, &[10]).unwrap(), Array::vector(&[7i64])],
             OutOfRange { step: 0, value: 7, check: 0 },
         ),
         (
             window(10),
-            vec![Array::zeros(DType::F32, &[10]), Array::vector(&[i64::MIN])],
+            vec![Array::zeros(DType::F32, &[10]).unwrap(), Array::vector(&[i64::MIN])],
             OutOfRange { step: 0, value: i64::MIN, check: 0 },
         ),
     ];
@@ -525,7 +527,7 @@ fn an_index_out_of_range_changes_nothing() {
         for buffer in &mut program.buffers {
             if let Place::Shared(n) = buffer.place {
                 buffer.place = Place::Output(n);
-                outputs.push(Array::zeros(buffer.dtype, &buffer.shape));
+                outputs.push(Array::zeros(buffer.dtype, &buffer.shape).unwrap());
             }
         }
         program.outputs = kernel_outputs.iter().map(|p| (p.dtype, smallvec![p.len])).collect();
@@ -585,7 +587,7 @@ fn writes_at_computed_positions_keep_their_order() {
     let zero = sketch.push(Instruction::Index { index: zero, extent: 1, axis: 0 }, DType::I64);
     let value = sketch.load(x, &[3, 1]);
     sketch.store(out, &[1, 1], value, StoreKind::At { index: zero, stride: 1, write: Write::Add });
-    let buffers = vec![numbers(DType::F32, 21, 2), Array::zeros(DType::F32, &[9])];
+    let buffers = vec![numbers(DType::F32, 21, 2), Array::zeros(DType::F32, &[9]).unwrap()];
     compare(vec![Kernel::Loop(sketch.0)], buffers, identical);
 }
 
@@ -601,7 +603,7 @@ fn a_fold_beside_writes_at_computed_positions() {
     sketch.store(counts, &[0], one, StoreKind::At { index: bin, stride: 1, write: Write::Add });
     sketch.store(total, &[0], value, StoreKind::Fold(Fold::Sum));
     let x = numbers(DType::I32, 50, 4);
-    let buffers = vec![x, Array::zeros(DType::I32, &[100]), Array::zeros(DType::I32, &[1])];
+    let buffers = vec![x, Array::zeros(DType::I32, &[100]).unwrap(), Array::zeros(DType::I32, &[1]).unwrap()];
     let results = compare(vec![Kernel::Loop(sketch.0)], buffers, identical);
     assert_eq!(results[0].to_vec::<i32>().unwrap().iter().sum::<i32>(), 50);
 }
@@ -722,7 +724,7 @@ fn random_numbers_have_the_bits_of_the_definition() {
             out: 1,
             params: vec![param(DType::I64, 1, false), param(DType::F32, len, true)],
         }));
-        buffers.extend([Array::vector(&[counter]), Array::zeros(DType::F32, &[len])]);
+        buffers.extend([Array::vector(&[counter]), Array::zeros(DType::F32, &[len]).unwrap()]);
     }
     let results = compare(kernels, buffers, identical);
     let last = results[3].to_vec::<f32>().unwrap();
@@ -769,8 +771,10 @@ fn every_step_is_timed() {
     if !has_device() {
         return;
     }
-    let variables =
-        [shared("a", Array::zeros(DType::F32, &[3])), shared("b", Array::zeros(DType::F32, &[3]))];
+    let variables = [
+        shared("a", Array::zeros(DType::F32, &[3]).unwrap()),
+        shared("b", Array::zeros(DType::F32, &[3]).unwrap()),
+    ];
     let program = Arc::new(program(vec![accumulation(), accumulation()], &variables));
     let mut compiled = OpenClProgram::new(program, 0).unwrap();
     let x = Array::vector(&[1.0f32, 1.0, 1.0]);
@@ -785,11 +789,11 @@ fn wrong_arguments_are_named() {
     if !has_device() {
         return;
     }
-    let variable = shared("w", Array::zeros(DType::F32, &[3]));
+    let variable = shared("w", Array::zeros(DType::F32, &[3]).unwrap());
     let program = Arc::new(program(vec![accumulation()], std::slice::from_ref(&variable)));
     let mut compiled = OpenClProgram::new(program, 0).unwrap();
     let message = |result: Result<(), RunError>| result.unwrap_err().to_string();
-    let (x, long) = (Array::zeros(DType::F32, &[3]), Array::zeros(DType::F64, &[4]));
+    let (x, long) = (Array::zeros(DType::F32, &[3]).unwrap(), Array::zeros(DType::F64, &[4]).unwrap());
     let cell = variable.cell();
     assert_eq!(message(compiled.run(&[], &[cell], &mut [])), "expected 1 inputs, found 0");
     assert_eq!(message(compiled.run(&[&x], &[], &mut [])), "expected 1 shared variables, found 0");
@@ -803,15 +807,17 @@ fn wrong_arguments_are_named() {
     if let Kernel::Loop(kernel) = &mut beyond {
         kernel.extents[0] = 4;
     }
-    let beyond = self::program(vec![beyond], &[shared("w", Array::zeros(DType::F32, &[3]))]);
+    let beyond = self::program(vec![beyond], &[shared("w", Array::zeros(DType::F32, &[3]).unwrap())]);
     let beyond = message(OpenClProgram::new(Arc::new(beyond), 0));
     assert!(beyond.contains("p0[i] reaches 0 to 3 of 3 elements"), "{beyond}");
 }
 
 #[test]
 fn equal_kernels_are_written_once() {
-    let variables =
-        [shared("a", Array::zeros(DType::F32, &[3])), shared("b", Array::zeros(DType::F32, &[3]))];
+    let variables = [
+        shared("a", Array::zeros(DType::F32, &[3]).unwrap()),
+        shared("b", Array::zeros(DType::F32, &[3]).unwrap()),
+    ];
     let text = source(&program(vec![accumulation(), accumulation()], &variables)).unwrap();
     assert_eq!(text.matches("__kernel").count(), 1);
     assert_eq!(
@@ -902,7 +908,7 @@ fn buffers_share_the_arena_at_their_offsets() {
     let expected = [-1.0f32, -4.0, -9.0, -16.0, -25.0];
     assert_eq!(evaluate(&program, &[], &mut []).unwrap(), [Array::vector(&expected)]);
     if has_device() {
-        let mut outputs = [Array::zeros(DType::F32, &[5])];
+        let mut outputs = [Array::zeros(DType::F32, &[5]).unwrap()];
         OpenClProgram::new(Arc::new(program), 0).unwrap().run(&[], &[], &mut outputs).unwrap();
         assert_eq!(outputs[0], Array::vector(&expected));
     }
@@ -931,7 +937,7 @@ fn training_steps_follow_the_reference() {
     let labels = shared("labels", Array::vector(&labels));
     let w = shared("w", numbers(DType::F32, 30 * 17, 2).reshaped(&[30, 17]).unwrap());
     let v = shared("v", numbers(DType::F32, 17 * 5, 3).reshaped(&[17, 5]).unwrap());
-    let b = shared("b", Array::zeros(DType::F32, &[5]));
+    let b = shared("b", Array::zeros(DType::F32, &[5]).unwrap());
     let index = scalar::<i64>("index");
     let from_to = &index * 20..(&index + 1) * 20;
     let (x, y) = (data.index(ix![from_to.clone()]), labels.index(ix![from_to]));
@@ -952,7 +958,7 @@ fn training_steps_follow_the_reference() {
         .map(|leaf| [&data, &labels, &w, &v, &b].into_iter().find(|s| s.leaf().id == *leaf).unwrap())
         .collect();
     let mut values: Vec<Array> = variables.iter().map(|s| s.get_value().unwrap()).collect();
-    let mut outputs: Vec<Array> = program.outputs.iter().map(|(d, s)| Array::zeros(*d, s)).collect();
+    let mut outputs: Vec<Array> = program.outputs.iter().map(|(d, s)| Array::zeros(*d, s).unwrap()).collect();
     let mut compiled = has_device().then(|| OpenClProgram::new(program.clone(), 0).unwrap());
     let cells: Vec<&SharedCell> = variables.iter().map(|s| &**s.cell()).collect();
     let near =

@@ -46,7 +46,7 @@ fn noise(shape: &[usize], seed: u64) -> Array {
     let numbers: Vec<f64> = (0..shape.iter().product::<usize>())
         .map(|i| ((i as f64 + 1.7) * 12.9898 + seed as f64 * 78.233).sin() * 0.8)
         .collect();
-    Array::new(shape, &numbers)
+    Array::new(shape, &numbers).unwrap()
 }
 
 fn assert_close(found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64, what: &str) {
@@ -533,7 +533,7 @@ fn exact_numbers_have_the_bits_of_the_unrolled_gradient() {
     }
     let integers = |shape: &[usize], seed: usize| {
         let count: usize = shape.iter().product();
-        Array::new(shape, &(0..count).map(|i| ((i * 7 + seed) % 5) as f32 - 2.0).collect::<Vec<_>>())
+        Array::new(shape, &(0..count).map(|i| ((i * 7 + seed) % 5) as f32 - 2.0).collect::<Vec<_>>()).unwrap()
     };
     let inputs = [(&x, integers(&[n, 3], 1)), (&h0, integers(&[3], 2)), (&w, integers(&[3, 3], 3))];
     let gradients = |h: &Tensor| values(&grad(&h.sqr().sum(All), [&x, &h0, &w]), &inputs);

@@ -53,7 +53,7 @@ pub(super) fn run(
     let plan = Run::new(&body.graph, needed.roots());
     let mut made = 0;
     while made < steps {
-        let elements: Vec<Array> = sequences.iter().map(|x| element(x, made)).collect();
+        let elements = sequences.iter().map(|x| element(x, made)).collect::<Result<Vec<Array>, _>>()?;
         let inputs: Vec<&Array> = elements.iter().chain(captured.iter().copied()).collect();
         let next = {
             let old: Vec<&Array> = carries.iter().collect();
@@ -165,7 +165,7 @@ impl Rows {
                 let shape: SmallVec<[usize; 4]> =
                     std::iter::once(steps).chain(row.shape().iter().copied()).collect();
                 check_size(op, &shape, row.dtype())?;
-                self.stack.insert(Array::zeros(row.dtype(), &shape))
+                self.stack.insert(Array::zeros(row.dtype(), &shape)?)
             }
         };
         if stack.shape()[1..] != *row.shape() || stack.dtype() != row.dtype() {
@@ -193,11 +193,11 @@ impl Rows {
 }
 
 /// Element `step` of a sequence.
-fn element(sequence: &Array, step: usize) -> Array {
-    let mut element = Array::zeros(sequence.dtype(), &sequence.shape()[1..]);
+fn element(sequence: &Array, step: usize) -> Result<Array, Diagnostic> {
+    let mut element = Array::zeros(sequence.dtype(), &sequence.shape()[1..])?;
     let size = element.bytes().len();
     element.bytes_mut().copy_from_slice(&sequence.bytes()[step * size..(step + 1) * size]);
-    element
+    Ok(element)
 }
 
 fn replace(body: &Body, carry: usize, old: &mut Array, new: Array) -> Result<(), Diagnostic> {
@@ -244,5 +244,5 @@ fn no_rows(body: &Body, values: &[&Array], row: usize) -> Result<Array, Diagnost
         .and_then(|ty| Some((ty.dtype, ty.extents()?)))
         .ok_or_else(|| Diagnostic::new("`scan` names a result that its body does not give"))?;
     let shape: SmallVec<[usize; 4]> = std::iter::once(0).chain(shape).collect();
-    Ok(Array::zeros(dtype, &shape))
+    Array::zeros(dtype, &shape)
 }

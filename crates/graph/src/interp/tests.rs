@@ -9,7 +9,7 @@ use crate::tensor;
 use crate::text::parse;
 
 fn f32s(shape: &[usize], data: &[f32]) -> Array {
-    Array::new(shape, data)
+    Array::new(shape, data).unwrap()
 }
 
 fn input(graph: &mut Graph, ty: TensorType) -> NodeId {
@@ -35,9 +35,9 @@ fn integers_wrap_in_sums_and_products() {
     let x = Array::vector(&[200u8, 100]);
     let sum = evaluate_node(&Op::Reduce(Fold::Sum, Axes::one(0)), &[&x]).unwrap();
     assert_eq!(sum, Array::scalar(44u8));
-    let a = Array::new(&[1, 2], &[i32::MAX, 2]);
-    let b = Array::new(&[2, 1], &[2i32, 3]);
-    assert_eq!(evaluate_node(&Op::Dot, &[&a, &b]).unwrap(), Array::new(&[1, 1], &[4i32]));
+    let a = Array::new(&[1, 2], &[i32::MAX, 2]).unwrap();
+    let b = Array::new(&[2, 1], &[2i32, 3]).unwrap();
+    assert_eq!(evaluate_node(&Op::Dot, &[&a, &b]).unwrap(), Array::new(&[1, 1], &[4i32]).unwrap());
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn only_what_is_wanted_is_computed() {
     let inputs = [f32s(&[2], &[0.0; 2]), Array::vector(&[0i64])];
     assert_eq!(results(&loops("steps"), &inputs).unwrap(), [Array::scalar(5i64)]);
     let rows = results(&loops("rows 1"), &inputs).unwrap();
-    assert_eq!(rows, [Array::new(&[7, 1], &[1i64, 2, 3, 4, 5, 5, 5])]);
+    assert_eq!(rows, [Array::new(&[7, 1], &[1i64, 2, 3, 4, 5, 5, 5]).unwrap()]);
     let message = results(&loops("rows 0"), &inputs).unwrap_err();
     assert!(message.contains("an index of `gather` is out of range"), "{message}");
 }

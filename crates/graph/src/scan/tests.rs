@@ -217,11 +217,11 @@ fn a_loop_of_one_step_is_the_step() {
     };
     let graph = specialise(&collect(&request).unwrap(), &Arguments::default()).unwrap();
     assert!(graph.nodes().all(|(_, node)| !matches!(node.op, Op::Scan(_))), "{graph}");
-    let inputs = [Array::new(&[1, 2], &[2f32, 3.0]), Array::vector(&[10f32, 20.0])];
+    let inputs = [Array::new(&[1, 2], &[2f32, 3.0]).unwrap(), Array::vector(&[10f32, 20.0])];
     let outputs = interpret(&graph, &inputs).unwrap().outputs;
-    assert_eq!(outputs[0], Array::new(&[1, 2], &[12f32, 23.0]));
+    assert_eq!(outputs[0], Array::new(&[1, 2], &[12f32, 23.0]).unwrap());
     assert_eq!(outputs[1], Array::vector(&[12f32, 23.0]));
-    assert_eq!(outputs[2], Array::new(&[1, 2], &[4f32, 9.0]));
+    assert_eq!(outputs[2], Array::new(&[1, 2], &[4f32, 9.0]).unwrap());
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn extents_that_contradict_each_other_in_a_loop_are_named() {
             let found = faults(&text, &[&[steps], &[5], &[3, 2]]);
             assert!(found.contains(message), "{found}");
             let graph = parse(&text).unwrap();
-            let inputs = [&[steps][..], &[5], &[3, 2]].map(|shape| Array::zeros(DType::F32, shape));
+            let inputs = [&[steps][..], &[5], &[3, 2]].map(|shape| Array::zeros(DType::F32, shape).unwrap());
             let found = interpret(&graph, &inputs).unwrap_err().to_string();
             assert!(found.contains(message), "{found}");
         }

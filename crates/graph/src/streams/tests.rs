@@ -94,7 +94,7 @@ fn extents_may_be_symbolic() {
     let draw = streams.uniform([Size::from(&n), Size::from(x.extent(1))], 0.0, 1.0);
     let request = Request { inputs: vec![n.clone(), x.clone()], outputs: vec![draw], ..Request::default() };
     let graph = collect(&request).unwrap();
-    let arguments = [Array::scalar(7i64), Array::zeros(DType::F32, &[2, 30])];
+    let arguments = [Array::scalar(7i64), Array::zeros(DType::F32, &[2, 30]).unwrap()];
     let symbolic = interpret(&graph, &arguments).unwrap();
     assert_eq!(symbolic.outputs[0].shape(), [7, 30]);
     // 210 elements are four blocks.
@@ -181,7 +181,7 @@ fn state_returns_and_seeds_begin_anew() {
 #[test]
 fn rows_and_edges_of_each_distribution() {
     let streams = RandomStreams::new(8);
-    let p = constant(Array::new(&[3, 2], &[0.0f32, 1.0, 1.0, 0.0, 0.0, 0.0]));
+    let p = constant(Array::new(&[3, 2], &[0.0f32, 1.0, 1.0, 0.0, 0.0, 0.0]).unwrap());
     assert_eq!(floats(&streams.multinomial(&p)), [0.0, 1.0, 1.0, 0.0, 1.0, 0.0]);
     let column = values(&[&streams.categorical(&p)]).remove(0);
     assert_eq!((column.shape(), column.to_vec::<i64>().unwrap()), (&[3][..], vec![1, 0, 0]));

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use super::ParseError;
 use super::lexer::{Place, Reader, Token};
+use crate::array::fits_in_memory;
 use crate::collect::{Request, Unused, collect};
 use crate::compose::{AxisSet, switch};
 use crate::diagnostic::Diagnostics;
 use crate::dtype::DType;
 use crate::graph::Graph;
-use crate::interp::fits_in_memory;
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
 use crate::tensor::{Tensor, input_of_type, map};

@@ -309,6 +309,7 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
         };
         let mut written = |axis: &SliceAxis| match *axis {
             SliceAxis::At(at) => bound(at),
+            SliceAxis::Part { start, stop, .. } => format!("{start}:{stop}"),
             SliceAxis::Range { start, stop, step: by } => {
                 format!("{}:{}{}", bound(start), bound(stop), step(by))
             }

@@ -11,12 +11,13 @@ use smallvec::SmallVec;
 
 use super::ParseError;
 use super::lexer::{Place, Reader, Token};
-use crate::array::{Array, element_count};
+use crate::array::{Array, element_count, fits_in_memory};
 use crate::body::Body;
+use crate::diagnostic::Diagnostic;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
 use crate::infer::infer;
-use crate::interp::{check_extents, check_size, fits_in_memory};
+use crate::interp::{check_extents, check_size};
 use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
 use crate::op::{
     Backward, Bound, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult, SliceAxis, Start,
@@ -254,7 +255,8 @@ impl Parser<'_> {
         let is = |word: &str| matches!(&keyword, Token::Word(found) if found == word);
         let kind = if is("shared") {
             let shape = self.allocatable(&ty, place)?;
-            LeafKind::Shared(Arc::new(SharedCell::new(Array::zeros(ty.dtype, &shape))))
+            let memory = |fault: Diagnostic| self.reader.error(place, fault.title, ty.to_string());
+            LeafKind::Shared(Arc::new(SharedCell::new(Array::zeros(ty.dtype, &shape).map_err(memory)?)))
         } else if is("constant") {
             let shape = self.allocatable(&ty, place)?;
             self.reader.expect("=")?;
@@ -418,7 +420,8 @@ impl Parser<'_> {
             let expected = format!("{} elements", element_count(shape));
             return Err(self.reader.error(place, expected, values.len().to_string()));
         }
-        let mut array = Array::zeros(dtype, shape);
+        let memory = |fault: Diagnostic| self.reader.error(place, fault.title, format!("{shape:?}"));
+        let mut array = Array::zeros(dtype, shape).map_err(memory)?;
         for (position, value) in values.into_iter().enumerate() {
             array.set(position, value);
         }
@@ -717,7 +720,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `{ranges=[1:?, ::-1, 3, ?]}`: ranges and single positions.
+    /// `{ranges=[1:?, ::-1, 3, ?, 0:2/5]}`: ranges, single positions, and parts of an extent.
     fn ranges(&mut self) -> Parsed<Box<[SliceAxis]>> {
         self.key("{", "ranges")?;
         let ranges = self.list(|parser| {
@@ -727,6 +730,14 @@ impl Parser<'_> {
             }
             parser.reader.expect(":")?;
             let stop = parser.bound()?;
+            if parser.reader.takes("/") {
+                let of = parser.unsigned("an extent", 1 << 48)? as usize;
+                let known = |bound| if let Bound::Known(n) = bound { usize::try_from(n).ok() } else { None };
+                return match (known(start), known(stop)) {
+                    (Some(start), Some(stop)) => Ok(SliceAxis::Part { start, stop, of }),
+                    _ => Err(parser.reader.unexpected("a part with two bounds")),
+                };
+            }
             let step = if parser.reader.takes(":") { parser.signed("a step")? } else { 1 };
             Ok(SliceAxis::Range { start, stop, step })
         })?;

@@ -32,7 +32,6 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("window_permute", Exact, "(window:w (permute:p ?x))", window_permute),
         function("window_concat", Exact, "(window:w (concat:c ?x ...))", window_concat),
         function("window_set_window", Exact, "(window:w (set_window:s ?x ?y))", window_set_window),
-        function("gather_broadcast", Exact, "(gather:g (broadcast:b ?x) ?i)", gather_broadcast),
         function("gather_one_place", Exact, "(gather:g ?x ?i) if constant ?i", gather_one_place),
         // Elementwise functions leave views.
         rule("unary_of_view", Exact, "(unary:f (view:v ?x)) => (:v (:f ?x))"),
@@ -71,8 +70,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         // Writes.
         function("set_window_whole", Exact, "(set_window:s ?x ?y)", set_window_whole),
         function("inc_window_whole", Exact, "(inc_window:s ?x ?y)", inc_window_whole),
-        rule("inc_window_zero", Rounding, "(inc_window:s ?x 0 ...) => ?x"),
-        rule("scatter_add_zero", Rounding, "(scatter_add:s ?x ?i 0) => ?x"),
+        // Windows with a start that is checked when run stay, as do all writes at indices: the error must.
+        rule("inc_window_zero", Rounding, "(inc_window:s ?x 0) => ?x"),
         rule("add_scattered", Rounding, "(add ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i ?y)"),
         rule("add_incremented", Rounding, "(add ?x (inc_window:s 0 ?y)) => (:s ?x ?y)"),
     ]
@@ -344,20 +343,6 @@ fn gather_one_place(found: &Found<'_, '_>) -> Option<Built> {
     let row = Built::node(Op::Window(axes.into()), x(found));
     let all = (0..extents.len() as u8).collect();
     Some(Built::node(Op::Broadcast { axes: all, dims: known_dims(&found.result().extents()) }, row))
-}
-
-/// Picking rows of equal rows: the rows are equal.
-fn gather_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (Op::Gather { batch }, Op::Broadcast { axes, .. }) = (found.op("g"), found.op("b")) else {
-        return None;
-    };
-    let own = axes.iter().position(|axis| axis == batch);
-    let dims = known_dims(&found.result().extents());
-    match own {
-        Some(own) if found.extents("x")[own] != 1 => None,
-        // An index out of range stays an error only while something is picked.
-        Some(_) | None => Some(Built::node(Op::Broadcast { axes: axes.clone(), dims }, x(found))),
-    }
 }
 
 fn cast_of_view(found: &Found<'_, '_>) -> Option<Built> {

@@ -507,7 +507,7 @@ fn values(
     dtype: DType,
     shape: &[usize],
 ) -> Array {
-    let mut array = Array::zeros(dtype, shape);
+    let mut array = Array::zeros(dtype, shape).unwrap();
     let (low, high, integer) = instance_domain;
     for i in 0..array.len() {
         let inside = |x: f64| x.is_nan() || (low <= x && x <= high) || (low, high) == WIDE;
@@ -617,7 +617,7 @@ fn try_rule(rule: &Rule, random: &mut Random, special: bool) -> Outcome {
                     let data: Vec<i64> = (0..extents.iter().product())
                         .map(|_| random.below(2 * limit) as i64 - limit as i64)
                         .collect();
-                    Array::new(&extents, &data)
+                    Array::new(&extents, &data).unwrap()
                 }
                 None => values(
                     random,

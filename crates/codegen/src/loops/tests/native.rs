@@ -354,7 +354,7 @@ fn larger_kernels_are_called() {
     let indices = |bad: i32| {
         let mut list: Vec<i32> = (0..4 * 100).map(|e| e * 7 % 100 - 50 * (e % 2)).collect();
         list[250] = bad;
-        Array::new(&[4, 100], &list)
+        Array::new(&[4, 100], &list).unwrap()
     };
     let results = [&loop_.carries[0], &loop_.outputs[0], &loop_.last[1]];
     let good = [(&x, numbers(&[100], 1)), (&i, indices(3))];
