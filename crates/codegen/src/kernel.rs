@@ -9,7 +9,9 @@
 //! iteration, given the checks on its run-time starts; a fold's address does not depend on reduced axes. Loop order and
 //! the lanes of a fold are part of the kernel's meaning, so every engine that follows them gives the same bits: a fold
 //! along the innermost axis of a vectorised kernel keeps [`LANES`] partial results, element `j` joining partial
-//! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on.
+//! `j % LANES`, and joins them at the end in halves: 0..8 with 8..16, and so on. Every other fold joins its values one after
+//! another. Sums and products of many floats come as several kernels, one a stage (see [`crate::folds`]), so no partial result
+//! joins more than 32 values, and a sum of `n` of them has some `log(n)` roundings.
 
 pub mod reference;
 pub(crate) mod region;

@@ -4,6 +4,7 @@
 
 pub mod accumulate;
 pub mod cpu;
+pub mod folds;
 pub mod kernel;
 pub mod loops;
 pub mod lower;
@@ -69,7 +70,7 @@ fn unverified(graph: &Graph) -> Program {
     let graph =
         loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
     let stored = schedule::stored_nodes(&graph);
-    let drafts = merge::merge(lower::lower(&graph, &stored));
+    let drafts = folds::in_stages(merge::merge(lower::lower(&graph, &stored)));
     plan::plan(&graph, drafts)
 }
 

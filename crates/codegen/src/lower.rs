@@ -28,6 +28,8 @@ pub enum Memory {
     Node(NodeId),
     /// Bytes that the kernel of that node needs while it runs.
     Scratch(NodeId),
+    /// What a stage of a long sum leaves to the next one, with the node and the number of the stage.
+    Partial(NodeId, u16),
 }
 
 impl Memory {
@@ -77,7 +79,7 @@ impl Values<'_> {
     /// The node whose value a memory holds.
     fn node(&self, memory: Memory) -> NodeId {
         match memory {
-            Memory::Node(id) | Memory::Scratch(id) => id,
+            Memory::Node(id) | Memory::Scratch(id) | Memory::Partial(id, _) => id,
             Memory::Leaf(leaf) => self.leaves.get(&leaf).copied().unwrap_or(NodeId(0)),
         }
     }
@@ -769,7 +771,7 @@ impl Affine {
 }
 
 /// Every affine expression of a kernel.
-fn affines(kernel: &mut LoopKernel) -> impl Iterator<Item = &mut Affine> {
+pub(crate) fn affines(kernel: &mut LoopKernel) -> impl Iterator<Item = &mut Affine> {
     let body = kernel.body.iter_mut().filter_map(|instruction| match instruction {
         Instruction::Load(address) | Instruction::LoadAt { address, .. } => Some(&mut address.position),
         Instruction::Position(position) => Some(position),
@@ -783,7 +785,7 @@ fn affines(kernel: &mut LoopKernel) -> impl Iterator<Item = &mut Affine> {
 
 /// Puts the loops into their final form: no axis of extent 1, folds innermost unless the innermost axis is kept,
 /// neighbouring axes that every address crosses in one stride joined into one, no fold over nothing.
-fn tidy(kernel: &mut LoopKernel) {
+pub(crate) fn tidy(kernel: &mut LoopKernel) {
     let rank = kernel.extents.len();
     let last = (0..rank).rev().find(|&axis| kernel.extents[axis] != 1);
     let mut order: SmallVec<[usize; 8]> = (0..rank).filter(|&axis| kernel.extents[axis] != 1).collect();

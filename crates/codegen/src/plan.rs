@@ -74,7 +74,7 @@ impl<'g> Planner<'g> {
                     self.places.insert(id, Place::Output(index));
                 }
                 Memory::Leaf(leaf) => self.early.push((leaf, Place::Output(index))),
-                memory @ (Memory::Node(_) | Memory::Scratch(_)) => {
+                memory @ (Memory::Node(_) | Memory::Scratch(_) | Memory::Partial(..)) => {
                     self.late.push((memory, Place::Output(index)));
                 }
             }
@@ -93,7 +93,9 @@ impl<'g> Planner<'g> {
                     self.in_place.insert(id, *leaf);
                 }
                 Memory::Leaf(other) => self.early.push((other, place)),
-                memory @ (Memory::Node(_) | Memory::Scratch(_)) => self.late.push((memory, place)),
+                memory @ (Memory::Node(_) | Memory::Scratch(_) | Memory::Partial(..)) => {
+                    self.late.push((memory, place))
+                }
             }
         }
     }
@@ -356,7 +358,7 @@ impl<'g> Planner<'g> {
                     Memory::Node(id) => {
                         buffers.add(*memory, graph.ty(*id).dtype, shape(graph, *id), Place::Arena(0));
                     }
-                    Memory::Scratch(_) => {
+                    Memory::Scratch(_) | Memory::Partial(..) => {
                         buffers.add(*memory, param.dtype, smallvec![param.len], Place::Arena(0));
                     }
                     Memory::Leaf(_) => {}

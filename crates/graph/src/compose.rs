@@ -689,27 +689,36 @@ impl Tensor {
         shifted - total.log()
     }
 
-    /// `log(sum(e^x))` along an axis, which goes away.
+    /// `log(sum(e^x))` along an axis, which goes away. Of elements that are all -inf it is -inf, with a gradient of 0; with an
+    /// infinite element it is infinite.
     #[track_caller]
     pub fn logsumexp(&self, axis: i64) -> Tensor {
+        let total = self.shifted(axis).exp().sum(axis);
         let largest = self.max(axis).stop_gradient();
-        self.shifted(axis).exp().sum(axis).log() + largest
+        // Without a sum, the largest element is the whole; the logarithm of 0 would have no gradient.
+        switch(largest.eq(f64::NEG_INFINITY), 1.0, total).log() + largest
     }
 
-    /// `log(e^x + e^y)`.
+    /// `log(e^x + e^y)`. Of -inf and -inf it is -inf, with a gradient of 0.
     #[track_caller]
     pub fn logaddexp(&self, other: impl Into<Tensor>) -> Tensor {
         let other = other.into();
-        let largest = self.maximum(&other).stop_gradient();
-        ((self - &largest).exp() + (other - &largest).exp()).log() + largest
+        let floats = self.dtype().is_float() || other.dtype().is_float();
+        let [x, y] = [self, &other].map(|t| if floats { t.clone() } else { t.cast(DType::F32) });
+        let largest = x.maximum(&y);
+        // The order of the operands of `minimum` makes equal ones share the gradient.
+        let distance = switch(largest.isinf(), 0.0, y.minimum(&x) - &largest);
+        switch(largest.eq(f64::NEG_INFINITY), f64::NEG_INFINITY, &largest + distance.softplus())
     }
 
-    /// `x` minus its largest element along an axis; the shift cancels in what is made of it, so it carries no gradient.
+    /// `x` minus its largest element along an axis, or minus 0 where that is infinite, as infinities would cancel to NaN.
+    /// The shift cancels in what is made of it, so it carries no gradient.
     #[track_caller]
     fn shifted(&self, axis: i64) -> Tensor {
         let float = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F32) };
-        let largest = float.max_keepdims(axis).stop_gradient();
-        float - largest
+        let largest = float.max_keepdims(axis);
+        let shift = switch(largest.isinf(), 0.0, largest).stop_gradient();
+        float - shift
     }
 
     /// The same value, through which no gradient flows.

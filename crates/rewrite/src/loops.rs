@@ -91,7 +91,7 @@ const fn rewriting(
 }
 
 /// The rewritings in the order in which they are done.
-static REWRITINGS: [Rewriting; 10] = [
+static REWRITINGS: [Rewriting; 11] = [
     rewriting(
         "loop_tidied",
         Exactness::Exact,
@@ -154,6 +154,13 @@ static REWRITINGS: [Rewriting; 10] = [
         When::Simplified,
         sums::sums_inside,
         "a sum over the rows of a loop is added up in its steps",
+    ),
+    rewriting(
+        "loop_sum_staged",
+        Exactness::Rounding,
+        When::Simplified,
+        sums::sums_in_stages,
+        "a sum of many steps is a sum of sums of some steps each",
     ),
     rewriting(
         "loop_trimmed",

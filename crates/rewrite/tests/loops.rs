@@ -626,3 +626,34 @@ fn loops_with_checkpoints_store_little() {
     assert_eq!(most_stacked(&run(Scan::new())), 64 * 3 * 8);
     assert!(most_stacked(&run(Scan::new().checkpointed())) <= 16 * 3 * 8);
 }
+
+/// The gradient of a weight that all steps share is a sum over the steps, here of nearly equal numbers, which one after
+/// another would be off by hundreds of roundings.
+#[test]
+fn sums_over_many_steps_lose_few_digits() {
+    let run = |dtype: DType| {
+        let (x, w) = (input("x", dtype, &[Some(4000), Some(2)]), input("w", dtype, &[Some(2)]));
+        let h = hypatia_graph::compose::full(0.0, dtype, &[2]);
+        let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
+            let next = (&step.carries[0] * &w + &step.sequences[0]).tanh();
+            Next::new().carry(&next).output(&next)
+        });
+        let slope = grad(&scan.outputs[0].sum(All), [&w]).remove(0);
+        let taken = differentiate(&graph_of(&[&x, &w], &[&slope]), &mut |forward| {
+            simplify(forward, Numerics::Real).0
+        })
+        .unwrap();
+        let (simple, report) = simplify(&taken, TAKEN);
+        let inputs = [
+            Array::full(&[4000, 2], hypatia_graph::Literal::from_f64(0.3, DType::F64)).cast(dtype),
+            Array::vector(&[0.5, 0.25]).cast(dtype),
+        ];
+        let value = interpret(&simple, &inputs).unwrap().outputs.remove(0);
+        let staged = report.rules.get("loop_sum_staged").copied().unwrap_or(0);
+        assert!(staged > 0, "{simple}");
+        [0, 1].map(|i| value.get(i).to_f64())
+    };
+    for (x, y) in run(DType::F32).into_iter().zip(run(DType::F64)) {
+        assert!((x - y).abs() <= 24.0 * f64::powi(2.0, -24) * y.abs(), "{x} instead of {y}");
+    }
+}

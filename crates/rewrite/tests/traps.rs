@@ -46,7 +46,7 @@ fn check(inputs: &[&Tensor], output: &Tensor, values: &[&[f64]], expected: &[f64
     let tolerance = if output.dtype() == DType::F64 { 1e-12 } else { 2e-6 };
     assert_eq!(found.len(), expected.len(), "{graph}");
     for (x, y) in found.iter().zip(expected) {
-        let close = (x - y).abs() <= tolerance * y.abs() || (x.is_nan() && y.is_nan());
+        let close = x == y || (x - y).abs() <= tolerance * y.abs() || (x.is_nan() && y.is_nan());
         assert!(close, "{x:e} instead of {y:e} in {}:\n{graph}", output.dtype());
     }
 }
@@ -186,6 +186,58 @@ fn softplus_and_logaddexp() {
         check(&[&a, &b], &y, &[&[800.0, -800.0], &[801.0, -800.0]], &[801.3132616875183, -799.306852819440]);
         let cost = y.sum(hypatia_graph::compose::All);
         check(&[&a, &b], &grad(&cost, &a), &[&[800.0, -800.0], &[801.0, -800.0]], &[0.2689414213699951, 0.5]);
+    }
+}
+
+/// The builders and the formulas that users write, under both policies: SciPy's values, and gradients that are limits.
+#[test]
+fn sums_of_exponentials_at_infinities() {
+    const INF: f64 = f64::INFINITY;
+    let rows: [(&[f64], f64); 6] = [
+        (&[-INF, -INF], -INF),
+        (&[INF, 1.0], INF),
+        (&[-INF, 2.0], 2.0),
+        (&[INF, -INF], INF),
+        (&[INF, INF], INF),
+        (&[f64::NAN, 1.0], f64::NAN),
+    ];
+    for dtype in FLOATS {
+        let x = vector("x", dtype, 2);
+        let (a, b) = (vector("a", dtype, 1), vector("b", dtype, 1));
+        let (float, naive, pair) = (x.logsumexp(0), x.exp().sum(0).log(), a.logaddexp(&b));
+        let halves = |row: &[f64]| [0, 1].map(|i| Array::vector(&row[i..=i]).cast(dtype));
+        for numerics in [Numerics::Real, Numerics::Strict] {
+            let value = |inputs: &[&Tensor], output: &Tensor, arrays: &[Array]| {
+                run(&compiled(&graph_of(inputs, output), numerics), arrays)
+            };
+            for (row, expected) in rows {
+                let whole = [Array::vector(row).cast(dtype)];
+                for (name, found) in [
+                    ("logsumexp", value(&[&x], &float, &whole)),
+                    ("naive", value(&[&x], &naive, &whole)),
+                    ("logaddexp", value(&[&a, &b], &pair, &halves(row))),
+                ] {
+                    let same = found == [expected] || (found[0].is_nan() && expected.is_nan());
+                    assert!(same, "{name} of {row:?} in {dtype} under {numerics:?}: {found:?}, not {expected}");
+                }
+            }
+            let cost = pair.sum(hypatia_graph::compose::All);
+            let (none, some) = ([-INF, -INF], [-INF, 2.0]);
+            for (row, expected) in [(none, [0.0, 0.0]), (some, [0.0, 1.0])] {
+                let whole = [Array::vector(&row).cast(dtype)];
+                assert_eq!(value(&[&x], &grad(&float, &x), &whole), expected, "{dtype} under {numerics:?}");
+                let slopes = [&a, &b].map(|t| value(&[&a, &b], &grad(&cost, t), &halves(&row))[0]);
+                assert_eq!(slopes, expected, "{dtype} under {numerics:?}");
+            }
+        }
+        check(&[&x], &grad(&naive, &x), &[&[-INF, -INF]], &[0.0, 0.0]);
+        // The difference is far below a rounding of 1.
+        check(&[&a, &b], &pair, &[&[0.0], &[-20.0]], &[2.061153620314381e-9]);
+        check(&[&a, &b], &grad(&pair.sum(0), &a), &[&[3.0], &[3.0]], &[0.5]);
+        check(&[&x], &x.softmax(0), &[&[-INF, -INF]], &[f64::NAN, f64::NAN]);
+        check(&[&x], &x.softmax(0), &[&[1.0, -INF]], &[1.0, 0.0]);
+        check(&[&x], &x.log_softmax(0), &[&[INF, 1.0]], &[f64::NAN, -INF]);
+        check(&[&x], &x.log_softmax(0), &[&[-INF, 1.0]], &[-INF, 0.0]);
     }
 }
 

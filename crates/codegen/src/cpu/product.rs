@@ -23,6 +23,7 @@ mod tests;
 mod vector;
 
 use crate::cpu::features::{Features, InstructionSet};
+pub(in crate::cpu) use kernels::stretches;
 pub use pair::{PairOperands, PairPlan};
 use std::fmt;
 use std::ops::Range;
@@ -191,15 +192,15 @@ pub enum ProductError {
 /// The order in which the terms of an element are summed. Plans for the same k with equal summations give equal bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Summation {
-    /// In the order of k, in `blocks` nearly equal ranges of k whose sums are added in order; with a fused multiply-add or
-    /// without.
+    /// In the order of k, in `blocks` nearly equal ranges of k whose sums are added in order, as are those of the
+    /// [`stretches`] of each range; with a fused multiply-add or without.
     Sequential {
         /// Ranges of k.
         blocks: usize,
         /// The multiply-add rounds once.
         fused: bool,
     },
-    /// In `sums` interleaved sums, which are added in pairs at the end.
+    /// In `sums` interleaved sums, each of stretches that are added in order; they are added in pairs at the end.
     Interleaved {
         /// The number of sums, a multiple of the vector's lanes.
         sums: usize,
@@ -253,7 +254,7 @@ struct Scratch {
 }
 
 /// The `index`-th of `pieces` nearly equal pieces of `0..total`.
-fn piece(total: usize, pieces: usize, index: usize) -> Range<usize> {
+pub(in crate::cpu) fn piece(total: usize, pieces: usize, index: usize) -> Range<usize> {
     // Not `total * index / pieces`, which could overflow.
     let (whole, rest) = (total / pieces, total % pieces);
     let start = whole * index + rest.min(index);

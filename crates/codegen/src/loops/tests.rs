@@ -29,7 +29,7 @@ pub(crate) fn numbers(shape: &[usize], seed: usize) -> Array {
 }
 
 /// A graph whose extents are known.
-fn graph(outputs: &[&Tensor], updates: &[(Shared, Tensor)], inputs: &[(&Tensor, Array)]) -> Graph {
+pub(crate) fn graph(outputs: &[&Tensor], updates: &[(Shared, Tensor)], inputs: &[(&Tensor, Array)]) -> Graph {
     let request = Request {
         inputs: inputs.iter().map(|(input, _)| (*input).clone()).collect(),
         outputs: outputs.iter().map(|output| (*output).clone()).collect(),
@@ -60,7 +60,7 @@ fn cells(graph: &Graph, program: &Program) -> Vec<Arc<SharedCell>> {
 }
 
 /// What the processor gives: results, then the new values of all shared variables.
-fn on_cpu(
+pub(crate) fn on_cpu(
     graph: &Graph,
     inputs: &[Array],
     limit: InstructionSet,

@@ -3,7 +3,8 @@
 //! barriers are dear: there each work item reads what it needs, for some results below each other, and the compiler makes
 //! neighbouring work items the lanes of a vector.
 //!
-//! Integers are summed unsigned, so that they wrap; floats with fused multiply-add, in the order of `k`.
+//! Integers are summed unsigned, so that they wrap; floats with fused multiply-add, in the order of `k`, in stretches whose
+//! sums are added in order.
 
 use std::fmt::Write;
 
@@ -15,6 +16,9 @@ use crate::kernel::{Kernel, Matrix, ProductKernel, Scale};
 
 /// Terms of the sum in one tile.
 const DEPTH: usize = 16;
+
+/// Terms of a stretch, whole tiles.
+const STRETCH: usize = 4 * DEPTH;
 
 /// What products are written for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -117,7 +121,18 @@ fn direct(kernel: &ProductKernel) -> KernelText {
         let _ = writeln!(text, "    const {index} row{r} = row + {r} < {m} ? row + {r} : {};", m - 1);
         let _ = writeln!(text, "    {sum} sum{r} = 0;");
     }
-    let _ = writeln!(text, "    for ({index} t = 0; t < {k}; ++t) {{");
+    let long = dtype.is_float() && k > STRETCH;
+    if long {
+        let _ = writeln!(text, "    for ({index} base = 0; base < {k}; base += {STRETCH}) {{");
+        for r in 0..BLOCK.min(m) {
+            let _ = writeln!(text, "    const {sum} total{r} = sum{r};\n    sum{r} = 0;");
+        }
+        let end = format!("base + {STRETCH} < {k} ? base + {STRETCH} : {k}");
+        let _ = writeln!(text, "    const {index} end = {end};");
+        let _ = writeln!(text, "    for ({index} t = base; t < end; ++t) {{");
+    } else {
+        let _ = writeln!(text, "    for ({index} t = 0; t < {k}; ++t) {{");
+    }
     let _ = writeln!(text, "        const {sum} right = {};", element(&kernel.b, "t", "column"));
     for r in 0..BLOCK.min(m) {
         let left = element(&kernel.a, &format!("row{r}"), "t");
@@ -128,6 +143,12 @@ fn direct(kernel: &ProductKernel) -> KernelText {
         let _ = writeln!(text, "        sum{r} = {next};");
     }
     text.push_str("    }\n");
+    if long {
+        for r in 0..BLOCK.min(m) {
+            let _ = writeln!(text, "    sum{r} = total{r} + sum{r};");
+        }
+        text.push_str("    }\n");
+    }
     for r in 0..BLOCK.min(m) {
         let _ = write!(
             text,
@@ -156,10 +177,10 @@ fn tiled(kernel: &ProductKernel) -> KernelText {
     const {index} member = get_local_id(0), x = member % {columns}, y = member / {columns};
     const {index} tile = get_group_id(0), batch = tile / {tiles};
     const {index} row = tile / {right} % {down} * {high}, column = tile % {right} * {wide};
-    {sum} sums[{across}][{along}];
+    {sum} sums[{across}][{along}], totals[{across}][{along}];
     for (int r = 0; r < {across}; ++r)
         for (int c = 0; c < {along}; ++c)
-            sums[r][c] = 0;
+            sums[r][c] = totals[r][c] = 0;
     for ({index} base = 0; base < {k}; base += {DEPTH}) {{
 ",
         columns = tile.columns,
@@ -205,11 +226,18 @@ fn tiled(kernel: &ProductKernel) -> KernelText {
                     sums[r][c] = {product};
             }}
         barrier(CLK_LOCAL_MEM_FENCE);
+        if (base % {STRETCH} == {last} || base + {DEPTH} >= {k})
+            for (int r = 0; r < {across}; ++r)
+                for (int c = 0; c < {along}; ++c) {{
+                    totals[r][c] += sums[r][c];
+                    sums[r][c] = 0;
+                }}
     }}
 ",
         across = tile.across,
         along = tile.along,
         rows = tile.rows,
+        last = STRETCH - DEPTH,
     );
     if valid {
         let _ = write!(
@@ -225,7 +253,7 @@ fn tiled(kernel: &ProductKernel) -> KernelText {
             tile.along,
             tile.rows,
             tile.columns,
-            result(kernel, "sums[r][c]"),
+            result(kernel, "totals[r][c]"),
         );
     }
     text.push_str("}\n");

@@ -22,6 +22,11 @@ const LARGE_ROW: usize = 256;
 const DEEPEST: usize = 32;
 const LOOKED_AT: usize = 1000;
 
+/// The steps that a loop adds up one after another, at most.
+const LONGEST_SUM: usize = 64;
+/// The steps of a sum that begins anew, and the sums of a stage that the next one adds up.
+const STAGE_STEPS: usize = 32;
+
 /// The sum of a value of the body over all steps, as it is computed after the loop.
 enum Sum {
     /// Of what is stacked, over the steps and further axes of the value, which has those elements in those extents.
@@ -500,5 +505,119 @@ pub(super) fn sums_inside(
     let written = inner.write(outer, &wanted, near);
     let mut pairs = written.replacing(&members);
     pairs.extend(written.replacing(&sums));
+    Some(pairs)
+}
+
+/// The loop with sums that begin anew after some steps: what they came to is added to a sum that is itself begun anew after as
+/// many of those, and so on. A sum of many steps then has a few roundings for each stage, not one for each step.
+pub(super) fn sums_in_stages(
+    outer: &mut Graph,
+    group: &Group,
+    options: Options,
+) -> Option<Vec<(NodeId, NodeId)>> {
+    let near = group.members[0].0;
+    let inner = Loop::of(outer, near).filter(|inner| inner.steps > LONGEST_SUM)?;
+    if options.numerics != Numerics::Real || !options.gradients_taken {
+        return None;
+    }
+    let steps = inner.steps;
+    let dependence = inner.dependence();
+    let mut summing = Summing {
+        inner,
+        dependence,
+        stacked: BTreeMap::new(),
+        turned: BTreeMap::new(),
+        new: 0,
+        left_to_look_at: LOOKED_AT,
+    };
+    let mut sums: BTreeMap<usize, Vec<(bool, NodeId)>> = BTreeMap::new();
+    for (_, result) in &group.members {
+        let ScanResult::Last(at) = *result else { continue };
+        let Some(summands) = summing.summands(usize::from(at)) else { continue };
+        // A product is added to a sum in place, which a sum that begins anew could not have.
+        let product = summands.iter().any(|(_, id)| summing.inner.graph.node(*id).op == Op::Dot);
+        if !product && !summands.is_empty() {
+            sums.insert(usize::from(at), summands);
+        }
+    }
+    if sums.is_empty() {
+        return None;
+    }
+    let inner = &mut summing.inner;
+    // For each stage but the last, whether a step is the last one of its sum.
+    let site = outer.node(near).site;
+    let mut ends: Vec<NodeId> = Vec::new();
+    let mut length = STAGE_STEPS;
+    while length < steps {
+        let count = outer.add(Op::Iota(known_dims(&[steps])), &[], site);
+        let [every, last] =
+            [length, length - 1].map(|value| outer.add_uniform(Literal::I64(value as i64), &[steps], site));
+        let place = outer.add(Op::Map(ScalarFn::Mod), &[count, every], site);
+        let end = outer.add(Op::Map(ScalarFn::Eq), &[place, last], site);
+        ends.push(inner.add_input(outer, end, true)?);
+        length = length.saturating_mul(STAGE_STEPS);
+    }
+    // The carries of each sum that begin anew, the shortest first.
+    let mut stages: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (&carry, summands) in &sums {
+        let (leaf, _) = inner.graph.updates[carry];
+        let own = inner.reading(leaf)?;
+        let ty = inner.graph.ty(own).clone();
+        let extents = ty.extents()?;
+        let zero = Literal::from_f64(0.0, ty.dtype);
+        let nothing = inner.graph.add_uniform(zero, &extents, site);
+        let initial = outer.add_uniform(zero, &extents, site);
+        // What the stage before has come to where it ends.
+        let mut ended: Option<(NodeId, NodeId)> = None;
+        let places = stages.entry(carry).or_default();
+        for end in ends.iter().map(Some).chain([None]) {
+            let (sum, at) = match end {
+                Some(_) => inner.add_carry(initial, ty.clone()),
+                None => (own, carry),
+            };
+            let graph = &mut inner.graph;
+            let next = match ended {
+                Some((before, end)) => {
+                    let more = graph.add(Op::Map(ScalarFn::Add), &[sum, before], site);
+                    graph.add(Op::Map(ScalarFn::Select), &[end, more, sum], site)
+                }
+                None => summands.iter().fold(sum, |sum, (positive, summand)| {
+                    let f = if *positive { ScalarFn::Add } else { ScalarFn::Sub };
+                    graph.add(Op::Map(f), &[sum, *summand], graph.node(*summand).site)
+                }),
+            };
+            graph.updates[at].1 = next;
+            if let Some(&end) = end {
+                let dims = known_dims(&extents);
+                let end = graph.add(Op::Broadcast { axes: SmallVec::new(), dims }, &[end], site);
+                graph.updates[at].1 = graph.add(Op::Map(ScalarFn::Select), &[end, nothing, next], site);
+                ended = Some((next, end));
+                places.push(at);
+            }
+        }
+    }
+    let mut wanted = group.wanted();
+    wanted.extend(stages.values().flatten().map(|at| ScanResult::Last(*at as u16)));
+    let written = inner.write(outer, &wanted, near);
+    let mut pairs = Vec::new();
+    for &(old, result) in &group.members {
+        let mut value = written.get(result)?;
+        if let ScanResult::Last(at) = result
+            && let Some(places) = stages.get(&usize::from(at))
+        {
+            let mut rest: Option<NodeId> = None;
+            for place in places {
+                let part = written.get(ScanResult::Last(*place as u16))?;
+                rest = Some(match rest {
+                    Some(rest) => outer.add(Op::Map(ScalarFn::Add), &[rest, part], site),
+                    None => part,
+                });
+            }
+            if let Some(rest) = rest {
+                value = outer.add(Op::Map(ScalarFn::Add), &[value, rest], site);
+            }
+        }
+        pairs.push((old, value));
+    }
     Some(pairs)
 }

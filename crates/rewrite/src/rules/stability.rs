@@ -312,9 +312,14 @@ fn log_sum_exp(found: &Found<'_, '_>) -> Option<Built> {
     }
     let x = found.class("x");
     let m = shift(x, *axes);
-    let shifted = Built::map(ScalarFn::Sub, [Built::Class(x), spread(m.clone(), *axes, &found.extents("x"))]);
+    let shifted = Built::map(ScalarFn::Sub, [Built::Class(x), spread(m, *axes, &found.extents("x"))]);
     let total = Built::node(Op::Reduce(*fold, *axes), Built::map(ScalarFn::Exp, [shifted]));
-    Some(Built::map(ScalarFn::Add, [m, Built::map(ScalarFn::Log, [total])]))
+    // Where all are -inf, the largest is the whole: the logarithm of 0 would have no gradient.
+    let largest = Built::node(Op::Reduce(Fold::Max, *axes), Built::Class(x));
+    let none = Built::map(ScalarFn::Eq, [largest.clone(), Built::Number(f64::NEG_INFINITY)]);
+    let total = Built::map(ScalarFn::Select, [none, Built::Number(1.0), total]);
+    let largest = Built::node(Op::StopGradient, largest);
+    Some(Built::map(ScalarFn::Add, [largest, Built::map(ScalarFn::Log, [total])]))
 }
 
 /// `e^x / sum(e^x)` with `x` shifted by its largest element.

@@ -1,6 +1,7 @@
 //! Small matrix products in native loops.
 //!
-//! Only products whose plan sums the terms of an element one after another are taken; then the bits are those of the plan.
+//! Only products whose plan sums the terms of an element in their order, in one range of stretches, are taken; then the bits
+//! are those of the plan.
 //! The sums of a tile of the result stay in registers while one loop goes over the terms.
 
 use std::ops::Range;
@@ -13,7 +14,7 @@ use hypatia_graph::DType;
 use crate::cpu::emit::{Memory, flags};
 use crate::cpu::features::Features;
 use crate::cpu::held::{Element, Held};
-use crate::cpu::product::{ProductPlan, Summation};
+use crate::cpu::product::{ProductPlan, Summation, piece, stretches};
 use crate::cpu::steps::product_shape;
 use crate::kernel::{Matrix, ProductKernel, Scale};
 
@@ -140,9 +141,30 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// The sums of a tile, row by row.
+    /// The sums of a tile, row by row: those of its stretches, added in order.
     fn sums(&mut self, batch: usize, rows: Range<usize>, groups: &[Group], element: Type) -> Vec<Ir> {
-        let ProductKernel { a, b, k, .. } = self.kernel;
+        let k = self.kernel.k;
+        let stretches = stretches(k);
+        let mut totals = self.stretch(piece(k, stretches, 0), batch, rows.clone(), groups, element);
+        for stretch in 1..stretches {
+            let sums = self.stretch(piece(k, stretches, stretch), batch, rows.clone(), groups, element);
+            for (total, sum) in totals.iter_mut().zip(sums) {
+                *total = self.b.ins().fadd(*total, sum);
+            }
+        }
+        totals
+    }
+
+    /// The sums of some terms.
+    fn stretch(
+        &mut self,
+        terms: Range<usize>,
+        batch: usize,
+        rows: Range<usize>,
+        groups: &[Group],
+        element: Type,
+    ) -> Vec<Ir> {
+        let ProductKernel { a, b, .. } = self.kernel;
         let mut sums: Vec<Variable> = Vec::new();
         for _ in rows.clone() {
             for group in groups {
@@ -155,10 +177,10 @@ impl Emitter<'_, '_> {
         }
         let (head, inside, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         let term = self.b.append_block_param(head, types::I64);
-        let zero = self.b.ins().iconst(types::I64, 0);
-        self.b.ins().jump(head, &[zero.into()]);
+        let first = self.b.ins().iconst(types::I64, terms.start as i64);
+        self.b.ins().jump(head, &[first.into()]);
         self.b.switch_to_block(head);
-        let more = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, term, *k as i64);
+        let more = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, term, terms.end as i64);
         self.b.ins().brif(more, inside, &[], done, &[]);
         self.b.switch_to_block(inside);
         let size = self.kernel.dtype.size() as i64;

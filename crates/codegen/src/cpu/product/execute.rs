@@ -211,11 +211,11 @@ impl<E: Element> Part<'_, E> {
                 self.rows.len()
             };
             let chunks = self.rows.len().div_ceil(rows_at_once.max(1));
-            let stretches = strategy::stretches(source, depth);
-            for index in 0..chunks * stretches {
-                let (chunk, stretch) = (index / stretches, index % stretches);
+            let calls = strategy::calls(source, depth);
+            for index in 0..chunks * calls {
+                let (chunk, call) = (index / calls, index % calls);
                 let rows = piece(self.rows.len(), chunks, chunk);
-                let within = piece(depth, stretches, stretch);
+                let within = piece(depth, calls, call);
                 let a = self.a.wrapping_offset(
                     (self.rows.start + rows.start) as isize * a_row
                         + (start + within.start) as isize * a_column,
@@ -230,8 +230,8 @@ impl<E: Element> Part<'_, E> {
                     c: c.wrapping_offset(rows.start as isize * c_row),
                     c_row,
                     beta: if block == 0 { beta } else { one },
-                    begins: stretch == 0,
-                    ends: stretch + 1 == stretches,
+                    begins: call == 0,
+                    ends: call + 1 == calls,
                 };
                 // SAFETY: the rows of the chunk lie in A and in the region of C.
                 unsafe { self.tiles(&strip, outer) };
@@ -472,7 +472,7 @@ struct Strip<'a, E> {
     c: *mut E,
     c_row: isize,
     beta: E,
-    /// The first stretch of the range, and the last one.
+    /// The first call for the range, and the last one.
     begins: bool,
     ends: bool,
 }

@@ -1,9 +1,10 @@
 //! The inner loops of a matrix product, written once over [`Vector`] and compiled for each instruction set.
 //!
 //! Two forms of product. A *panel* tile keeps rows x columns of C in registers and walks down k, with a row of B in
-//! vectors and elements of A broadcast: every element of C is one chain of multiply-adds in the order of k.
-//! A *dot* tile has both factors contiguous along k and sums lanes at the end. In both, the order of summation of an
-//! element depends neither on its place nor on the size of the tile.
+//! vectors and elements of A broadcast. A *dot* tile has both factors contiguous along k and sums lanes at the end. In both,
+//! chains of multiply-adds are short: after a stretch of k, sums begin with 0 anew, and what they came to is added to a total
+//! that waits in memory, so that the error of a sum does not grow with k. The order of summation of an element depends
+//! neither on its place nor on the size of the tile.
 //! No closures in these loops: one that is not inlined would be compiled without the instruction set.
 #![allow(unsafe_code, reason = "kernels work on raw memory")]
 #![allow(
@@ -16,13 +17,24 @@ use std::mem::MaybeUninit;
 
 /// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
 pub(super) const LONG_DOT_SUMS: usize = 8;
+/// The terms that a panel tile adds up one after another, at most.
+const STRETCH: usize = 64;
+/// The vectors that a dot tile adds up one after another: a multiple of 2, which a tile of two products takes at one go.
+const DOT_STRETCH: usize = 64;
+/// The same of [`long_dot`], for each of its sums.
+const LONG_DOT_STRETCH: usize = 32;
 /// How many vectors of W ahead of its use a tile of two products asks for it from the second-level cache.
 const PAIR_AHEAD: usize = 4;
 /// How many rows of W ahead it asks for it from memory.
 const PAIR_ROWS_AHEAD: isize = 4;
 
-/// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. A tile of several stretches of k
-/// keeps its sums in between.
+/// The stretches of a range of k, which are nearly equal.
+pub(in crate::cpu) fn stretches(depth: usize) -> usize {
+    depth.div_ceil(STRETCH).max(1)
+}
+
+/// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. A tile that is called for some
+/// stretches of k only keeps its totals in between.
 pub(super) struct Tile<E> {
     pub(super) depth: usize,
     pub(super) a: *const E,
@@ -34,12 +46,12 @@ pub(super) struct Tile<E> {
     pub(super) b_panel: isize,
     /// How far ahead of B to ask for memory, in elements.
     pub(super) b_ahead: isize,
-    /// Where sums wait between stretches, in rows of whole vectors; not followed by a tile of one stretch.
+    /// Where totals wait between calls, in rows of whole vectors; not followed by a tile of one call.
     pub(super) sums: *mut E,
     pub(super) sums_row: isize,
-    /// This is the first stretch: sums begin with 0.
+    /// This is the first call: there is no total yet.
     pub(super) begins: bool,
-    /// This is the last stretch: sums go to C.
+    /// This is the last call: totals go to C.
     pub(super) ends: bool,
     pub(super) c: *mut E,
     pub(super) c_row: isize,
@@ -150,6 +162,60 @@ impl<E> Kernels<E> {
     }
 }
 
+/// What the sums of a tile came to in the stretches before: in memory, as registers are few.
+struct Totals<V, const ROWS: usize, const COLUMNS: usize> {
+    values: MaybeUninit<[[V; COLUMNS]; ROWS]>,
+    /// Whether there was a stretch before; only then the values are.
+    any: bool,
+}
+
+impl<V: Vector, const ROWS: usize, const COLUMNS: usize> Totals<V, ROWS, COLUMNS> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { values: MaybeUninit::uninit(), any: false }
+    }
+
+    /// Adds sums to the totals, and begins them anew.
+    ///
+    /// # Safety
+    /// See [`Vector`].
+    #[inline(always)]
+    unsafe fn take(&mut self, sums: &mut [[V; COLUMNS]; ROWS]) {
+        // SAFETY: the caller's; the places of the values are written.
+        unsafe {
+            self.join(sums);
+            let values = self.values.as_mut_ptr().cast::<V>();
+            for i in 0..ROWS {
+                for j in 0..COLUMNS {
+                    values.add(i * COLUMNS + j).write(sums[i][j]);
+                    sums[i][j] = V::splat(V::Element::ZERO);
+                }
+            }
+        }
+        self.any = true;
+    }
+
+    /// Adds the totals, if there are any, to sums.
+    ///
+    /// # Safety
+    /// See [`Vector`].
+    #[inline(always)]
+    unsafe fn join(&self, sums: &mut [[V; COLUMNS]; ROWS]) {
+        if !self.any {
+            return;
+        }
+        // SAFETY: the caller's; all values were written when `any` became true.
+        unsafe {
+            let values = self.values.as_ptr().cast::<V>();
+            for i in 0..ROWS {
+                for j in 0..COLUMNS {
+                    sums[i][j] = values.add(i * COLUMNS + j).read().add(sums[i][j]);
+                }
+            }
+        }
+    }
+}
+
 /// A tile of `ROWS` rows and `VECTORS` vectors in panel form; `MASKED` when loading whole vectors of B could leave its
 /// memory.
 ///
@@ -163,15 +229,7 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
     // with wrapping arithmetic and not followed, except by prefetches, which may go anywhere.
     unsafe {
         let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
-        if !tile.begins {
-            for i in 0..ROWS {
-                for v in 0..VECTORS {
-                    sums[i][v] = V::load(
-                        tile.sums.wrapping_offset(i as isize * tile.sums_row).wrapping_add(v * V::LANES),
-                    );
-                }
-            }
-        }
+        let mut totals = Totals::<V, ROWS, VECTORS>::new();
         let mut masks = [V::mask(0); VECTORS];
         for v in 0..VECTORS {
             masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
@@ -180,29 +238,49 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         let (mut a, mut b) = (tile.a, tile.b);
         // The next tile of C is asked for two rows at a time: all at once would hold up the loads.
         let (mut ask, mut asked) = (tile.c_next, 0);
-        for _ in 0..tile.depth {
-            if asked < ROWS {
-                for v in 0..VECTORS {
-                    V::prefetch(ask.wrapping_add(v * V::LANES));
-                    V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
+        let (mut left, mut parts) = (tile.depth, stretches(tile.depth));
+        loop {
+            let terms = left.div_ceil(parts);
+            for _ in 0..terms {
+                if asked < ROWS {
+                    for v in 0..VECTORS {
+                        V::prefetch(ask.wrapping_add(v * V::LANES));
+                        V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
+                    }
+                    ask = ask.wrapping_offset(2 * tile.c_row);
+                    asked += 2;
                 }
-                ask = ask.wrapping_offset(2 * tile.c_row);
-                asked += 2;
+                let mut row = [V::splat(V::Element::ZERO); VECTORS];
+                for v in 0..VECTORS {
+                    let from = b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
+                    row[v] = if MASKED { V::load_masked(from, masks[v]) } else { V::load(from) };
+                    V::prefetch(from.wrapping_offset(tile.b_ahead));
+                }
+                for i in 0..ROWS {
+                    let x = V::splat(*a.wrapping_offset(i as isize * a_row));
+                    for v in 0..VECTORS {
+                        sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                    }
+                }
+                a = a.wrapping_offset(a_column);
+                b = b.wrapping_offset(b_row);
             }
-            let mut row = [V::splat(V::Element::ZERO); VECTORS];
-            for v in 0..VECTORS {
-                let from = b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
-                row[v] = if MASKED { V::load_masked(from, masks[v]) } else { V::load(from) };
-                V::prefetch(from.wrapping_offset(tile.b_ahead));
+            left -= terms;
+            parts -= 1;
+            if left == 0 {
+                break;
             }
+            totals.take(&mut sums);
+        }
+        totals.join(&mut sums);
+        if !tile.begins {
             for i in 0..ROWS {
-                let x = V::splat(*a.wrapping_offset(i as isize * a_row));
                 for v in 0..VECTORS {
-                    sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                    let from =
+                        tile.sums.wrapping_offset(i as isize * tile.sums_row).wrapping_add(v * V::LANES);
+                    sums[i][v] = V::load(from).add(sums[i][v]);
                 }
             }
-            a = a.wrapping_offset(a_column);
-            b = b.wrapping_offset(b_row);
         }
         if !tile.ends {
             for i in 0..ROWS {
@@ -253,25 +331,33 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
         let mut sums = [[zero; COLUMNS]; ROWS];
         let (mut a, mut b) = (tile.a, tile.b);
         let mut left = tile.depth;
-        while left >= V::LANES {
-            let mut rows = [zero; ROWS];
-            for i in 0..ROWS {
-                rows[i] = V::load(a.wrapping_offset(i as isize * tile.a_row));
-            }
-            if tile.ahead != 0 {
+        let mut totals = Totals::<V, ROWS, COLUMNS>::new();
+        loop {
+            let vectors = (left / V::LANES).min(DOT_STRETCH);
+            for _ in 0..vectors {
+                let mut rows = [zero; ROWS];
                 for i in 0..ROWS {
-                    V::prefetch(a.wrapping_offset(i as isize * tile.a_row + tile.ahead));
+                    rows[i] = V::load(a.wrapping_offset(i as isize * tile.a_row));
                 }
-            }
-            for j in 0..COLUMNS {
-                let column = V::load(b.wrapping_offset(j as isize * tile.b_column));
-                for i in 0..ROWS {
-                    sums[i][j] = rows[i].multiply_add(column, sums[i][j]);
+                if tile.ahead != 0 {
+                    for i in 0..ROWS {
+                        V::prefetch(a.wrapping_offset(i as isize * tile.a_row + tile.ahead));
+                    }
                 }
+                for j in 0..COLUMNS {
+                    let column = V::load(b.wrapping_offset(j as isize * tile.b_column));
+                    for i in 0..ROWS {
+                        sums[i][j] = rows[i].multiply_add(column, sums[i][j]);
+                    }
+                }
+                a = a.add(V::LANES);
+                b = b.add(V::LANES);
             }
-            a = a.add(V::LANES);
-            b = b.add(V::LANES);
-            left -= V::LANES;
+            left -= vectors * V::LANES;
+            if left < V::LANES {
+                break;
+            }
+            totals.take(&mut sums);
         }
         if left > 0 {
             let mask = V::mask(left);
@@ -286,6 +372,7 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
                 }
             }
         }
+        totals.join(&mut sums);
         add_lanes(tile, &sums);
     }
 }
@@ -352,17 +439,27 @@ pub(super) unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile
         let tile = &tile.clone();
         let (depth, all) = (tile.dots.depth, V::mask(V::LANES));
         let mut column = 0;
-        while column + 2 * V::LANES <= depth {
-            pair_columns::<V, TERMS, ROWS, 2, false>(tile, column, all, &mut dots);
-            column += 2 * V::LANES;
-        }
-        if column + V::LANES <= depth {
-            pair_columns::<V, TERMS, ROWS, 1, false>(tile, column, all, &mut dots);
-            column += V::LANES;
+        // The same stretches as in `dot`.
+        let mut totals = Totals::<V, TERMS, ROWS>::new();
+        loop {
+            let end = depth.min(column + DOT_STRETCH * V::LANES);
+            while column + 2 * V::LANES <= end {
+                pair_columns::<V, TERMS, ROWS, 2, false>(tile, column, all, &mut dots);
+                column += 2 * V::LANES;
+            }
+            if column + V::LANES <= end {
+                pair_columns::<V, TERMS, ROWS, 1, false>(tile, column, all, &mut dots);
+                column += V::LANES;
+            }
+            if column + V::LANES > depth {
+                break;
+            }
+            totals.take(&mut dots);
         }
         if column < depth {
             pair_columns::<V, TERMS, ROWS, 1, true>(tile, column, V::mask(depth - column), &mut dots);
         }
+        totals.join(&mut dots);
         add_lanes(&tile.dots, &dots);
     }
 }
@@ -432,17 +529,28 @@ pub(super) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
     // SAFETY: the caller gives a tile within valid memory and the instruction set.
     unsafe {
         let zero = V::splat(V::Element::ZERO);
-        let mut sums = [zero; LONG_DOT_SUMS];
+        let mut sums = [[zero; LONG_DOT_SUMS]];
+        let mut totals = Totals::<V, 1, LONG_DOT_SUMS>::new();
         let (mut a, mut b) = (tile.a, tile.b);
         let mut left = tile.depth;
-        while left >= V::LANES * LONG_DOT_SUMS {
-            for s in 0..LONG_DOT_SUMS {
-                sums[s] = V::load(a.add(s * V::LANES)).multiply_add(V::load(b.add(s * V::LANES)), sums[s]);
+        loop {
+            let rounds = (left / (V::LANES * LONG_DOT_SUMS)).min(LONG_DOT_STRETCH);
+            for _ in 0..rounds {
+                for s in 0..LONG_DOT_SUMS {
+                    let (x, y) = (V::load(a.add(s * V::LANES)), V::load(b.add(s * V::LANES)));
+                    sums[0][s] = x.multiply_add(y, sums[0][s]);
+                }
+                a = a.add(V::LANES * LONG_DOT_SUMS);
+                b = b.add(V::LANES * LONG_DOT_SUMS);
             }
-            a = a.add(V::LANES * LONG_DOT_SUMS);
-            b = b.add(V::LANES * LONG_DOT_SUMS);
-            left -= V::LANES * LONG_DOT_SUMS;
+            left -= rounds * V::LANES * LONG_DOT_SUMS;
+            if left < V::LANES * LONG_DOT_SUMS {
+                break;
+            }
+            totals.take(&mut sums);
         }
+        totals.join(&mut sums);
+        let [mut sums] = sums;
         for sum in &mut sums {
             let mask = V::mask(left);
             *sum = V::load_masked(a, mask).multiply_add(V::load_masked(b, mask), *sum);

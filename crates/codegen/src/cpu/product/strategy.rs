@@ -10,8 +10,6 @@ use crate::cpu::features::{Features, InstructionSet};
 
 /// The most terms that are summed without a visit to C: a panel of this depth fits the first-level cache, nearly.
 const DEPTH: usize = 400;
-/// Rows of B that are read side by side: what they hold of some tiles stays in the first-level cache.
-const STRETCH: usize = 64;
 /// Rows up to which B is streamed as it lies rather than packed: fewer do not pay for the copy.
 const THIN: usize = 64;
 /// Columns up to which C counts as narrow.
@@ -132,9 +130,10 @@ pub(super) fn lanes(dtype: Float, set: InstructionSet) -> usize {
     }
 }
 
-/// The number of stretches that a range of k is read in.
-pub(super) fn stretches(b: PanelSource, depth: usize) -> usize {
-    if b == PanelSource::Stretched { depth.div_ceil(STRETCH).max(1) } else { 1 }
+/// How often tiles are called for a range of k: for each of its stretches, whose rows of B are read side by side, so that
+/// what they hold of some tiles stays in the first-level cache; or once.
+pub(super) fn calls(b: PanelSource, depth: usize) -> usize {
+    if b == PanelSource::Stretched { super::kernels::stretches(depth) } else { 1 }
 }
 
 /// Rows of A that are packed at one time: whole tiles, as many as fit.
@@ -159,7 +158,7 @@ pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features, threads
     match method {
         Method::Scale | Method::LongDot => {}
         Method::Panels { b, pack_a, .. } => {
-            if stretches(b, depth) > 1 {
+            if calls(b, depth) > 1 {
                 scratch.sums = part_rows * part_columns.next_multiple_of(width);
             }
             if b == PanelSource::PackedHere {
