@@ -115,7 +115,8 @@ unary! {
     sign Sign;
     /// Square.
     sqr Sqr;
-    /// Square root.
+    /// Square root. Its slope at 0 is infinite; of a sum of squares (`x.sqr().sum(All)`, a variance) the gradient at 0 is
+    /// 0, as that of `abs` is.
     sqrt Sqrt;
     /// `1 / x`.
     reciprocal Recip;
@@ -383,7 +384,7 @@ impl Tensor {
         centred.sqr().mean_over(&axes, false, site)
     }
 
-    /// Square root of [`Tensor::var`].
+    /// Square root of [`Tensor::var`]. Of equal values its gradient is 0.
     #[track_caller]
     pub fn std(&self, axes: impl AxisSet) -> Tensor {
         self.var(axes).sqrt()
