@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::leaf::LeafKind;
+use crate::made;
 use crate::op::{LeafId, Op};
 use crate::tensor::{Shared, Tensor};
 
@@ -73,6 +74,17 @@ impl Collector {
             problems: Vec::new(),
         };
         for (from, to) in &request.givens {
+            let agrees = match (from.made(), to.made()) {
+                (Some(from), Some(to)) => from.agrees(to),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !agrees {
+                let rows = if from.made().is_some() { from } else { to };
+                collector.problems.push(
+                    made::fault("in a given that they are not on both sides of", rows).at(Some(to.site())),
+                );
+            }
             if !from.ty().accepts(to.ty()) {
                 collector.problems.push(
                     Diagnostic::new("a given replaces an expression by one of another type")
@@ -201,6 +213,10 @@ impl Collector {
             .with("expected", leaf.ty.to_string(), leaf.site)
             .with("found", number.to_string(), Some(value.site()));
             self.problems.push(fault);
+        }
+        if value.made().is_some() {
+            let what = format!("as an update of {}", leaf.label());
+            self.problems.push(made::fault(&what, value).at(Some(value.site())));
         }
         // Between floats the intention is plain; anything else is more likely a mistake.
         let value = if value.dtype().is_float() && leaf.ty.dtype.is_float() {

@@ -10,6 +10,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::{DType, Literal};
+use crate::made;
 use crate::op::{Dim, Fold, Op};
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, TensorType};
@@ -124,7 +125,8 @@ unary! {
     sign Sign;
     /// Square.
     sqr Sqr;
-    /// Square root.
+    /// Square root. Its slope at 0 is infinite; of a sum of squares (`x.sqr().sum(All)`, a variance) the gradient at 0 is
+    /// 0, as that of `abs` is.
     sqrt Sqrt;
     /// `1 / x`.
     reciprocal Recip;
@@ -257,6 +259,18 @@ fn dim_of(x: &Tensor, axis: usize, operands: &mut SmallVec<[Tensor; 2]>, site: S
 
 /// `x` with its axes at `places` of a result of that rank; the other axes have extent 1, or that of `like` where given.
 fn spread(x: &Tensor, places: &[usize], rank: usize, like: Option<&Tensor>, site: Site) -> Tensor {
+    let spread = spread_plainly(x, places, rank, like, site);
+    like.map_or(spread.clone(), |like| made::as_in(x, spread, places, like, site))
+}
+
+/// The same with all rows that memory holds of `like`.
+pub(crate) fn spread_plainly(
+    x: &Tensor,
+    places: &[usize],
+    rank: usize,
+    like: Option<&Tensor>,
+    site: Site,
+) -> Tensor {
     let mut operands: SmallVec<[Tensor; 2]> = smallvec![x.clone()];
     let dims = (0..rank)
         .map(|axis| match (places.iter().position(|&p| p == axis), like) {
@@ -355,7 +369,9 @@ impl Tensor {
 
     /// The number of elements along axes, as a scalar of the given float type.
     fn count(&self, set: Axes, dtype: DType, site: Site) -> Tensor {
-        let shape: SmallVec<[Extent; 4]> = set.iter().map(|axis| self.ty().shape[axis]).collect();
+        let known =
+            |axis: usize| self.ty().shape[axis].known().filter(|_| self.rows_made(axis, site).is_none());
+        let shape: SmallVec<[Extent; 4]> = set.iter().map(|axis| known(axis).into()).collect();
         if let Some(n) = (TensorType { dtype, shape }).element_count() {
             return build(Op::Literal(Literal::from_f64(n as f64, dtype)), smallvec![], site);
         }
@@ -392,7 +408,7 @@ impl Tensor {
         centred.sqr().mean_over(&axes, false, site)
     }
 
-    /// Square root of [`Tensor::var`].
+    /// Square root of [`Tensor::var`]. Of equal values its gradient is 0.
     #[track_caller]
     pub fn std(&self, axes: impl AxisSet) -> Tensor {
         self.var(axes).sqrt()

@@ -6,6 +6,7 @@
 //! passes through `stabilise`, so rules see the stable form.
 
 mod divided;
+mod flat;
 mod flow;
 mod kept;
 mod loops;
@@ -28,28 +29,28 @@ use crate::graph::{Graph, NodeId, Operands};
 use crate::op::{Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult};
 use crate::scalar::ScalarFn;
 
-/// The graph with every gradient taken. `stabilise` rewrites a graph into one of the same meaning; its outputs
+/// The graph with every gradient taken; zeros where a cost does not depend on a variable, which [`check`] refuses if that
+/// is asked for. `stabilise` rewrites a graph into one of the same meaning; its outputs
 /// correspond one to one.
 pub fn differentiate(
     graph: &Graph,
     stabilise: &mut dyn FnMut(&Graph) -> Graph,
 ) -> Result<Graph, Diagnostics> {
     let mut loops = Loops::new(stabilise);
-    let result = without_gradients(graph, &mut loops)?;
+    let result = without_gradients(graph, &mut loops);
     result.check()?;
     Ok(loops.settle(result))
 }
 
-fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diagnostic> {
+fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Graph {
     let graph = divided(graph, false, loops);
-    let graph = bodies_without_gradients(graph, loops)?;
+    let graph = bodies_without_gradients(graph, loops);
     let graph = stable_whole(graph, loops);
     loops.note(&graph);
     let behind = behind_gradients(&graph);
     let has_loops = graph.nodes().any(|(_, node)| matches!(node.op, Op::Scan(_)));
     let mut taken: HashMap<Operands, Vec<(Grad, Vec<NodeId>)>> = HashMap::new();
-    let mut failure = None;
-    let result = graph.rebuilt(|out, from, id, operands| {
+    graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
         let Op::Grad(grad) = &node.op else { return out.add_like(from, id, operands) };
         let request = Grad { index: 0, ..(**grad).clone() };
@@ -58,16 +59,9 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diag
             Some((_, gradients)) => gradients.clone(),
             None => {
                 let is_stable = has_loops && !node.operands.iter().any(|o| behind[o.index()]);
-                match take_gradients(out, &request, operands, node.site, is_stable, loops) {
-                    Ok(gradients) => {
-                        taken.entry(operands.into()).or_default().push((request, gradients.clone()));
-                        gradients
-                    }
-                    Err(fault) => {
-                        failure.get_or_insert(fault);
-                        operands[usize::from(grad.has_cost)..].into()
-                    }
-                }
+                let gradients = take_gradients(out, &request, operands, node.site, is_stable, loops);
+                taken.entry(operands.into()).or_default().push((request, gradients.clone()));
+                gradients
             }
         };
         let gradient = gradients[usize::from(grad.index)];
@@ -75,21 +69,14 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Result<Graph, Diag
             out.set_name(gradient, name.into());
         }
         gradient
-    });
-    match failure {
-        Some(fault) => Err(fault),
-        None => Ok(result),
-    }
+    })
 }
 
 /// The graph with every gradient in the bodies of its loops taken.
-fn bodies_without_gradients<'g>(
-    graph: Cow<'g, Graph>,
-    loops: &mut Loops<'_>,
-) -> Result<Cow<'g, Graph>, Diagnostic> {
+fn bodies_without_gradients<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> Cow<'g, Graph> {
     let holds = |op: &Op| matches!(op, Op::Scan(scan) if holds_gradients(&scan.body.graph));
     if !graph.nodes().any(|(_, node)| holds(&node.op)) {
-        return Ok(graph);
+        return graph;
     }
     let live = graph.reachable();
     for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
@@ -97,12 +84,12 @@ fn bodies_without_gradients<'g>(
             && loops.latest(&scan.body) == scan.body
             && holds_gradients(&scan.body.graph)
         {
-            let free = without_gradients(&scan.body.graph, loops)?;
+            let free = without_gradients(&scan.body.graph, loops);
             let free = Arc::new(scan.body.with_graph(loops.settle(free)));
             loops.succeed(&scan.body, &free);
         }
     }
-    Ok(Cow::Owned(loops.settle(graph.into_owned())))
+    Cow::Owned(loops.settle(graph.into_owned()))
 }
 
 fn holds_gradients(graph: &Graph) -> bool {
@@ -175,7 +162,10 @@ impl<'a> Roles<'a> {
     }
 }
 
-/// Checks every gradient of a graph that is still symbolic: what [`differentiate`] would refuse for want of a path.
+/// Checks that the cost of every gradient depends on the variables, unless zeros were asked for.
+///
+/// This is decided here and only here, of a graph that is still symbolic: in a concrete one a loop of no steps, an array
+/// of no elements or a rule can have taken the path away, and the gradient is then zero.
 pub fn check(graph: &Graph) -> Result<(), Diagnostics> {
     let mut faults = Vec::new();
     check_gradients(graph, &mut HashSet::new(), &mut faults);
@@ -227,22 +217,18 @@ fn take_gradients(
     site: Option<Site>,
     is_stable: bool,
     loops: &mut Loops<'_>,
-) -> Result<Vec<NodeId>, Diagnostic> {
+) -> Vec<NodeId> {
     let roles = Roles::new(grad, operands);
-    check_connected(out, grad, &roles, site)?;
     let stable = if is_stable { BTreeMap::new() } else { stable_forward(out, &roles, loops) };
     let at = |id: &NodeId| stable.get(id).copied().unwrap_or(*id);
     let mapped: Vec<NodeId> = operands.iter().map(at).collect();
     let roles = Roles::new(grad, &mapped);
     let cotangents = walk(out, &roles, site, loops);
-    Ok(roles
-        .variables
-        .iter()
-        .map(|v| match cotangents.get(v) {
-            Some(cotangent) => *cotangent,
-            None => zeros_like(out, *v, site),
-        })
-        .collect())
+    let gradient = |v: &NodeId| match cotangents.get(v) {
+        Some(cotangent) => *cotangent,
+        None => zeros_like(out, *v, site),
+    };
+    roles.variables.iter().map(gradient).collect()
 }
 
 /// The nodes between the origins and `targets` through which a change passes, targets included.
@@ -307,7 +293,7 @@ fn walk(
     let mut order: Vec<NodeId> = reached.iter().copied().collect();
     order.sort_unstable();
     let groups = results_of_loops(out, &order, loops);
-    let mut rules = Rules { graph: out, site };
+    let mut rules = Rules { graph: out, site, flat: loops.flat.clone() };
     let mut cotangents: HashMap<NodeId, NodeId> = HashMap::new();
     if let Some(cost) = roles.cost {
         let one = rules.like(cost, 1.0);
@@ -356,7 +342,7 @@ fn results_of_loops(graph: &Graph, order: &[NodeId], loops: &Loops<'_>) -> HashM
 }
 
 fn zeros_like(graph: &mut Graph, id: NodeId, site: Option<Site>) -> NodeId {
-    Rules { graph, site }.like(id, 0.0)
+    Rules::new(graph, site).like(id, 0.0)
 }
 
 #[cfg(test)]

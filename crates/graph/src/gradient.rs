@@ -8,6 +8,7 @@ use std::panic::Location;
 use smallvec::{SmallVec, smallvec};
 
 use crate::diagnostic::Diagnostic;
+use crate::made;
 use crate::op::{Disconnected, Grad, Op};
 use crate::tensor::{Tensor, build, faulty};
 
@@ -120,6 +121,11 @@ impl Gradient {
                     .with("found", format!("{}{name}", variable.ty()), Some(variable.site()))
                     .hint("integers carry no gradient; `.cast(DType::F32)` the variable where it is made"),
             );
+        }
+        let ends =
+            variables.iter().chain(self.known.iter().flat_map(|(e, c)| [e, c])).find(|x| x.made().is_some());
+        if let Some(rows) = ends {
+            return Some(made::fault("as a variable or a cotangent of a gradient", rows));
         }
         let (expression, cotangent) = self.known.iter().find(|(e, c)| !e.ty().accepts(c.ty()))?;
         Some(

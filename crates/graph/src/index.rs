@@ -126,6 +126,9 @@ impl Tensor {
 
     /// As [`Tensor::index`], built by that line.
     pub(crate) fn index_at(&self, indices: &[Index], site: Site) -> Tensor {
+        if let Some(part) = self.part_of_made(indices, site) {
+            return part;
+        }
         let part = match self.part(indices) {
             Ok(part) => part,
             Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),

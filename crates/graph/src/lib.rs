@@ -19,6 +19,7 @@ pub mod index;
 pub mod infer;
 pub mod interp;
 pub mod leaf;
+pub mod made;
 pub mod math;
 pub mod op;
 pub mod random;

@@ -307,7 +307,7 @@ pub struct Scan {
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ScanResult {
     /// The values of an output of the body, stacked along a new leading axis of extent `steps`. Where the loop ended early
-    /// the last row made is repeated; rows of a loop that made no step do not exist.
+    /// the last row made is repeated, which expressions leave out ([`crate::made`]); rows of a loop that made no step do not exist.
     Rows(u16),
     /// The value of a carry after the last step; the initial one where no step was made.
     Last(u16),

@@ -37,9 +37,10 @@ use crate::dtype::DType;
 use crate::graph::{Graph, NodeId, Operands};
 use crate::index::Index;
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
+use crate::made::{self, Made};
 use crate::op::{self, Backward, Dim, LeafId, Op, ScanResult};
 use crate::shape::{Axes, Extent, TensorType};
-use crate::tensor::{Shared, Tensor, build, faulty};
+use crate::tensor::{Shared, Tensor, build, build_plainly, faulty};
 
 /// How far the taps of a carry reach back at most: each lag is a value that the loop keeps.
 const MOST_LAGS: i64 = 1 << 12;
@@ -105,7 +106,11 @@ impl Next {
         self
     }
 
-    /// Ends the loop with the step that meets the condition, a `bool` scalar. Rows beyond repeat the last one made.
+    /// Ends the loop with the step that meets the condition, a `bool` scalar.
+    ///
+    /// How many rows the results then have is known only when the loop has run. Reductions count the rows made, `[-1]` is
+    /// the last of them, and a function returns no others; what needs their number before is an error. See
+    /// [`Tensor::padded`] for as many rows as the loop may make steps.
     #[track_caller]
     pub fn until(mut self, condition: impl Into<Tensor>) -> Next {
         self.until = Some(condition.into());
@@ -124,11 +129,11 @@ impl Next {
 #[derive(Clone, Debug)]
 #[must_use = "a loop is only made where its results are used, and its updates must be given to the function"]
 pub struct Scanned {
-    /// For each carry its value after every step, `[steps, ..]`.
+    /// For each carry its value after every step made, `[steps, ..]`.
     pub carries: Vec<Tensor>,
     /// For each carry its value after the last step; the initial one (with taps the newest) where no step is made.
     pub last: Vec<Tensor>,
-    /// For each output its value in every step, `[steps, ..]`.
+    /// For each output its value in every step made, `[steps, ..]`.
     pub outputs: Vec<Tensor>,
     /// The shared variables that the step updates with their values after the loop, for the updates of the function.
     pub updates: Vec<(Shared, Tensor)>,
@@ -259,6 +264,9 @@ impl Scan {
                     .with("found", until.ty().to_string(), Some(until.site())),
             );
         }
+        let given = next.carries.iter().chain(&next.outputs).chain(&next.until);
+        let given = given.chain(next.updates.iter().map(|(_, next)| next));
+        faults.extend(given.filter(|x| x.made().is_some()).map(|x| made::fault("as what a step gives", x)));
         let outputs: Vec<Tensor> =
             heads.iter().map(|&head| carries[head].next.clone()).chain(next.outputs).collect();
         let updates = carries.len() - next.updates.len()..carries.len();
@@ -299,7 +307,16 @@ impl Scan {
                 build(Op::Scan(Box::new(scan)), operands.clone(), site)
             }
         };
-        let row = |output: usize| result(ScanResult::Rows(output as u16));
+        let made = if body.until { result(ScanResult::Steps) } else { steps.clone() };
+        // Of at most one step it is known how many are made.
+        let may_end = body.until && broken.is_none() && !matches!(dim, Dim::Known(0 | 1));
+        let row = |output: usize| {
+            let row = result(ScanResult::Rows(output as u16));
+            if !may_end {
+                return row;
+            }
+            build_plainly(row.0.op.clone(), row.0.operands.clone(), Some(Made::of_steps(&made)), site)
+        };
         let last = |carry: usize| result(ScanResult::Last(carry as u16));
         if broken.is_none() {
             for (index, carry) in gathered.carries.iter().enumerate().skip(updates.end) {
@@ -315,7 +332,7 @@ impl Scan {
             last: (0..carries).map(|carry| last(heads.get(carry).copied().unwrap_or(0))).collect(),
             outputs: (heads.len()..rows.max(heads.len())).map(row).collect(),
             updates,
-            steps: if body.until { result(ScanResult::Steps) } else { steps.clone() },
+            steps: made.clone(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::{DType, Literal};
 use crate::infer::infer;
 use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
+use crate::made::{self, Made};
 use crate::op::{Dim, Op};
 use crate::scalar::{Domain, ScalarFn};
 use crate::shape::{Extent, TensorType};
@@ -33,6 +34,8 @@ pub(crate) struct Expression {
     pub(crate) name: OnceLock<Arc<str>>,
     /// A plain Rust number: it takes the element type of what it meets.
     weak: bool,
+    /// Which rows exist, where this is known only when a loop has run.
+    made: Option<Box<Made>>,
     /// What is wrong with this node itself.
     pub(crate) fault: Option<Box<Diagnostic>>,
     /// Whether this node or one below it has a fault.
@@ -45,9 +48,11 @@ impl Drop for Expression {
             return;
         }
         let mut pending: Vec<Tensor> = self.operands.drain(..).collect();
+        pending.extend(self.made.take().map(|made| made.steps));
         while let Some(tensor) = pending.pop() {
             if let Some(mut expression) = Arc::into_inner(tensor.0) {
                 pending.extend(expression.operands.drain(..));
+                pending.extend(expression.made.take().map(|made| made.steps));
             }
         }
     }
@@ -225,16 +230,29 @@ impl Shared {
 
 /// A node with that operator; its type is inferred, a violated typing rule becomes its fault.
 pub(crate) fn build(op: Op, operands: SmallVec<[Tensor; 2]>, site: Site) -> Tensor {
+    match operands.iter().any(|operand| operand.0.made.is_some()) {
+        true => made::build_with(op, operands, site),
+        false => build_plainly(op, operands, None, site),
+    }
+}
+
+/// The same where it is known which rows exist.
+pub(crate) fn build_plainly(
+    op: Op,
+    operands: SmallVec<[Tensor; 2]>,
+    made: Option<Made>,
+    site: Site,
+) -> Tensor {
     let inferred = {
         let types: SmallVec<[&TensorType; 4]> = operands.iter().map(|t| &t.0.ty).collect();
         infer(&op, &types)
     };
     match inferred {
-        Ok(ty) => assemble(op, operands, ty, None, site),
+        Ok(ty) => assemble(op, operands, ty, made, None, site),
         Err(fault) => {
             let fault = place(fault, &operands, site);
             let ty = operands.first().map_or(TensorType::scalar(DType::F32), |t| t.0.ty.clone());
-            assemble(op, operands, ty, Some(fault), site)
+            assemble(op, operands, ty, None, Some(fault), site)
         }
     }
 }
@@ -243,6 +261,7 @@ fn assemble(
     op: Op,
     operands: SmallVec<[Tensor; 2]>,
     ty: TensorType,
+    made: Option<Made>,
     fault: Option<Diagnostic>,
     site: Site,
 ) -> Tensor {
@@ -251,7 +270,19 @@ fn assemble(
     // What stands on an ill-typed node has no type to speak of: one message is enough.
     let fault = fault.filter(|_| !below).map(Box::new);
     let name = OnceLock::new();
-    Tensor(Arc::new(Expression { op, operands, ty, site, leaf: None, name, weak: false, fault, poisoned }))
+    let made = made.map(Box::new);
+    Tensor(Arc::new(Expression {
+        op,
+        operands,
+        ty,
+        site,
+        leaf: None,
+        name,
+        weak: false,
+        made,
+        fault,
+        poisoned,
+    }))
 }
 
 /// A node that stands for a mistake.
@@ -262,7 +293,7 @@ pub(crate) fn faulty(
     site: Site,
 ) -> Tensor {
     let fault = place(fault, &operands, site);
-    assemble(Op::StopGradient, operands, ty, Some(fault), site)
+    assemble(Op::StopGradient, operands, ty, None, Some(fault), site)
 }
 
 /// Says where the operands that a message speaks of were built.
@@ -443,10 +474,13 @@ impl Tensor {
         self.0.name.get().map(|name| &**name)
     }
 
-    /// The extent along an axis as an `i64` scalar.
+    /// The extent along an axis as an `i64` scalar; the number of rows made where a loop may end early.
     #[track_caller]
     pub fn extent(&self, axis: usize) -> Tensor {
         let site = Location::caller();
+        if let Some(count) = self.rows_made(axis, site) {
+            return count;
+        }
         match self.0.ty.shape.get(axis) {
             Some(Extent::Known(n)) => build(Op::Literal(Literal::I64(*n as i64)), smallvec![], site),
             _ => build(Op::Extent(axis.min(255) as u8), smallvec![self.clone()], site),
@@ -469,6 +503,7 @@ impl Tensor {
             leaf: Some(leaf.clone()),
             name: leaf.name.clone().map_or_else(OnceLock::new, OnceLock::from),
             weak: false,
+            made: None,
             fault: None,
             poisoned: false,
         }))
@@ -487,6 +522,11 @@ impl Tensor {
             DType::F64 => self.cast(DType::F32),
             dtype => self.cast(dtype),
         }
+    }
+
+    /// Which rows exist, where this is known only when a loop has run.
+    pub(crate) fn made(&self) -> Option<&Made> {
+        self.0.made.as_deref()
     }
 
     pub(crate) fn key(&self) -> usize {
@@ -527,6 +567,7 @@ macro_rules! weak_number {
                     leaf: None,
                     name: OnceLock::new(),
                     weak: true,
+                    made: None,
                     fault: None,
                     poisoned: false,
                 };

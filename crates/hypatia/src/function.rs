@@ -20,6 +20,7 @@ use hypatia_graph::array::{Extents, IntoArray};
 use hypatia_graph::collect::{Request, Unused, collect};
 use hypatia_graph::differentiate::{check, differentiate};
 use hypatia_graph::leaf::{Leaf, LeafKind, SharedCell, SharedState};
+use hypatia_graph::made::cuts;
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
 use hypatia_rewrite::{Numerics, Options, Report, Stop, simplify};
@@ -141,10 +142,14 @@ impl Builder {
     ///
     /// # Errors
     /// All that is wrong with the expressions, each with the line that built it; a device that does not exist.
-    pub fn compile(self) -> Result<Function, Diagnostics> {
+    pub fn compile(mut self) -> Result<Function, Diagnostics> {
         if !self.faults.is_empty() {
             return Err(Diagnostics(self.faults));
         }
+        let results = self.request.outputs.len();
+        let cuts = cuts(&self.request.outputs);
+        self.request.outputs.extend(cuts.iter().map(|cut| cut.count.clone()));
+        let cuts = cuts.iter().map(|cut| (cut.output, cut.axis)).collect();
         let graph = collect(&self.request)?;
         check(&graph)?;
         let inputs = self.request.inputs.iter().filter_map(|t| t.leaf().cloned());
@@ -157,6 +162,8 @@ impl Builder {
             graph,
             inputs,
             needs: Vec::new(),
+            results,
+            cuts,
             executables: Vec::new(),
             recent: 0,
             numerics: self.numerics,
@@ -208,6 +215,10 @@ pub struct Function {
     inputs: Vec<Input>,
     /// Integer inputs whose values extents depend on.
     needs: Vec<LeafId>,
+    /// The number of results. The graph gives one more for each cut: how many rows were made.
+    results: usize,
+    /// Results of loops that may end early, with the axis of the rows that may not have been made.
+    cuts: Vec<(usize, usize)>,
     executables: Vec<(Arguments, Executable)>,
     /// The executable of the last call.
     recent: usize,
@@ -224,6 +235,8 @@ struct Executable {
     shared: Vec<Arc<SharedCell>>,
     updated: Vec<bool>,
     outputs: Vec<Array>,
+    /// For each result that is cut, its memory while `outputs` has the rows made.
+    whole: Vec<Option<Array>>,
 }
 
 /// What runs a program.
@@ -381,8 +394,10 @@ impl Function {
         if executable.engine.times().is_some() != self.profiling {
             executable.engine.set_profiling(self.profiling);
         }
+        executable.make_whole(&self.cuts);
         executable.run(&with_defaults(&self.inputs, arguments)?)?;
-        Ok(Outputs(&executable.outputs))
+        executable.cut(&self.cuts, self.results)?;
+        Ok(Outputs(&executable.outputs[..self.results]))
     }
 
     /// As [`Function::call`], with arguments by the names of their inputs, in any order.
@@ -507,6 +522,7 @@ impl Function {
                 .map(|id| simplified.updates.iter().any(|(leaf, _)| leaf == id))
                 .collect(),
             outputs,
+            whole: vec![None; self.cuts.len()],
             stages: Stages { graph, simplified, report, program, times },
             engine,
         })
@@ -553,6 +569,21 @@ impl Function {
         let report = &executable.stages.report;
         Profile { rows: rows.collect(), stop: report.stop, warnings: report.warnings() }
     }
+}
+
+/// The first elements along an axis. An error where no memory holds them.
+fn first_along(array: &Array, axis: usize, count: usize) -> Result<Array, Diagnostic> {
+    let mut shape = Extents::from(array.shape());
+    let held = std::mem::replace(&mut shape[axis], count);
+    let mut first = Array::zeros(array.dtype(), &shape)?;
+    let size = shape[axis + 1..].iter().product::<usize>() * array.dtype().size();
+    let (from, to) = (held * size, count * size);
+    if to > 0 {
+        for (old, new) in array.bytes().chunks_exact(from).zip(first.bytes_mut().chunks_exact_mut(to)) {
+            new.copy_from_slice(&old[..to]);
+        }
+    }
+    Ok(first)
 }
 
 /// The arguments with the defaults of those left out at the end.
@@ -656,6 +687,29 @@ impl Executable {
             }
         };
         result.map_err(|error| self.explain(error))
+    }
+
+    /// Puts back the memory of results that were cut.
+    fn make_whole(&mut self, cuts: &[(usize, usize)]) {
+        for ((output, _), whole) in cuts.iter().zip(&mut self.whole) {
+            if let Some(whole) = whole.take() {
+                self.outputs[*output] = whole;
+            }
+        }
+    }
+
+    /// Leaves out the rows that were not made. The numbers of those made stand behind the results.
+    fn cut(&mut self, cuts: &[(usize, usize)], results: usize) -> Result<(), CallError> {
+        for (number, (output, axis)) in cuts.iter().enumerate() {
+            let held = &self.outputs[*output];
+            let made =
+                self.outputs[results + number].get(0).to_i64().and_then(|made| usize::try_from(made).ok());
+            if let Some(made) = made.filter(|made| *made < held.shape()[*axis]) {
+                let cut = first_along(held, *axis, made)?;
+                self.whole[number] = Some(std::mem::replace(&mut self.outputs[*output], cut));
+            }
+        }
+        Ok(())
     }
 
     fn explain(&self, error: RunError) -> CallError {

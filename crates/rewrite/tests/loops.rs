@@ -219,7 +219,7 @@ fn a_loop_with_a_condition_keeps_it() {
         let until = sum.sum(All).gt(30.0);
         Next::new().carry(&next).carry(sum).output(&step.sequences[0]).until(until)
     });
-    let (graph, _) = simplified(&[&x, &h], &[&scan.last[0], &scan.outputs[0].take(-1), &scan.steps]);
+    let (graph, _) = simplified(&[&x, &h], &[&scan.last[0], &scan.outputs[0].padded().take(-1), &scan.steps]);
     let [scan] = &loops(&graph)[..] else { panic!("{graph}") };
     assert!(scan.body.until);
 }

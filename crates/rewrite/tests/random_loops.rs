@@ -111,12 +111,12 @@ impl Case {
             if self.ends.is_multiple_of(4) { next.until(count.ge(i64::from(self.ends / 4))) } else { next }
         });
         let mut pool = vec![&h + 0.0];
-        let positive = [&scan.outputs[0], &scan.outputs[1]];
+        let positive = [&scan.outputs[0].padded(), &scan.outputs[1].padded()];
         for (index, &(kind, which, _)) in self.outside.iter().enumerate() {
             let rows = if which % 2 == 0 {
                 positive[index % 2].clone()
             } else {
-                scan.carries[usize::from(which / 2) % 2].clone()
+                scan.carries[usize::from(which / 2) % 2].padded()
             };
             let some = positive[index % 2];
             let joined = |rows: &Tensor| rows.reshape([-1, 4]);

@@ -218,7 +218,10 @@ fn sums_of_exponentials_at_infinities() {
                     ("logaddexp", value(&[&a, &b], &pair, &halves(row))),
                 ] {
                     let same = found == [expected] || (found[0].is_nan() && expected.is_nan());
-                    assert!(same, "{name} of {row:?} in {dtype} under {numerics:?}: {found:?}, not {expected}");
+                    assert!(
+                        same,
+                        "{name} of {row:?} in {dtype} under {numerics:?}: {found:?}, not {expected}"
+                    );
                 }
             }
             let cost = pair.sum(hypatia_graph::compose::All);

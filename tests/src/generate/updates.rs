@@ -104,7 +104,7 @@ impl Growth {
         let axis = |&(first, count, step): &Stretch| {
             let stop = first as i64 + step * count as i64;
             let stop = if stop < 0 { Bound::End } else { Bound::Known(stop) };
-            SliceAxis { start: Bound::Known(first as i64), stop, step }
+            SliceAxis::Range { start: Bound::Known(first as i64), stop, step }
         };
         stretches.iter().map(axis).collect()
     }
@@ -152,7 +152,8 @@ impl Growth {
                 let half = |part: std::ops::Range<usize>| {
                     let mut axes = vec![SliceAxis::WHOLE; 2];
                     let (start, stop) = (part.start as i64, part.end as i64);
-                    axes[axis] = SliceAxis { start: Bound::Known(start), stop: Bound::Known(stop), step: 1 };
+                    axes[axis] =
+                        SliceAxis::Range { start: Bound::Known(start), stop: Bound::Known(stop), step: 1 };
                     Op::Slice(axes.into())
                 };
                 let begin =
@@ -232,7 +233,7 @@ impl Growth {
                     Scan { body: body.clone(), steps: Dim::Known(3), result, backward: Backward::default() };
                 let id = self.add(Op::Scan(Box::new(scan)), &operands)?;
                 made = if let ScanResult::Rows(_) = result {
-                    let row = SliceAxis { start: Bound::Known(1), stop: Bound::Known(2), step: 1 };
+                    let row = SliceAxis::Range { start: Bound::Known(1), stop: Bound::Known(2), step: 1 };
                     let row = self.add(Op::Slice([row, SliceAxis::WHOLE, SliceAxis::WHOLE].into()), &[id])?;
                     self.add(Op::Reshape(known_dims(shape)), &[row])
                 } else {

@@ -55,7 +55,7 @@ pub(super) fn divided<'g>(graph: &'g Graph, everywhere: bool, loops: &mut Loops<
         match Parts::of(&whole) {
             None => add_with_body(out, from, id, operands, scan, body),
             Some(parts) => {
-                let mut rules = Rules { graph: out, site: node.site };
+                let mut rules = Rules::new(out, node.site);
                 let result = parts.result(&mut rules, loops, &whole, operands);
                 if let Some(name) = from.name(id) {
                     out.set_name(result, name.into());

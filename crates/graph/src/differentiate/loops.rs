@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::divided::Divisions;
+use super::flat::{Flat, flat_parameters, takes_roots};
 use super::kept::{Again, is_dear, least_kept};
 use super::rules::Rules;
 use super::{Roles, import, walk};
@@ -34,11 +35,19 @@ pub(super) struct Loops<'a> {
     /// The rows that something reads, so that they are stacked in any case.
     stacked: HashMap<Arc<Body>, BTreeSet<usize>>,
     pub(super) divisions: Divisions,
+    /// The parameters of the step being walked that are flat where they are zero.
+    pub(super) flat: Flat,
 }
 
 impl<'a> Loops<'a> {
     pub(super) fn new(stabilise: &'a mut dyn FnMut(&Graph) -> Graph) -> Loops<'a> {
-        Loops { stabilise, later: HashMap::new(), stacked: HashMap::new(), divisions: Divisions::default() }
+        Loops {
+            stabilise,
+            later: HashMap::new(),
+            stacked: HashMap::new(),
+            divisions: Divisions::default(),
+            flat: Flat::default(),
+        }
     }
 
     /// Records which rows of loops are read by what a graph is there for.
@@ -119,7 +128,13 @@ impl<'a> Loops<'a> {
         if forward.order.count == 0 {
             return Vec::new();
         }
+        let flat = match takes_roots(&forward.body.graph) {
+            true => flat_parameters(g.graph, &forward.operands, &forward.body, &g.flat),
+            false => Flat::default(),
+        };
+        let outside = std::mem::replace(&mut self.flat, flat);
         let step = StepGradient::new(self, &forward, g.site);
+        self.flat = outside;
         if step.of.is_empty() {
             return Vec::new();
         }
@@ -715,7 +730,7 @@ impl<'r, 'g> Reverse<'r, 'g> {
                 }
                 None => {
                     let own = self.graph.add_leaf(&leaf);
-                    Rules { graph: &mut self.graph, site: self.g.site }.like(own, 0.0)
+                    Rules::new(&mut self.graph, self.g.site).like(own, 0.0)
                 }
             };
             let initial = self.forward.last.get(&carry).copied();

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::flat::{Flat, is_flat, uniform};
 use crate::diagnostic::Site;
 use crate::dtype::Literal;
 use crate::graph::{Graph, NodeId, Operands};
@@ -18,9 +19,15 @@ use crate::shape::Axes;
 pub(super) struct Rules<'a> {
     pub(super) graph: &'a mut Graph,
     pub(super) site: Option<Site>,
+    /// Parameters of a loop's step that are flat where they are zero ([`is_flat`]).
+    pub(super) flat: Flat,
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
+    pub(super) fn new(graph: &'a mut Graph, site: Option<Site>) -> Rules<'a> {
+        Rules { graph, site, flat: Flat::default() }
+    }
+
     pub(super) fn op(&mut self, op: Op, operands: &[NodeId]) -> NodeId {
         self.graph.add(op, operands, self.site)
     }
@@ -113,6 +120,85 @@ impl Rules<'_> {
         let last = self.spread(last, within, &extents);
         let zero = self.like(rows, 0.0);
         self.select(last, rows, zero)
+    }
+
+    /// For each element the product of the others along `axes`, of the shape of `x`.
+    ///
+    /// Nothing is divided, so zeros, infinities and derivatives of any order need no care.
+    fn products_of_others(&mut self, x: NodeId, axes: Axes) -> NodeId {
+        let shape = self.extents(x);
+        let Some(last) = axes.iter().last() else { return self.like(x, 1.0) };
+        // The last axes that stand side by side are one axis.
+        let mut first = last;
+        while first > 0 && axes.contains(first - 1) {
+            first -= 1;
+        }
+        let size = |range: &[usize]| range.iter().product::<usize>();
+        let flat = [size(&shape[..first]), size(&shape[first..=last]), size(&shape[last + 1..])];
+        let flattened = self.reshape(x, &flat);
+        let others = self.others_along_middle(flattened, flat);
+        let others = self.reshape(others, &shape);
+        let rest: Axes = axes.iter().filter(|axis| *axis < first).collect();
+        if rest.is_empty() {
+            return others;
+        }
+        let side_by_side: Axes = (first..=last).collect();
+        let joined = self.op(Op::Reduce(Fold::Prod, side_by_side), &[x]);
+        let outer = self.products_of_others(joined, rest);
+        let outer = self.spread(outer, side_by_side, &shape);
+        self.mul(outer, others)
+    }
+
+    /// The same along axis 1 of three: of each half those of the product of both, times the other half. That takes as
+    /// many nodes as the logarithm of the extent and a few operations an element.
+    fn others_along_middle(&mut self, x: NodeId, shape: [usize; 3]) -> NodeId {
+        let [lead, n, inner] = shape;
+        if n < 2 {
+            return self.like(x, 1.0);
+        }
+        if n % 2 == 1 {
+            let ones = Literal::from_f64(1.0, self.graph.ty(x).dtype);
+            let ones = self.graph.add_uniform(ones, &[lead, 1, inner], self.site);
+            let even = self.op(Op::Concat(1), &[x, ones]);
+            let others = self.others_along_middle(even, [lead, n + 1, inner]);
+            let whole = shape.map(WindowAxis::whole);
+            return self.op(Op::Window(Box::new(whole)), &[others]);
+        }
+        let half = n / 2;
+        let halves = [lead, 2, half, inner];
+        let x = self.reshape(x, &halves);
+        let mut swapped = halves.map(WindowAxis::whole);
+        swapped[1] = WindowAxis { start: Start::Known(1), len: 2, step: -1 };
+        let mut others = self.op(Op::Window(Box::new(swapped)), &[x]);
+        if half > 1 {
+            let products = self.op(Op::Reduce(Fold::Prod, Axes::one(1)), &[x]);
+            let outer = self.others_along_middle(products, [lead, half, inner]);
+            let outer = self.spread(outer, Axes::one(1), &halves);
+            others = self.mul(outer, others);
+        }
+        self.reshape(others, &shape)
+    }
+
+    /// Where the infinite slope of a root meets a slope of zero, as that of `sqrt(sum(sqr(x)))` at 0: what holds there, and
+    /// only there. The gradient is 0 then, as that of `abs`. `None` where this cannot be.
+    ///
+    /// Whoever divides has to replace the divisor too: a quotient that is thrown away still has a derivative.
+    fn root_of_flat(&mut self, f: ScalarFn, x: NodeId, exponent: NodeId) -> Option<NodeId> {
+        let constant = uniform(self.graph, exponent).map(Literal::to_f64);
+        let always = f == ScalarFn::Sqrt || constant.is_some_and(|y| 0.0 < y && y < 1.0);
+        if !always && constant.is_some() || !is_flat(self.graph, x, &self.flat) {
+            return None;
+        }
+        let zero = self.like(x, 0.0);
+        let vanishes = self.map(ScalarFn::Eq, &[x, zero]);
+        if always {
+            return Some(vanishes);
+        }
+        let one = self.like(exponent, 1.0);
+        let above = self.map(ScalarFn::Gt, &[exponent, zero]);
+        let below = self.map(ScalarFn::Lt, &[exponent, one]);
+        let root = self.map(ScalarFn::And, &[above, below]);
+        Some(self.map(ScalarFn::And, &[root, vanishes]))
     }
 
     pub(super) fn accumulate(&mut self, cotangents: &mut HashMap<NodeId, NodeId>, id: NodeId, part: NodeId) {
@@ -230,31 +316,8 @@ fn pullback_reduce(
     match fold {
         Fold::Sum => Some(c),
         Fold::Prod => {
-            // The product of the other elements, also where one or several are zero.
-            let (zero, one) = (g.like(x, 0.0), g.like(x, 1.0));
-            let is_zero = g.map(ScalarFn::Eq, &[x, zero]);
-            let nonzero = g.select(is_zero, one, x);
-            let product = g.op(Op::Reduce(Fold::Prod, axes), &[nonzero]);
-            let product = g.spread(product, axes, &shape);
-            let flags = g.select(is_zero, one, zero);
-            let zeros = g.op(Op::Reduce(Fold::Sum, axes), &[flags]);
-            let zeros = g.spread(zeros, axes, &shape);
-            let others = g.sub(zeros, flags);
-            let alone = g.map(ScalarFn::Eq, &[others, zero]);
-            let quotient = g.div(product, nonzero);
-            // With one other zero the product of the others is that zero times the quotient. Its value is 0, written so
-            // that its derivative is there and that it is known to be 0 once all gradients are taken.
-            let stopped = g.op(Op::StopGradient, &[x]);
-            let moving = g.sub(x, stopped);
-            let moving = g.select(is_zero, moving, zero);
-            let all_moving = g.op(Op::Reduce(Fold::Sum, axes), &[moving]);
-            let all_moving = g.spread(all_moving, axes, &shape);
-            let others_moving = g.sub(all_moving, moving);
-            let is_second = g.map(ScalarFn::Eq, &[others, one]);
-            let second = g.mul(quotient, others_moving);
-            let second = g.select(is_second, second, zero);
-            let derivative = g.select(alone, quotient, second);
-            Some(g.mul(c, derivative))
+            let others = g.products_of_others(x, axes);
+            Some(g.mul(c, others))
         }
         Fold::Max | Fold::Min => {
             let extreme = g.spread(id, axes, &shape);
@@ -308,10 +371,13 @@ fn pullback_map(
             // y x^(y-1), and 0 for y = 0 whatever x is.
             let (zero, one) = (g.like(y, 0.0), g.like(y, 1.0));
             let lower = g.sub(y, one);
-            let power = g.map(ScalarFn::Pow, &[x, lower]);
+            let root = g.root_of_flat(f, x, y);
+            let base = root.map_or(x, |root| g.select(root, one, x));
+            let power = g.map(ScalarFn::Pow, &[base, lower]);
             let slope = g.mul(y, power);
             let constant = g.map(ScalarFn::Eq, &[y, zero]);
             let slope = g.select(constant, zero, slope);
+            let slope = root.map_or(slope, |root| g.select(root, zero, slope));
             g.mul(c, slope)
         }
         ScalarFn::Pow => {
@@ -340,7 +406,15 @@ fn pullback_map(
         }
         ScalarFn::Sqrt => {
             let half = g.like(x, 0.5);
-            let slope = g.div(half, out);
+            let slope = match g.root_of_flat(f, x, y) {
+                None => g.div(half, out),
+                Some(root) => {
+                    let (zero, one) = (g.like(x, 0.0), g.like(x, 1.0));
+                    let divisor = g.select(root, one, out);
+                    let slope = g.div(half, divisor);
+                    g.select(root, zero, slope)
+                }
+            };
             g.mul(c, slope)
         }
         ScalarFn::Recip => {

@@ -2,7 +2,7 @@ use super::differentiate;
 use crate::array::Array;
 use crate::body::Body;
 use crate::collect::{Request, Unused, collect};
-use crate::compose::{All, arange, full, stack};
+use crate::compose::{All, AxisSet, arange, full, stack};
 use crate::dtype::{DType, Literal};
 use crate::gradient::{Gradient, grad};
 use crate::graph::Graph;
@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::interp::interpret;
 use crate::op::{Disconnected, Op, ScanResult};
 use crate::scan::{Next, Scan, Scanned, map};
+use crate::shape::Axes;
 use crate::specialise::{Arguments, specialise};
 use crate::streams::RandomStreams;
 use crate::tensor::{Tensor, constant, matrix, scalar, tensor3, vector};
@@ -29,7 +30,10 @@ fn taken(outputs: &[Tensor], inputs: &Inputs<'_>) -> Graph {
     };
     let collected = collect(&request).unwrap_or_else(|faults| panic!("{faults}"));
     let shapes = collected.inputs.iter().zip(inputs).map(|(id, (_, x))| (*id, x.shape().into())).collect();
-    let specialised = specialise(&collected, &Arguments { shapes, ..Arguments::default() }).unwrap();
+    let counts =
+        collected.inputs.iter().zip(inputs).filter(|(_, (_, x))| x.rank() == 0 && x.dtype().is_int());
+    let values = counts.map(|(id, (_, x))| (*id, x.get(0).to_i64().unwrap())).collect();
+    let specialised = specialise(&collected, &Arguments { shapes, values }).unwrap();
     let graph = differentiate(&specialised, &mut Graph::clone).unwrap_or_else(|faults| panic!("{faults}"));
     verify(&graph, Stage::Differentiated).unwrap_or_else(|faults| panic!("{faults}"));
     graph
@@ -434,7 +438,7 @@ fn loops_that_end_early() {
         let cost = |hs: &Tensor, ys: &Tensor, h: &Tensor| {
             (hs.sqr() * &weights).sum(All) + (ys * 0.1).sin().sum(All) + h.sqr()
         };
-        let looped = cost(&scanned.carries[0], &scanned.outputs[0], &scanned.last[0]);
+        let looped = cost(&scanned.carries[0].padded(), &scanned.outputs[0].padded(), &scanned.last[0]);
         check(&looped, &cost(&stack(&hs, 0), &stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
         check(&scanned.last[0].sqr(), &h.sqr(), &[&x, &h0, &w], &inputs);
     }
@@ -702,4 +706,197 @@ fn results_of_loops_have_cotangents_and_are_variables() {
         1e-12,
         "gradient with respect to rows",
     );
+}
+
+/// Derivatives of a function of one number at some places: the value, then every order up to the last.
+fn orders(at: f64, count: usize, f: impl Fn(&Tensor) -> Tensor) -> Vec<f64> {
+    let x = scalar::<f64>("x");
+    let mut derivatives = vec![f(&x)];
+    for order in 0..count {
+        let next = Gradient::of(&derivatives[order]).disconnected(Disconnected::Zero).wrt([&x]).remove(0);
+        derivatives.push(next);
+    }
+    values(&derivatives, &[(&x, Array::scalar(at))]).into_iter().map(|v| v[0]).collect()
+}
+
+#[test]
+fn products_have_derivatives_of_every_order() {
+    let power = |n: usize| move |s: &Tensor| stack(&vec![s.clone(); n], 0).prod(All);
+    assert_eq!(orders(0.0, 4, power(3)), [0.0, 0.0, 0.0, 6.0, 0.0]);
+    assert_eq!(orders(0.0, 5, power(4)), [0.0, 0.0, 0.0, 0.0, 24.0, 0.0]);
+    assert_eq!(orders(0.0, 5, power(5)), [0.0, 0.0, 0.0, 0.0, 0.0, 120.0]);
+    assert_eq!(orders(2.0, 4, power(3)), [8.0, 12.0, 12.0, 6.0, 0.0]);
+    assert_eq!(orders(-1.0, 3, power(7)), [-1.0, 7.0, -42.0, 210.0]);
+    // s (s - 1) (s - 2) at each of its zeros.
+    let factors = |s: &Tensor| stack(&[s.clone(), s - 1.0, s - 2.0], 0).prod(All);
+    assert_eq!(orders(0.0, 3, factors), [0.0, 2.0, -6.0, 6.0]);
+    assert_eq!(orders(1.0, 3, factors), [0.0, -1.0, 0.0, 6.0]);
+    assert_eq!(orders(2.0, 3, factors), [0.0, 2.0, 6.0, 6.0]);
+}
+
+struct Chosen<'a>(&'a [usize]);
+
+impl AxisSet for Chosen<'_> {
+    fn axes(&self, _: usize) -> Result<Axes, String> {
+        Ok(self.0.iter().copied().collect())
+    }
+}
+
+#[test]
+fn products_of_the_others_need_no_division() {
+    let slopes = |x: &[f64]| {
+        let v = vector::<f64>("v");
+        values(&grad(&v.prod(All), [&v]), &[(&v, Array::vector(x))]).remove(0)
+    };
+    assert_eq!(slopes(&[2.0]), [1.0]);
+    assert_eq!(slopes(&[]), [0.0; 0]);
+    assert_eq!(slopes(&[2.0, 0.0, 0.0]), [0.0, 0.0, 0.0]);
+    assert_eq!(slopes(&[f64::INFINITY, 2.0, 3.0]), [6.0, f64::INFINITY, f64::INFINITY]);
+    assert_eq!(slopes(&[1e-300, 1e-300, 1e300]), [1.0, 1.0, 0.0]);
+    let with_nan = slopes(&[f64::NAN, 2.0, 5.0]);
+    assert!(with_nan[0] == 10.0 && with_nan[1].is_nan() && with_nan[2].is_nan(), "{with_nan:?}");
+    // Along axes that stand apart and side by side, with zeros, against all pairs.
+    let shape = [2, 3, 1, 2];
+    let x = Array::new(&shape, &(0..12).map(|i| f64::from((i * 7 + 3) % 5) - 1.0).collect::<Vec<_>>());
+    let element = |i: [usize; 4]| x.get(((i[0] * 3 + i[1]) + i[2]) * 2 + i[3]).to_f64();
+    let v = tensor3::<f64>("v");
+    for axes in [[0, 1, 2].as_slice(), &[0, 2], &[1], &[1, 2], &[0, 1], &[2]] {
+        let cube = Array::new(&[2, 3, 2], &x.to_vec::<f64>().unwrap());
+        let found = values(&grad(&v.prod(Chosen(axes)).sum(All), [&v]), &[(&v, cube)]).remove(0);
+        let places: Vec<[usize; 3]> = (0..12).map(|i| [i / 6, i / 2 % 3, i % 2]).collect();
+        let expected = places.iter().map(|at| {
+            let others =
+                places.iter().filter(|o| *o != at && (0..3).all(|a| axes.contains(&a) || o[a] == at[a]));
+            others.map(|o| element([o[0], o[1], 0, o[2]])).product::<f64>()
+        });
+        assert_eq!(found, expected.collect::<Vec<_>>(), "{axes:?}");
+    }
+    // A long axis takes as many nodes as its logarithm.
+    let long = |n: usize| taken(&grad(&v.prod(All), [&v]), &[(&v, noise(&[1, n, 1], 1))]).len();
+    assert!(long(1 << 16) < 2 * long(1 << 8), "{} {}", long(1 << 16), long(1 << 8));
+}
+
+#[test]
+fn norms_are_flat_at_zero() {
+    // Values, gradients and second derivatives at zero, of functions of a vector.
+    let zero = |name: &str, n: usize, f: &dyn Fn(&Tensor) -> Tensor| {
+        let v = vector::<f64>("v");
+        let first = grad(&f(&v), [&v]).remove(0);
+        let weights = constant(noise(&[n], 5));
+        let second = grad(&(&first * &weights).sum(All), [&v]).remove(0);
+        let found = values(&[f(&v), first, second], &[(&v, Array::zeros(DType::F64, &[n]))]);
+        assert_eq!(found, [vec![0.0], vec![0.0; n], vec![0.0; n]], "{name}");
+    };
+    zero("norm", 3, &|v| v.sqr().sum(All).sqrt());
+    zero("product", 3, &|v| (v * v).sum(All).sqrt());
+    zero("power", 3, &|v| v.pow(2.0).sum(All).sqrt());
+    zero("dot", 3, &|v| v.dot(v).sqrt());
+    zero("std", 4, &|v| v.std(All));
+    zero("std of one", 1, &|v| v.std(All));
+    zero("distance", 3, &|v| {
+        (v - v.index([Index::Range { start: None, stop: None, step: -1 }])).sqr().sum(All).sqrt()
+    });
+    zero("root of mean", 3, &|v| v.sqr().mean(All).sqrt());
+    zero("scaled", 3, &|v| (v.sqr().sum(All) * 0.5 / v.exp().sum(All)).sqrt());
+    zero("rows", 2, &|v| v.reshape([2, 1]).sqr().sum(1).sqrt().sum(All));
+    zero("half power", 3, &|v| v.sqr().sum(All).pow(0.5));
+    zero("cubic norm", 3, &|v| v.abs().pow(3.0).sum(All).pow(1.0 / 3.0));
+    zero("clipped", 3, &|v| v.sqr().sum(All).maximum(0.0).sqrt());
+    zero("components", 2, &|v| {
+        let at = |i: i64| v.index([Index::from(i)]);
+        (at(0).sqr() + at(1).sqr()).sqrt()
+    });
+    // A sum of squares that a loop makes, outside of it and in its steps.
+    let squares = |v: &Tensor, inside: bool| {
+        let begin = full(0.0, DType::F64, &[]);
+        let scanned = Scan::new().sequence(v).carry(begin).run(|s| {
+            let sum = &s.carries[0] + s.sequences[0].sqr();
+            Next::new().output(sum.sqrt()).carry(sum)
+        });
+        if inside { scanned.outputs[0].sum(All) } else { scanned.last[0].sqrt() }
+    };
+    zero("loop", 3, &|v| squares(v, false));
+    zero("steps", 3, &|v| squares(v, true));
+    zero("captured", 3, &|v| {
+        let norm = v.sqr().sum(All);
+        map(&[v], |x| (&norm + x[0].sqr()).sqrt()).sum(All)
+    });
+    // A power of one keeps its curvature, a root that is one its slope.
+    assert_eq!(orders(0.0, 2, |x| x.sqr().pow(1.0)), [0.0, 0.0, 2.0]);
+    assert_eq!(orders(0.0, 2, |x| x.sqr().pow(1.5)), [0.0, 0.0, 0.0]);
+    assert_eq!(orders(0.0, 1, Tensor::sqrt), [0.0, f64::INFINITY]);
+    let norm = |v: &Tensor| v.sqr().sum(All).sqrt();
+    let v = vector::<f64>("v");
+    let found = values(&grad(&norm(&v), [&v]), &[(&v, Array::vector(&[3.0, -4.0]))]);
+    assert_close(&found, &[vec![0.6, -0.8]], 1e-15, "norm");
+}
+
+/// A loop of no steps: zeros for what it captures and for what it begins with and forgets, nothing for its elements.
+#[test]
+fn loops_of_no_steps_have_gradients() {
+    let (x, h, past, w, n) = (
+        matrix::<f64>("x"),
+        vector::<f64>("h"),
+        matrix::<f64>("past"),
+        scalar::<f64>("w"),
+        scalar::<i64>("n"),
+    );
+    let loops: Vec<(&str, Scan)> = vec![
+        ("plain", Scan::new().sequence(&x)),
+        ("truncated", Scan::new().sequence(&x).truncate_gradient(2)),
+        ("truncated to nothing", Scan::new().sequence(&x).truncate_gradient(0)),
+        ("checkpointed", Scan::new().sequence(&x).checkpointed()),
+        ("backwards", Scan::new().sequence(&x).go_backwards()),
+        ("steps", Scan::new().sequence(&x).steps(&n)),
+        ("fixed", Scan::new().sequence(&x).steps(0)),
+    ];
+    for (name, scan) in loops {
+        for until in [false, true] {
+            let scanned = scan.clone().carry(&h).carry_taps(&past, &[-2, -1]).run(|s| {
+                let next = (&s.sequences[0] + &s.carries[0] * &w).tanh() + &s.carries[1];
+                let inner = map(&[&next], |e| &e[0] * &w);
+                let step = Next::new().output(inner).carry(&next).carry(&next * &s.carries[2]);
+                if until { step.until(next.sum(All).gt(10.0)) } else { step }
+            });
+            let rows = scanned.outputs[0].sum(All) + scanned.carries[0].sqr().sum(All);
+            let inputs = [
+                (&x, Array::zeros(DType::F64, &[0, 2])),
+                (&h, Array::vector(&[1.0f64, 2.0])),
+                (&past, Array::new(&[2, 2], &[1.0f64, 2.0, 3.0, 4.0])),
+                (&w, Array::scalar(0.5f64)),
+                (&n, Array::scalar(0i64)),
+            ];
+            let all = [&x, &h, &past, &w];
+            let found = |cost: &Tensor| {
+                let request = grad(cost, all);
+                let listed: Vec<Tensor> = inputs.iter().map(|(input, _)| (*input).clone()).collect();
+                let symbolic = Request {
+                    inputs: listed,
+                    outputs: request.clone(),
+                    unused: Unused::Ignore,
+                    ..Request::default()
+                };
+                super::check(&collect(&symbolic).unwrap()).unwrap();
+                values(&request, &inputs)
+            };
+            let nothing = || vec![vec![], vec![0.0; 2], vec![0.0; 4], vec![0.0]];
+            assert_eq!(found(&rows), nothing(), "{name}");
+            let last = found(&(scanned.last[0].sqr().sum(All) + &rows));
+            assert_eq!(last, [vec![], vec![2.0, 4.0], vec![0.0; 4], vec![0.0]], "{name}");
+            let tapped = found(&(scanned.last[1].sum(All) + &rows));
+            assert_eq!(tapped, [vec![], vec![0.0; 2], vec![0.0, 0.0, 1.0, 1.0], vec![0.0]], "{name}");
+        }
+    }
+    // A second derivative, and a gradient in a step of a loop over nothing.
+    let penalty = |x: &Tensor| {
+        let cost = map(&[x], |e| (&e[0] * &w).sqr()).sum(All);
+        grad(&grad(&cost, [&w])[0].sqr(), [&w]).remove(0)
+    };
+    let empty = [(&x, Array::zeros(DType::F64, &[0, 2])), (&w, Array::scalar(0.5f64))];
+    assert_eq!(values(&[penalty(&x)], &empty), [vec![0.0]]);
+    let outer = map(&[&x], |e| penalty(&e[0]));
+    assert_eq!(values(&[outer], &empty), [vec![]]);
+    let empty = [(&x, Array::zeros(DType::F64, &[2, 0])), (&w, Array::scalar(0.5f64))];
+    let outer = map(&[&x], |e| penalty(&e[0]));
+    assert_eq!(values(&[outer], &empty), [vec![0.0, 0.0]]);
 }

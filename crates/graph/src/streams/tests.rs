@@ -4,7 +4,7 @@ use super::*;
 use crate::Graph;
 use crate::collect::{Request, collect};
 use crate::compose::All;
-use crate::differentiate::differentiate;
+use crate::differentiate::{check, differentiate};
 use crate::gradient::grad;
 use crate::interp::interpret;
 use crate::random::uniform_element;
@@ -140,8 +140,7 @@ fn nothing_flows_through_a_draw_but_its_parameters_learn() {
     let p = shared("p", Array::scalar(0.5f32));
     let cost = streams.binomial([4], 1, &p).sum(All);
     let gradient = &grad(&cost, [&p])[0];
-    let graph = specialise(&graph(&[gradient]), &Arguments::default()).unwrap();
-    let fault = differentiate(&graph, &mut Graph::clone).unwrap_err().to_string();
+    let fault = check(&graph(&[gradient])).unwrap_err().to_string();
     assert!(fault.contains("the cost does not depend on `p`"), "{fault}");
 }
 

@@ -189,8 +189,8 @@ fn loops_in_loops_are_one_function() {
         let made = inner.steps.cast(DType::F32);
         Next::new()
             .carry(&inner.last[0] * 0.25)
-            .output(&inner.carries[0] + 1.0)
-            .output(&inner.outputs[0])
+            .output(inner.carries[0].padded() + 1.0)
+            .output(inner.outputs[0].padded())
             .output(made)
     });
     let results = [&outer.carries[0], &outer.outputs[0], &outer.outputs[1], &outer.outputs[2]];

@@ -1,0 +1,234 @@
+//! Values that are flat where they are zero.
+//!
+//! A sum of squares is never negative, so where it is zero its slope is zero too. The slope of its root is infinite there,
+//! and the product of both is the gradient of a norm at 0: the rules of roots take it for 0 where they see that their
+//! operand is of this kind, and leave the infinite slope of other roots as it is.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::body::Body;
+use crate::dtype::{DType, Literal};
+use crate::graph::{Graph, NodeId, Operands};
+use crate::leaf::LeafKind;
+use crate::op::{Fold, LeafId, Op, ScanResult};
+use crate::scalar::ScalarFn;
+
+/// Leaves of a body that stand for values which are flat where they are zero.
+pub(super) type Flat = Arc<HashSet<LeafId>>;
+
+/// Whether a value is nowhere negative and has a slope of zero wherever it is zero, as far as its formula shows it: sums,
+/// products and the like of squares, of powers above 1 and of constants. `leaves` are known to be so.
+///
+/// As a quotient is zero where its numerator is, nothing is asked of a denominator on top.
+pub(super) fn is_flat(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> bool {
+    let mut id = id;
+    while let Op::Map(ScalarFn::Div) | Op::Reshape(_) | Op::Broadcast { .. } = graph.node(id).op {
+        id = graph.node(id).operands[0];
+    }
+    is_flat_sum(graph, [id], leaves)
+}
+
+/// Whether all of these are flat where they are zero, and not negative.
+fn is_flat_sum(graph: &Graph, roots: impl IntoIterator<Item = NodeId>, leaves: &HashSet<LeafId>) -> bool {
+    let mut pending: Vec<NodeId> = roots.into_iter().collect();
+    let mut seen: HashSet<NodeId> = HashSet::new();
+    while let Some(id) = pending.pop() {
+        if seen.insert(id) {
+            match parts(graph, id, leaves) {
+                Some(parts) => pending.extend(parts),
+                None => return false,
+            }
+        }
+    }
+    true
+}
+
+/// The operands that have to be flat where they are zero for the node to be; `None` where the node is not in any case.
+fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands> {
+    let node = graph.node(id);
+    let x = node.operands.first().copied();
+    match &node.op {
+        Op::Literal(value) => (value.to_f64() >= 0.0).then(Operands::new),
+        Op::Leaf(leaf) if leaves.contains(leaf) => Some(Operands::new()),
+        Op::Leaf(leaf) => match &graph.leaf(*leaf)?.kind {
+            LeafKind::Constant(array) => {
+                (0..array.len()).all(|i| array.get(i).to_f64() >= 0.0).then(Operands::new)
+            }
+            LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => None,
+        },
+        Op::Iota(_) | Op::Extent(_) | Op::Random { .. } => Some(Operands::new()),
+        Op::Map(f) => parts_of_map(graph, *f, &node.operands),
+        Op::Cast(_) => match graph.ty(x?).dtype {
+            DType::Bool | DType::U8 => Some(Operands::new()),
+            DType::F32 | DType::F64 | DType::I32 | DType::I64 => Some(SmallVec::from_iter(x)),
+        },
+        Op::Reduce(fold, _) => match fold {
+            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Some(SmallVec::from_iter(x)),
+            Fold::All | Fold::Any => None,
+        },
+        Op::Dot if is_square(graph, &node.operands) => Some(Operands::new()),
+        Op::Dot | Op::Concat(_) => Some(node.operands.clone()),
+        Op::Broadcast { .. }
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Slice(_)
+        | Op::Window(_)
+        | Op::Gather { .. }
+        | Op::StopGradient => Some(SmallVec::from_iter(x)),
+        Op::SetSlice(..) | Op::SetWindow(..) => Some(node.operands[..2].into()),
+        Op::Scatter { .. } => Some([node.operands[0], node.operands[2]].into_iter().collect()),
+        Op::Scan(scan) => {
+            let flat = flat_parameters(graph, &node.operands, &scan.body, leaves);
+            let body = &scan.body;
+            let is_flat = match scan.result {
+                ScanResult::Rows(row) => {
+                    is_flat_sum(&body.graph, body.rows().get(usize::from(row)).copied(), &flat)
+                }
+                ScanResult::Last(carry) => {
+                    body.graph.updates.get(usize::from(carry)).is_some_and(|(leaf, _)| flat.contains(leaf))
+                }
+                ScanResult::Steps => true,
+            };
+            is_flat.then(Operands::new)
+        }
+        Op::ArgMax(_) => Some(Operands::new()),
+        Op::Grad(_) => None,
+    }
+}
+
+fn parts_of_map(graph: &Graph, f: ScalarFn, operands: &[NodeId]) -> Option<Operands> {
+    match f {
+        ScalarFn::Mul if operands[0] == operands[1] => Some(Operands::new()),
+        ScalarFn::Pow => {
+            let exponent = uniform(graph, operands[1])?.to_f64();
+            (exponent > 1.0).then(Operands::new)
+        }
+        // They are nowhere zero, or where they underflow their slope does so too.
+        ScalarFn::Sqr
+        | ScalarFn::Exp
+        | ScalarFn::Exp2
+        | ScalarFn::Sigmoid
+        | ScalarFn::Softplus
+        | ScalarFn::Cosh => Some(Operands::new()),
+        ScalarFn::Add
+        | ScalarFn::Mul
+        | ScalarFn::Div
+        | ScalarFn::Max
+        | ScalarFn::Min
+        | ScalarFn::Recip
+        | ScalarFn::Expm1
+        | ScalarFn::Log1p
+        | ScalarFn::Sinh
+        | ScalarFn::Tanh
+        | ScalarFn::Asinh
+        | ScalarFn::Atan => Some(operands.into()),
+        ScalarFn::Select => Some(operands[1..].into()),
+        ScalarFn::Sub
+        | ScalarFn::Mod
+        | ScalarFn::FloorDiv
+        | ScalarFn::Neg
+        | ScalarFn::Abs
+        | ScalarFn::Sign
+        | ScalarFn::Floor
+        | ScalarFn::Ceil
+        | ScalarFn::Trunc
+        | ScalarFn::Round
+        | ScalarFn::Sqrt
+        | ScalarFn::Log
+        | ScalarFn::Log2
+        | ScalarFn::Log10
+        | ScalarFn::Log1mexp
+        | ScalarFn::Sin
+        | ScalarFn::Cos
+        | ScalarFn::Tan
+        | ScalarFn::Asin
+        | ScalarFn::Acos
+        | ScalarFn::Atan2
+        | ScalarFn::Acosh
+        | ScalarFn::Atanh
+        | ScalarFn::Erf
+        | ScalarFn::Erfc
+        | ScalarFn::Lt
+        | ScalarFn::Le
+        | ScalarFn::Gt
+        | ScalarFn::Ge
+        | ScalarFn::Eq
+        | ScalarFn::Ne
+        | ScalarFn::And
+        | ScalarFn::Or
+        | ScalarFn::Xor
+        | ScalarFn::Not
+        | ScalarFn::IsNan
+        | ScalarFn::IsInf => None,
+    }
+}
+
+/// Which parameters of a loop's body are flat where they are zero, given those around it: elements and captured values
+/// that are, and carries that begin so and stay so.
+pub(super) fn flat_parameters(
+    graph: &Graph,
+    operands: &[NodeId],
+    body: &Body,
+    leaves: &HashSet<LeafId>,
+) -> Flat {
+    let parameters = body.parameters().zip(operands);
+    let mut flat: HashSet<LeafId> = parameters
+        .filter(|(_, operand)| is_flat_sum(graph, [**operand], leaves))
+        .map(|(leaf, _)| leaf)
+        .collect();
+    loop {
+        let left = |(leaf, next): &&(LeafId, NodeId)| {
+            flat.contains(leaf) && !is_flat_sum(&body.graph, [*next], &flat)
+        };
+        let Some((leaf, _)) = body.graph.updates.iter().find(left) else { return Arc::new(flat) };
+        flat.remove(leaf);
+    }
+}
+
+/// Whether a matrix product is that of one vector with itself.
+fn is_square(graph: &Graph, operands: &[NodeId]) -> bool {
+    let extents = |id: NodeId| graph.ty(id).extents();
+    let (Some(left), Some(right)) = (extents(operands[0]), extents(operands[1])) else { return false };
+    let one = left.len() == 2 && left[0] == 1 && right[1] == 1;
+    one && source(graph, operands[0]) == source(graph, operands[1])
+}
+
+/// What a vector in the form of a matrix is a view of, with its elements in the same order.
+fn source(graph: &Graph, id: NodeId) -> NodeId {
+    let size = |id: NodeId| graph.ty(id).element_count();
+    let mut id = id;
+    loop {
+        let node = graph.node(id);
+        // Permutations move only axes of one element.
+        let is_vector =
+            || graph.ty(id).extents().is_some_and(|shape| shape.iter().filter(|n| **n != 1).count() < 2);
+        let same_order = matches!(node.op, Op::Reshape(_))
+            || matches!(node.op, Op::Broadcast { .. }) && size(node.operands[0]) == size(id)
+            || matches!(node.op, Op::Permute(_)) && is_vector();
+        if !same_order {
+            return id;
+        }
+        id = node.operands[0];
+    }
+}
+
+/// The number that a node is everywhere, if it is written as one.
+pub(super) fn uniform(graph: &Graph, id: NodeId) -> Option<Literal> {
+    let mut id = id;
+    while let Op::Broadcast { .. } | Op::Reshape(_) = graph.node(id).op {
+        id = graph.node(id).operands[0];
+    }
+    if let Op::Literal(value) = graph.node(id).op { Some(value) } else { None }
+}
+
+/// Whether a step takes roots, so that it matters what is flat in it.
+pub(super) fn takes_roots(graph: &Graph) -> bool {
+    graph.nodes().any(|(_, node)| {
+        matches!(node.op, Op::Map(ScalarFn::Sqrt | ScalarFn::Pow))
+            || matches!(&node.op, Op::Scan(scan) if takes_roots(&scan.body.graph))
+    })
+}
