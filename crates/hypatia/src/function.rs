@@ -699,12 +699,16 @@ impl Executable {
     }
 
     /// Leaves out the rows that were not made. The numbers of those made stand behind the results.
-    fn cut(&mut self, cuts: &[(usize, usize)], results: usize) -> Result<(), CallError> {
+    fn cut(&mut self, cuts: &[(usize, usize)], results: usize) -> Result<(), Diagnostic> {
         for (number, (output, axis)) in cuts.iter().enumerate() {
             let held = &self.outputs[*output];
-            let made =
-                self.outputs[results + number].get(0).to_i64().and_then(|made| usize::try_from(made).ok());
-            if let Some(made) = made.filter(|made| *made < held.shape()[*axis]) {
+            let made = self.outputs[results + number].get(0).to_i64();
+            let made = made.and_then(|made| usize::try_from(made).ok()).ok_or_else(|| {
+                Diagnostic::new(
+                    "the number of rows that a loop made is not a count: an error of the compiler",
+                )
+            })?;
+            if made < held.shape()[*axis] {
                 let cut = first_along(held, *axis, made)?;
                 self.whole[number] = Some(std::mem::replace(&mut self.outputs[*output], cut));
             }
