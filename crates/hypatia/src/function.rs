@@ -440,7 +440,7 @@ impl Function {
                 let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
                 let engine = engine.map_err(|e| match e {
                     CodeError::Memory(_) => Failure::Faults(too_large(&program, &e).into()),
-                    CodeError::Code(_) => failed(&e),
+                    CodeError::Code(_) | CodeError::InvalidProgram(_) => failed(&e),
                 });
                 Engine::Cpu(Box::new(engine?))
             }

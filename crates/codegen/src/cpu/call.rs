@@ -16,18 +16,22 @@ use crate::cpu::code::{Code, CodeError};
 use crate::cpu::features::Features;
 use crate::cpu::pool::Pool;
 use crate::cpu::steps::{Context, Loader, Routine, Steps, units};
+use crate::kernel::verify::verify;
 use crate::kernel::{Place, Program, RunError};
 
 /// A program with its machine code and memory.
 pub struct CpuProgram {
     program: Arc<Program>,
-    code: Code,
     steps: Steps,
     /// Which pointers depend on the arguments of a call, and on which.
     changing: Vec<(usize, Place)>,
+    /// The places of a call's arrays, with the element types and numbers of elements of these.
+    expected: Vec<(Place, DType, usize)>,
     context: Context,
     /// Memory that the pointers of the steps lead into.
-    _memory: Vec<Array>,
+    memory: Vec<Array>,
+    /// What the functions of the steps lie in.
+    code: LoadedCode,
 }
 
 // SAFETY: the pointers lead into memory and constants, which the value owns, or were filled in by the call that
@@ -36,12 +40,17 @@ unsafe impl Send for CpuProgram {}
 
 impl CpuProgram {
     /// Compiles a program for this processor.
+    ///
+    /// # Errors
+    /// A program that breaks an invariant (it is verified, since its code checks nothing), or that needs more memory than
+    /// there is.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
-        let code = Code::new(units(&program, features), features)?;
-        let arena = Array::try_zeros(DType::U8, &[program.arena_bytes]);
-        let mut arena = arena.ok_or(CodeError::Memory(program.arena_bytes))?;
-        let mut loader = Loader::new(features, &pool, code.addresses());
-        let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1);
+        verify(&program).map_err(CodeError::InvalidProgram)?;
+        let code = LoadedCode(Code::new(units(&program, features), features)?);
+        let bytes = |len: usize| Array::try_zeros(DType::U8, &[len]).ok_or(CodeError::Memory(len));
+        let mut arena = bytes(program.arena_bytes)?;
+        let mut loader = Loader::new(features, &pool, code.0.addresses());
+        let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1)?;
         let (scratch, mut memory) = (loader.scratch_bytes, loader.packed);
         let mut changing = Vec::new();
         for (slot, place) in places {
@@ -52,15 +61,29 @@ impl CpuProgram {
             }
         }
         memory.push(arena);
+        let mut expected: Vec<(Place, DType, usize)> = Vec::new();
+        for buffer in &program.buffers {
+            let given = matches!(buffer.place, Place::Input(_) | Place::Shared(_) | Place::Output(_));
+            if given && expected.iter().all(|(place, ..)| *place != buffer.place) {
+                expected.push((buffer.place.clone(), buffer.dtype, buffer.len()));
+            }
+        }
         let threads = pool.threads();
         let context = Context {
             features: features.clone(),
             reports: vec![[0; 3]; threads],
-            scratch: (0..threads).map(|_| Array::zeros(DType::U8, &[scratch])).collect(),
+            scratch: (0..threads).map(|_| bytes(scratch)).collect::<Result<_, _>>()?,
             times: None,
             pool,
         };
-        Ok(CpuProgram { program, code, steps, changing, context, _memory: memory })
+        Ok(CpuProgram { program, steps, changing, expected, context, memory, code })
+    }
+
+    /// Bytes of memory that the program holds besides its description: machine code, the arena, packed matrices and scratch
+    /// memory.
+    pub fn bytes(&self) -> usize {
+        let arrays = self.memory.iter().chain(&self.context.scratch);
+        self.code.0.bytes() + arrays.map(|array| array.bytes().len()).sum::<usize>()
     }
 
     /// The program.
@@ -94,14 +117,17 @@ impl CpuProgram {
         shared: &mut [&mut Array],
         outputs: &mut [Array],
     ) -> Result<(), RunError> {
-        let fits = |array: &Array, place: &Place| {
-            let buffer = self.program.buffers.iter().find(|b| b.place == *place);
-            buffer.is_none_or(|b| b.dtype == array.dtype() && b.len() == array.len())
+        // Functions take every pointer to lead to as many elements as the program says.
+        let fits = |(place, dtype, len): &(Place, DType, usize)| {
+            let array = match place {
+                Place::Input(index) => inputs.get(*index).copied(),
+                Place::Shared(index) => shared.get(*index).map(|array| &**array),
+                Place::Output(index) => outputs.get(*index),
+                Place::Constant(_) | Place::Arena(_) => None,
+            };
+            array.is_some_and(|array| array.dtype() == *dtype && array.len() == *len)
         };
-        let all_fit = inputs.iter().enumerate().all(|(i, a)| fits(a, &Place::Input(i)))
-            && shared.iter().enumerate().all(|(i, a)| fits(a, &Place::Shared(i)))
-            && outputs.iter().enumerate().all(|(i, a)| fits(a, &Place::Output(i)));
-        if !all_fit {
+        if !self.expected.iter().all(fits) {
             return Err(RunError::Device("memory of a call is not that of the program".into()));
         }
         for (slot, place) in &self.changing {
@@ -120,10 +146,14 @@ impl CpuProgram {
     }
 }
 
-impl Drop for CpuProgram {
+/// Machine code that is freed with the value.
+struct LoadedCode(Code);
+
+impl Drop for LoadedCode {
     fn drop(&mut self) {
-        if let Some(module) = self.code.take_module() {
-            // SAFETY: only `run` calls the functions, which needs the value that is being dropped.
+        if let Some(module) = self.0.take_module() {
+            // SAFETY: only `CpuProgram::run` calls the functions, on a borrow of the value that holds this one, and they
+            // return before it does.
             unsafe { module.free_memory() };
         }
     }
