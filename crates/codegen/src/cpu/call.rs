@@ -28,8 +28,13 @@ pub struct CpuProgram {
     /// The places of a call's arrays, with the element types and numbers of elements of these.
     expected: Vec<(Place, DType, usize)>,
     context: Context,
-    /// Memory that the pointers of the steps lead into.
-    memory: Vec<Array>,
+    /// Packed matrices that pointers of the steps lead into.
+    packed: Vec<Array>,
+    /// Pointers into the arena, and where in it they lead.
+    arena_slots: Vec<(usize, usize)>,
+    /// Memory of values between steps; none while another program has it.
+    arena: Option<Array>,
+    scratch_bytes: usize,
     /// What the functions of the steps lie in.
     code: LoadedCode,
 }
@@ -47,20 +52,16 @@ impl CpuProgram {
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
         verify(&program).map_err(CodeError::InvalidProgram)?;
         let code = LoadedCode(Code::new(units(&program, features), features)?);
-        let bytes = |len: usize| Array::try_zeros(DType::U8, &[len]).ok_or(CodeError::Memory(len));
-        let mut arena = bytes(program.arena_bytes)?;
         let mut loader = Loader::new(features, &pool, code.0.addresses());
-        let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1)?;
-        let (scratch, mut memory) = (loader.scratch_bytes, loader.packed);
-        let mut changing = Vec::new();
+        let Routine { steps, places, .. } = loader.load(&program, 1, &|_| 1)?;
+        let (scratch_bytes, packed) = (loader.scratch_bytes, loader.packed);
+        let (mut changing, mut arena_slots) = (Vec::new(), Vec::new());
         for (slot, place) in places {
-            if let Place::Arena(offset) = place {
-                steps.point(slot, arena.bytes_mut()[offset..].as_mut_ptr());
-            } else {
-                changing.push((slot, place));
+            match place {
+                Place::Arena(offset) => arena_slots.push((slot, offset)),
+                place => changing.push((slot, place)),
             }
         }
-        memory.push(arena);
         let mut expected: Vec<(Place, DType, usize)> = Vec::new();
         for buffer in &program.buffers {
             let given = matches!(buffer.place, Place::Input(_) | Place::Shared(_) | Place::Output(_));
@@ -72,18 +73,60 @@ impl CpuProgram {
         let context = Context {
             features: features.clone(),
             reports: vec![[0; 3]; threads],
-            scratch: (0..threads).map(|_| bytes(scratch)).collect::<Result<_, _>>()?,
+            scratch: Vec::new(),
             times: None,
             pool,
         };
-        Ok(CpuProgram { program, steps, changing, expected, context, memory, code })
+        let mut loaded = CpuProgram {
+            program,
+            steps,
+            changing,
+            expected,
+            context,
+            packed,
+            arena_slots,
+            arena: None,
+            scratch_bytes,
+            code,
+        };
+        loaded.set_workspace(Workspace::default())?;
+        Ok(loaded)
     }
 
-    /// Bytes of memory that the program holds besides its description: machine code, the arena, packed matrices and scratch
-    /// memory.
+    /// Gives up the memory in which the program computes, for another program to have; it needs some again before it runs.
+    pub fn take_workspace(&mut self) -> Workspace {
+        Workspace { arena: self.arena.take(), scratch: std::mem::take(&mut self.context.scratch) }
+    }
+
+    /// Whether it has memory to compute in.
+    pub fn has_workspace(&self) -> bool {
+        self.arena.is_some()
+    }
+
+    /// Gives the program memory to compute in, and more where that is too little.
+    ///
+    /// # Errors
+    /// More memory than the system gives; the program has none then.
+    pub fn set_workspace(&mut self, workspace: Workspace) -> Result<(), CodeError> {
+        let Workspace { arena, mut scratch } = workspace;
+        let fitting = |array: Option<Array>, bytes: usize| match array {
+            Some(array) if array.bytes().len() >= bytes => Ok(array),
+            _ => Array::try_zeros(DType::U8, &[bytes]).ok_or(CodeError::Memory(bytes)),
+        };
+        let mut arena = fitting(arena, self.program.arena_bytes)?;
+        scratch.resize_with(self.context.pool.threads(), || Array::zeros(DType::U8, &[0]));
+        let scratch = scratch.into_iter().map(|array| fitting(Some(array), self.scratch_bytes));
+        self.context.scratch = scratch.collect::<Result<_, _>>()?;
+        for (slot, offset) in &self.arena_slots {
+            self.steps.point(*slot, arena.bytes_mut()[*offset..].as_mut_ptr());
+        }
+        self.arena = Some(arena);
+        Ok(())
+    }
+
+    /// Bytes that the program holds besides its description and its workspace: machine code and packed matrices.
     pub fn bytes(&self) -> usize {
-        let arrays = self.memory.iter().chain(&self.context.scratch);
-        self.code.0.bytes() + arrays.map(|array| array.bytes().len()).sum::<usize>()
+        self.code.0.bytes() + self.packed.iter().map(|array| array.bytes().len()).sum::<usize>()
     }
 
     /// The program.
@@ -117,6 +160,9 @@ impl CpuProgram {
         shared: &mut [&mut Array],
         outputs: &mut [Array],
     ) -> Result<(), RunError> {
+        if self.arena.is_none() {
+            return Err(RunError::Device("a program runs without memory to compute in".into()));
+        }
         // Functions take every pointer to lead to as many elements as the program says.
         let fits = |(place, dtype, len): &(Place, DType, usize)| {
             let array = match place {
@@ -144,6 +190,14 @@ impl CpuProgram {
         }
         self.steps.run(&mut self.context)
     }
+}
+
+/// Memory that programs which never run at one time may have one after another: what they find in it does not matter.
+#[derive(Default)]
+pub struct Workspace {
+    arena: Option<Array>,
+    /// One for each thread.
+    scratch: Vec<Array>,
 }
 
 /// Machine code that is freed with the value.

@@ -210,7 +210,7 @@ fn loop_kernels_that_break_an_invariant_are_refused() {
             ("a constant that does not exist", |p| p.buffers[0].place = Place::Constant(0)),
             ("a constant that is too short", |p| {
                 p.buffers[0].place = Place::Constant(0);
-                p.constants = vec![Array::zeros(DType::F32, &[47])];
+                p.constants = vec![Arc::new(Array::zeros(DType::F32, &[47]))];
             }),
             ("a shared variable that does not exist", |p| p.buffers[0].place = Place::Shared(0)),
             ("two buffers at one place that differ", |p| {
