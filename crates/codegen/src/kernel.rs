@@ -608,8 +608,8 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// The shared variables in use, in rising order.
     pub shared: Vec<LeafId>,
-    /// The constant arrays.
-    pub constants: Vec<Array>,
+    /// The constant arrays, which programs for other shapes have as well.
+    pub constants: Vec<Arc<Array>>,
     /// Type and shape of each result, in order.
     pub outputs: Vec<(DType, Extents)>,
     /// Size of the arena.
@@ -630,6 +630,27 @@ impl Program {
     /// The number of steps, those in the bodies of loops included.
     pub fn count(&self) -> usize {
         self.steps.iter().map(Step::count).sum()
+    }
+
+    /// Bytes that the description holds, about, but for constants, which programs share.
+    pub fn bytes(&self) -> usize {
+        let steps: usize = self
+            .steps
+            .iter()
+            .map(|step| {
+                let kernel = match &step.kernel {
+                    Kernel::Loop(kernel) => {
+                        let body = kernel.body.len() * (size_of::<Instruction>() + size_of::<DType>());
+                        body + kernel.stores.len() * size_of::<Store>()
+                    }
+                    Kernel::Product(_) | Kernel::Random(_) => 0,
+                    Kernel::Scan(kernel) => kernel.body.bytes() + kernel.inputs.len() * size_of::<Element>(),
+                };
+                let params = step.kernel.params().len() * (size_of::<Param>() + size_of::<BufferId>());
+                size_of::<Step>() + kernel + params + step.label.len()
+            })
+            .sum();
+        steps + self.buffers.len() * size_of::<Buffer>()
     }
 
     /// Every step, those in the bodies of loops included, by its number, with the number of loops around it.

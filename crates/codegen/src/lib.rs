@@ -11,6 +11,7 @@ pub mod lower;
 pub mod merge;
 pub mod opencl;
 pub mod plan;
+pub mod safety;
 pub mod schedule;
 
 use std::collections::BTreeSet;

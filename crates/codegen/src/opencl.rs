@@ -84,7 +84,7 @@ struct Constants {
 
 impl Constants {
     fn new(device: &Arc<Device>, program: &Program) -> Result<Constants, String> {
-        let upload = |array: &Array| -> Result<Memory, String> {
+        let upload = |array: &Arc<Array>| -> Result<Memory, String> {
             let memory = Memory::allocate(device, array.bytes().len())?;
             memory.write(array.bytes())?;
             Ok(memory)
@@ -181,6 +181,12 @@ impl OpenClProgram {
             }
         }
         Ok(prepared)
+    }
+
+    /// Bytes of the device's memory that the program holds for itself.
+    pub fn bytes(&self) -> usize {
+        let own = self.inputs.iter().chain(&self.outputs).chain(&self.constants.arrays);
+        own.map(Memory::len).sum::<usize>() + self.arena.len()
     }
 
     /// Runs the program: `shared` are the shared variables in the order of [`Program::shared`], `outputs` arrays of the

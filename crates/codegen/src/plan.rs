@@ -380,7 +380,7 @@ impl<'g> Planner<'g> {
         }
         let arena_bytes = place_in_arena(&mut buffers.list, &steps);
         let constants = self.constants.iter().filter_map(|id| match &graph.leaf(*id)?.kind {
-            LeafKind::Constant(array) => Some((**array).clone()),
+            LeafKind::Constant(array) => Some(array.clone()),
             LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => None,
         });
         Program {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::body::Body;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::infer::infer;
 use crate::leaf::{Leaf, LeafKind};
-use crate::op::{LeafId, Op, known_dims};
+use crate::op::{LeafId, Op, Scan, known_dims};
 use crate::scalar::ScalarFn;
 use crate::shape::TensorType;
 
@@ -69,6 +70,23 @@ impl Graph {
     /// A graph without nodes that has the inputs and leaves of this one, for a pass to fill.
     pub fn emptied(&self) -> Graph {
         Graph { leaves: self.leaves.clone(), inputs: self.inputs.clone(), ..Graph::default() }
+    }
+
+    /// Bytes that the graph and the bodies of its loops hold, about, but for leaves, which graphs share.
+    pub fn bytes(&self) -> usize {
+        let merged = self.merged.capacity() * (size_of::<(Op, Operands)>() + size_of::<NodeId>());
+        let mut bytes = self.nodes.capacity() * size_of::<Node>() + merged;
+        let mut known: Vec<*const Body> = Vec::new();
+        for node in &self.nodes {
+            if let Op::Scan(scan) = &node.op {
+                bytes += size_of::<Scan>();
+                if !known.contains(&Arc::as_ptr(&scan.body)) {
+                    known.push(Arc::as_ptr(&scan.body));
+                    bytes += scan.body.graph.bytes();
+                }
+            }
+        }
+        bytes
     }
 
     /// The number of nodes.

@@ -1,17 +1,20 @@
 //! Compiled functions: from a request to calls.
 //!
-//! A [`Function`] holds one executable for each set of argument shapes it has met. Where all extents are known it is
-//! compiled at once; otherwise at the first call of each new shape. Results are borrowed from the function until the
-//! next call, so that a call allocates nothing.
+//! A [`Function`] holds an executable for each set of argument shapes it has met, as many of them as its cache has room
+//! for. Where all extents are known it is compiled at once; otherwise at the first call of each new shape. Executables of one
+//! function never run at one time, so they have their working memory in common. Results are borrowed from the function until
+//! the next call, so that a call allocates nothing.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypatia_codegen::cpu::CodeError;
-use hypatia_codegen::cpu::call::CpuProgram;
+use hypatia_codegen::cpu::call::{CpuProgram, Workspace};
 use hypatia_codegen::cpu::features::Features;
 use hypatia_codegen::cpu::pool::Pool;
 use hypatia_codegen::kernel::{Place, Program, RunError};
@@ -25,6 +28,11 @@ use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
 use hypatia_rewrite::{Numerics, Options, Report, Stop, simplify};
 use smallvec::SmallVec;
+
+use crate::cache::{Cache, Counts};
+
+/// Bytes of executables that a function keeps besides the one in use, unless the builder says otherwise.
+const CACHE_BYTES: usize = 64 << 20;
 
 /// Where a function runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
@@ -59,6 +67,7 @@ pub struct Builder {
     numerics: Numerics,
     threads: Option<usize>,
     device: Device,
+    cache_bytes: Option<usize>,
 }
 
 impl Builder {
@@ -138,6 +147,15 @@ impl Builder {
         self
     }
 
+    /// How many bytes of executables for other shapes than those of the last call the function may keep, about; 64 MiB by
+    /// default. A function is compiled for each set of argument shapes (and values that extents depend on) that it meets.
+    /// Where there are more than fit, the least recently used is given up, and compiled again should its shapes come back; with 0 none
+    /// is kept but the last. What was compiled, kept and given up is part of the [`Profile`].
+    pub fn cache_bytes(mut self, bytes: usize) -> Builder {
+        self.cache_bytes = Some(bytes);
+        self
+    }
+
     /// Checks and compiles.
     ///
     /// # Errors
@@ -164,8 +182,8 @@ impl Builder {
             needs: Vec::new(),
             results,
             cuts,
-            executables: Vec::new(),
-            recent: 0,
+            executables: Cache::new(self.cache_bytes.unwrap_or(CACHE_BYTES)),
+            hasher: RandomState::new(),
             numerics: self.numerics,
             device: self.device,
             pool: pool(threads),
@@ -173,7 +191,7 @@ impl Builder {
         };
         if function.inputs.iter().all(|input| input.leaf.ty.is_known()) {
             match function.executable(&Arguments::default()) {
-                Ok(executable) => function.executables.push((Arguments::default(), executable)),
+                Ok(executable) => function.keep(Arguments::default(), executable),
                 Err(Failure::Faults(faults)) => return Err(faults),
                 Err(Failure::Needs(needs)) => function.needs = needs,
             }
@@ -219,9 +237,9 @@ pub struct Function {
     results: usize,
     /// Results of loops that may end early, with the axis of the rows that may not have been made.
     cuts: Vec<(usize, usize)>,
-    executables: Vec<(Arguments, Executable)>,
-    /// The executable of the last call.
-    recent: usize,
+    /// That of the last call is the one in use.
+    executables: Cache<Arguments, Executable>,
+    hasher: RandomState,
     numerics: Numerics,
     device: Device,
     pool: Arc<Pool>,
@@ -287,6 +305,13 @@ pub struct Stages {
     pub program: Arc<Program>,
     /// Time of taking gradients and simplifying, of making kernels, and of making machine code.
     pub times: [Duration; 3],
+}
+
+impl Stages {
+    /// Bytes that the description holds, about.
+    fn bytes(&self) -> usize {
+        self.graph.bytes() + self.simplified.bytes() + self.program.bytes()
+    }
 }
 
 enum Failure {
@@ -379,18 +404,29 @@ impl Function {
     /// # Errors
     /// Arguments that do not fit, indices out of range, a failing device. Shared variables are then as before.
     pub fn call(&mut self, arguments: &[&Array]) -> Result<Outputs<'_>, CallError> {
-        let index = loop {
+        loop {
             let key = {
                 let all = with_defaults(&self.inputs, arguments)?;
-                match select(&self.inputs, &self.needs, &self.executables, self.recent, &all)? {
-                    Some(index) => break index,
-                    None => key_of(&self.inputs, &self.needs, &all),
+                check_arguments(&self.inputs, &all)?;
+                let fits = |key: &Arguments| fits(key, &self.inputs, &self.needs, &all);
+                if self.executables.is_recent(fits) {
+                    break;
                 }
+                let hash = hash(&self.hasher, &self.inputs, &self.needs, &all);
+                if let Some(before) = self.executables.switch(hash, fits) {
+                    let workspace = before.map(Executable::take_workspace).unwrap_or_default();
+                    if let Some(executable) = self.executables.recent_mut() {
+                        executable.set_workspace(workspace)?;
+                    }
+                    break;
+                }
+                key_of(&self.inputs, &self.needs, &all)
             };
             self.specialise(key)?;
+        }
+        let Some(executable) = self.executables.recent_mut() else {
+            return Err(Diagnostic::new("a function has no executable, which is a fault of Hypatia's").into());
         };
-        self.recent = index;
-        let executable = &mut self.executables[index].1;
         if executable.engine.times().is_some() != self.profiling {
             executable.engine.set_profiling(self.profiling);
         }
@@ -449,7 +485,7 @@ impl Function {
     /// Adds the executable for a key, or finds out which values the key must have besides.
     fn specialise(&mut self, key: Arguments) -> Result<(), CallError> {
         match self.executable(&key) {
-            Ok(executable) => self.executables.push((key, executable)),
+            Ok(executable) => self.keep(key, executable),
             Err(Failure::Faults(faults)) => return Err(CallError::Arguments(faults)),
             Err(Failure::Needs(needs)) => {
                 let known = self.needs.len();
@@ -462,6 +498,20 @@ impl Function {
             }
         }
         Ok(())
+    }
+
+    /// Makes a new executable the one in use.
+    fn keep(&mut self, key: Arguments, executable: Executable) {
+        let given = self.inputs.iter().map(|input| input.leaf.id);
+        let given =
+            given.map(|id| (key.shapes.get(&id).map(|shape| &shape[..]), key.values.get(&id).copied()));
+        let hash = hash_key(&self.hasher, given);
+        let bytes = executable.bytes();
+        if let Some(before) = self.executables.insert(key, hash, executable, bytes) {
+            // The new one has memory of its own, and this one gets it where its shapes come back.
+            drop(before.take_workspace());
+        }
+        self.executables.shrink();
     }
 
     /// Specialises and compiles the graph.
@@ -500,7 +550,7 @@ impl Function {
                 let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
                 let engine = engine.map_err(|e| match e {
                     CodeError::Memory(_) => Failure::Faults(too_large(&program, &e).into()),
-                    CodeError::Code(_) => failed(&e),
+                    CodeError::Code(_) | CodeError::InvalidProgram(_) => failed(&e),
                 });
                 Engine::Cpu(Box::new(engine?))
             }
@@ -530,7 +580,7 @@ impl Function {
 
     /// The stages of the executable last used, once there is one.
     pub fn stages(&self) -> Option<&Stages> {
-        self.executables.get(self.recent).map(|(_, executable)| &executable.stages)
+        self.executables.recent().map(|executable| &executable.stages)
     }
 
     /// What to know of the executable last used: terms that may overflow or lose digits, where simplification did not see
@@ -549,10 +599,12 @@ impl Function {
         self.profiling = on;
     }
 
-    /// Time, operations and bytes of every kernel since profiling began.
+    /// Time, operations and bytes of every kernel since profiling began, of the executable last used; and how many
+    /// executables there are.
     pub fn profile(&self) -> Profile {
-        let Some((_, executable)) = self.executables.get(self.recent) else {
-            return Profile { rows: Vec::new(), stop: Stop::Saturated, warnings: Vec::new() };
+        let executables = self.executables.counts();
+        let Some(executable) = self.executables.recent() else {
+            return Profile { rows: Vec::new(), executables, stop: Stop::Saturated, warnings: Vec::new() };
         };
         let times = executable.engine.times().unwrap_or(&[]);
         let steps = executable.stages.program.all_steps();
@@ -567,7 +619,7 @@ impl Function {
             bytes: step.kernel.bytes(),
         });
         let report = &executable.stages.report;
-        Profile { rows: rows.collect(), stop: report.stop, warnings: report.warnings() }
+        Profile { rows: rows.collect(), executables, stop: report.stop, warnings: report.warnings() }
     }
 }
 
@@ -610,14 +662,8 @@ fn with_defaults<'a>(
     Err(fault)
 }
 
-/// The executable for these arguments, if there is one; an error if an argument does not fit its input.
-fn select(
-    inputs: &[Input],
-    needs: &[LeafId],
-    executables: &[(Arguments, Executable)],
-    recent: usize,
-    arguments: &[&Array],
-) -> Result<Option<usize>, Diagnostic> {
+/// An error if an argument does not fit its input.
+fn check_arguments(inputs: &[Input], arguments: &[&Array]) -> Result<(), Diagnostic> {
     for (input, argument) in inputs.iter().zip(arguments) {
         let declared = &input.leaf.ty;
         let fits = declared.dtype == argument.dtype()
@@ -640,16 +686,41 @@ fn select(
             });
         }
     }
-    let matches = |(key, _): &(Arguments, Executable)| {
-        inputs.iter().zip(arguments).all(|(input, argument)| {
-            key.shapes.get(&input.leaf.id).is_none_or(|shape| shape.as_slice() == argument.shape())
-                && key.values.get(&input.leaf.id).is_none_or(|value| argument.get(0).to_i64() == Some(*value))
-        }) && key.values.len() == needs.len()
-    };
-    if executables.get(recent).is_some_and(matches) {
-        return Ok(Some(recent));
-    }
-    Ok(executables.iter().position(matches))
+    Ok(())
+}
+
+/// Whether an executable's key is that of these arguments.
+fn fits(key: &Arguments, inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> bool {
+    inputs.iter().zip(arguments).all(|(input, argument)| {
+        key.shapes.get(&input.leaf.id).is_none_or(|shape| shape.as_slice() == argument.shape())
+            && key.values.get(&input.leaf.id).is_none_or(|value| argument.get(0).to_i64() == Some(*value))
+    }) && key.values.len() == needs.len()
+}
+
+/// The value that the key of these arguments has for an input.
+fn needed(input: &Input, needs: &[LeafId], argument: &Array) -> Option<i64> {
+    // Only integer scalars are ever needed; another argument may be empty.
+    let needed = needs.contains(&input.leaf.id) && argument.rank() == 0;
+    needed.then(|| argument.get(0).to_i64()).flatten()
+}
+
+/// The hash of the key of these arguments.
+fn hash(hasher: &RandomState, inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> u64 {
+    let given = inputs.iter().zip(arguments).map(|(input, argument)| {
+        let shape = (!input.leaf.ty.is_known()).then(|| argument.shape());
+        (shape, needed(input, needs, argument))
+    });
+    hash_key(hasher, given)
+}
+
+/// The hash of the shapes and values that a key has for each input.
+fn hash_key<'a>(
+    hasher: &RandomState,
+    given: impl Iterator<Item = (Option<&'a [usize]>, Option<i64>)>,
+) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    given.for_each(|each| each.hash(&mut hasher));
+    hasher.finish()
 }
 
 fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments {
@@ -658,11 +729,7 @@ fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments
         if !input.leaf.ty.is_known() {
             key.shapes.insert(input.leaf.id, Extents::from(argument.shape()));
         }
-        // Only integer scalars are ever needed; another argument may be empty.
-        if needs.contains(&input.leaf.id)
-            && argument.rank() == 0
-            && let Some(value) = argument.get(0).to_i64()
-        {
+        if let Some(value) = needed(input, needs, argument) {
             key.values.insert(input.leaf.id, value);
         }
     }
@@ -670,9 +737,43 @@ fn key_of(inputs: &[Input], needs: &[LeafId], arguments: &[&Array]) -> Arguments
 }
 
 impl Executable {
+    /// Bytes that it holds besides working memory, about.
+    fn bytes(&self) -> usize {
+        let results: usize = self.outputs.iter().map(|output| output.bytes().len()).sum();
+        let engine = match &self.engine {
+            Engine::Cpu(program) => program.bytes(),
+            Engine::OpenCl { program, .. } => program.bytes(),
+        };
+        results + engine + self.stages.bytes()
+    }
+
+    /// Gives up working memory for another executable to have.
+    fn take_workspace(&mut self) -> Workspace {
+        match &mut self.engine {
+            Engine::Cpu(program) => program.take_workspace(),
+            Engine::OpenCl { .. } => Workspace::default(),
+        }
+    }
+
+    /// Gives it working memory.
+    fn set_workspace(&mut self, workspace: Workspace) -> Result<(), CallError> {
+        match &mut self.engine {
+            Engine::Cpu(program) => program.set_workspace(workspace).map_err(|error| {
+                let fault = too_large(&self.stages.program, &error);
+                CallError::Arguments(fault.into())
+            }),
+            Engine::OpenCl { .. } => Ok(()),
+        }
+    }
+
     fn run(&mut self, inputs: &[&Array]) -> Result<(), CallError> {
         let result = match &mut self.engine {
             Engine::Cpu(program) => {
+                // The system may have refused memory at the last call.
+                if !program.has_workspace() {
+                    self.set_workspace(Workspace::default())?;
+                    return self.run(inputs);
+                }
                 run_on_cpu(program, &self.shared, &self.updated, inputs, &mut self.outputs)?
             }
             Engine::OpenCl { program, times } => {
@@ -760,6 +861,8 @@ fn run_on_cpu(
 pub struct Profile {
     /// One row a kernel, in the order in which they run; a loop comes before the kernels of its body.
     pub rows: Vec<ProfileRow>,
+    /// What was compiled for the shapes that the function has met.
+    pub executables: Counts,
     /// Why simplification stopped.
     pub stop: Stop,
     /// As [`Function::warnings`].
@@ -810,6 +913,6 @@ impl fmt::Display for Profile {
         for warning in &self.warnings {
             writeln!(f, "{warning}")?;
         }
-        Ok(())
+        writeln!(f, "{}", self.executables)
     }
 }

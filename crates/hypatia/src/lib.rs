@@ -2,8 +2,10 @@
 //! updates of state into native code.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod function;
 
+pub use cache::Counts;
 pub use function::{Builder, CallError, Device, Function, Outputs, Profile, ProfileRow, Stages, function};
 pub use hypatia_codegen as codegen;
 pub use hypatia_graph as graph;

@@ -16,18 +16,27 @@ use crate::cpu::code::{Code, CodeError};
 use crate::cpu::features::Features;
 use crate::cpu::pool::Pool;
 use crate::cpu::steps::{Context, Loader, Routine, Steps, units};
+use crate::kernel::verify::verify;
 use crate::kernel::{Place, Program, RunError};
 
 /// A program with its machine code and memory.
 pub struct CpuProgram {
     program: Arc<Program>,
-    code: Code,
     steps: Steps,
     /// Which pointers depend on the arguments of a call, and on which.
     changing: Vec<(usize, Place)>,
+    /// The places of a call's arrays, with the element types and numbers of elements of these.
+    expected: Vec<(Place, DType, usize)>,
     context: Context,
-    /// Memory that the pointers of the steps lead into.
-    _memory: Vec<Array>,
+    /// Packed matrices that pointers of the steps lead into.
+    packed: Vec<Array>,
+    /// Pointers into the arena, and where in it they lead.
+    arena_slots: Vec<(usize, usize)>,
+    /// Memory of values between steps; none while another program has it.
+    arena: Option<Array>,
+    scratch_bytes: usize,
+    /// What the functions of the steps lie in.
+    code: LoadedCode,
 }
 
 // SAFETY: the pointers lead into memory and constants, which the value owns, or were filled in by the call that
@@ -36,31 +45,89 @@ unsafe impl Send for CpuProgram {}
 
 impl CpuProgram {
     /// Compiles a program for this processor.
+    ///
+    /// # Errors
+    /// A program that breaks an invariant (it is verified, since its code checks nothing), or that needs more memory than
+    /// there is.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
-        let code = Code::new(units(&program, features), features)?;
-        let allocate = |bytes| Array::zeros(DType::U8, &[bytes]).map_err(|_| CodeError::Memory(bytes));
-        let mut arena = allocate(program.arena_bytes)?;
-        let mut loader = Loader::new(features, &pool, code.addresses());
-        let Routine { mut steps, places, .. } = loader.load(&program, 1, &|_| 1);
-        let (scratch, mut memory) = (loader.scratch_bytes, loader.packed);
-        let mut changing = Vec::new();
+        verify(&program).map_err(CodeError::InvalidProgram)?;
+        let code = LoadedCode(Code::new(units(&program, features), features)?);
+        let mut loader = Loader::new(features, &pool, code.0.addresses());
+        let Routine { steps, places, .. } = loader.load(&program, 1, &|_| 1)?;
+        let (scratch_bytes, packed) = (loader.scratch_bytes, loader.packed);
+        let (mut changing, mut arena_slots) = (Vec::new(), Vec::new());
         for (slot, place) in places {
-            if let Place::Arena(offset) = place {
-                steps.point(slot, arena.bytes_mut()[offset..].as_mut_ptr());
-            } else {
-                changing.push((slot, place));
+            match place {
+                Place::Arena(offset) => arena_slots.push((slot, offset)),
+                place => changing.push((slot, place)),
             }
         }
-        memory.push(arena);
+        let mut expected: Vec<(Place, DType, usize)> = Vec::new();
+        for buffer in &program.buffers {
+            let given = matches!(buffer.place, Place::Input(_) | Place::Shared(_) | Place::Output(_));
+            if given && expected.iter().all(|(place, ..)| *place != buffer.place) {
+                expected.push((buffer.place.clone(), buffer.dtype, buffer.len()));
+            }
+        }
         let threads = pool.threads();
         let context = Context {
             features: features.clone(),
             reports: vec![[0; 3]; threads],
-            scratch: (0..threads).map(|_| allocate(scratch)).collect::<Result<_, _>>()?,
+            scratch: Vec::new(),
             times: None,
             pool,
         };
-        Ok(CpuProgram { program, code, steps, changing, context, _memory: memory })
+        let mut loaded = CpuProgram {
+            program,
+            steps,
+            changing,
+            expected,
+            context,
+            packed,
+            arena_slots,
+            arena: None,
+            scratch_bytes,
+            code,
+        };
+        loaded.set_workspace(Workspace::default())?;
+        Ok(loaded)
+    }
+
+    /// Gives up the memory in which the program computes, for another program to have; it needs some again before it runs.
+    pub fn take_workspace(&mut self) -> Workspace {
+        Workspace { arena: self.arena.take(), scratch: std::mem::take(&mut self.context.scratch) }
+    }
+
+    /// Whether it has memory to compute in.
+    pub fn has_workspace(&self) -> bool {
+        self.arena.is_some()
+    }
+
+    /// Gives the program memory to compute in, and more where that is too little.
+    ///
+    /// # Errors
+    /// More memory than the system gives; the program has none then.
+    pub fn set_workspace(&mut self, workspace: Workspace) -> Result<(), CodeError> {
+        let Workspace { arena, scratch } = workspace;
+        let fitting = |array: Option<Array>, bytes: usize| match array {
+            Some(array) if array.bytes().len() >= bytes => Ok(array),
+            _ => Array::zeros(DType::U8, &[bytes]).map_err(|_| CodeError::Memory(bytes)),
+        };
+        let mut arena = fitting(arena, self.program.arena_bytes)?;
+        let scratch = scratch.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let scratch = scratch.take(self.context.pool.threads());
+        self.context.scratch =
+            scratch.map(|array| fitting(array, self.scratch_bytes)).collect::<Result<_, _>>()?;
+        for (slot, offset) in &self.arena_slots {
+            self.steps.point(*slot, arena.bytes_mut()[*offset..].as_mut_ptr());
+        }
+        self.arena = Some(arena);
+        Ok(())
+    }
+
+    /// Bytes that the program holds besides its description and its workspace: machine code and packed matrices.
+    pub fn bytes(&self) -> usize {
+        self.code.0.bytes() + self.packed.iter().map(|array| array.bytes().len()).sum::<usize>()
     }
 
     /// The program.
@@ -94,14 +161,20 @@ impl CpuProgram {
         shared: &mut [&mut Array],
         outputs: &mut [Array],
     ) -> Result<(), RunError> {
-        let fits = |array: &Array, place: &Place| {
-            let buffer = self.program.buffers.iter().find(|b| b.place == *place);
-            buffer.is_none_or(|b| b.dtype == array.dtype() && b.len() == array.len())
+        if self.arena.is_none() {
+            return Err(RunError::Device("a program runs without memory to compute in".into()));
+        }
+        // Functions take every pointer to lead to as many elements as the program says.
+        let fits = |(place, dtype, len): &(Place, DType, usize)| {
+            let array = match place {
+                Place::Input(index) => inputs.get(*index).copied(),
+                Place::Shared(index) => shared.get(*index).map(|array| &**array),
+                Place::Output(index) => outputs.get(*index),
+                Place::Constant(_) | Place::Arena(_) => None,
+            };
+            array.is_some_and(|array| array.dtype() == *dtype && array.len() == *len)
         };
-        let all_fit = inputs.iter().enumerate().all(|(i, a)| fits(a, &Place::Input(i)))
-            && shared.iter().enumerate().all(|(i, a)| fits(a, &Place::Shared(i)))
-            && outputs.iter().enumerate().all(|(i, a)| fits(a, &Place::Output(i)));
-        if !all_fit {
+        if !self.expected.iter().all(fits) {
             return Err(RunError::Device("memory of a call is not that of the program".into()));
         }
         for (slot, place) in &self.changing {
@@ -120,10 +193,22 @@ impl CpuProgram {
     }
 }
 
-impl Drop for CpuProgram {
+/// Memory that programs which never run at one time may have one after another: what they find in it does not matter.
+#[derive(Default)]
+pub struct Workspace {
+    arena: Option<Array>,
+    /// One for each thread.
+    scratch: Vec<Array>,
+}
+
+/// Machine code that is freed with the value.
+struct LoadedCode(Code);
+
+impl Drop for LoadedCode {
     fn drop(&mut self) {
-        if let Some(module) = self.code.take_module() {
-            // SAFETY: only `run` calls the functions, which needs the value that is being dropped.
+        if let Some(module) = self.0.take_module() {
+            // SAFETY: only `CpuProgram::run` calls the functions, on a borrow of the value that holds this one, and they
+            // return before it does.
             unsafe { module.free_memory() };
         }
     }

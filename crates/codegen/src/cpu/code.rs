@@ -29,6 +29,7 @@ pub(super) enum Unit<'k> {
 pub(super) struct Code {
     module: Option<JITModule>,
     addresses: Vec<usize>,
+    bytes: usize,
 }
 
 /// Why a program could not be made ready to run.
@@ -37,6 +38,9 @@ pub enum CodeError {
     /// A fault of ours or of the system's memory, never of the user's program.
     #[error("machine code could not be made: {0}")]
     Code(String),
+    /// A program that breaks an invariant of its form (see [`crate::kernel::verify`]), on which code relies.
+    #[error("the compiler made an invalid program, which is a fault of Hypatia's: {0}")]
+    InvalidProgram(String),
     /// More values between steps than memory can hold.
     #[error("values between steps need {0} bytes of memory, which the system does not give")]
     Memory(usize),
@@ -88,15 +92,20 @@ impl Code {
                 Unit::Loop(kernel) => compiler.native_loop(kernel, features)?,
             });
         }
-        let mut module = compiler.module;
+        let (mut module, bytes) = (compiler.module, compiler.bytes);
         module.finalize_definitions()?;
         let addresses = functions.iter().map(|f| module.get_finalized_function(*f) as usize).collect();
-        Ok(Code { module: Some(module), addresses })
+        Ok(Code { module: Some(module), addresses, bytes })
     }
 
     /// The address of each unit's function, in the order in which they were given.
     pub(super) fn addresses(&self) -> &[usize] {
         &self.addresses
+    }
+
+    /// Bytes of machine code.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes out the module, for its memory to be freed.
@@ -116,6 +125,8 @@ struct Compiler<'k> {
     integer: FuncId,
     fused: bool,
     avx512: bool,
+    /// Of the code so far.
+    bytes: usize,
 }
 
 impl<'k> Compiler<'k> {
@@ -141,6 +152,7 @@ impl<'k> Compiler<'k> {
             avx512: cfg!(unix)
                 && features.instruction_set() == InstructionSet::Avx512
                 && avx512::is_supported(),
+            bytes: 0,
         })
     }
 
@@ -153,6 +165,7 @@ impl<'k> Compiler<'k> {
         self.known.insert(kernel, id);
         if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
             self.module.define_function_bytes(id, 64, &code, &[])?;
+            self.bytes += code.len();
             self.module.clear_context(&mut self.context);
             return Ok(id);
         }
@@ -196,6 +209,7 @@ impl<'k> Compiler<'k> {
     /// Compiles the function that was built.
     fn define(&mut self, id: FuncId) -> Result<FuncId, CodeError> {
         self.module.define_function(id, &mut self.context)?;
+        self.bytes += self.context.compiled_code().map_or(0, |code| code.code_buffer().len());
         self.module.clear_context(&mut self.context);
         Ok(id)
     }

@@ -175,6 +175,9 @@ pub enum ProductError {
         /// Elements in the slice.
         found: usize,
     },
+    /// More scratch memory than the system gives.
+    #[error("the product needs {0} bytes of scratch memory, which the system does not give")]
+    Memory(usize),
     /// Elements of C lie on each other.
     #[error(
         "rows of C at a distance of {rows} and products at {batch} overlap: expected rows of {n} apart from each other"
@@ -282,8 +285,10 @@ impl ProductPlan {
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
         let Scratch { a, b, c, sums } = self.scratch;
-        let elements = a + b + c + sums;
-        if elements == 0 { 0 } else { elements * self.shape.dtype.bytes() + execute::ALIGNMENT }
+        // More than memory can hold stays that: strides of 0 allow of extents whose products do not fit.
+        let elements = [b, c, sums].into_iter().fold(a, usize::saturating_add);
+        let bytes = elements.saturating_mul(self.shape.dtype.bytes());
+        if bytes == 0 { 0 } else { bytes.saturating_add(execute::ALIGNMENT) }
     }
 
     /// The number of independent parts; any number of threads may share them.
@@ -410,7 +415,7 @@ impl PackPlan {
     /// Bytes of the packed form; aligned to 64 bytes it is read fastest.
     #[must_use]
     pub fn packed_bytes(&self) -> usize {
-        self.k * self.panels() * self.width * self.dtype.bytes()
+        [self.panels(), self.width, self.dtype.bytes()].into_iter().fold(self.k, usize::saturating_mul)
     }
 
     /// The number of independent parts.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use hypatia_graph::{Array, DType};
 use smallvec::SmallVec;
 
-use crate::cpu::code::Unit;
+use crate::cpu::code::{CodeError, Unit};
 use crate::cpu::features::Features;
 use crate::cpu::native;
 use crate::cpu::pool::Pool;
@@ -207,7 +207,7 @@ impl<'a> Loader<'a> {
         program: &Arc<Program>,
         runs: usize,
         stays: &dyn Fn(usize) -> usize,
-    ) -> Routine {
+    ) -> Result<Routine, CodeError> {
         let mut steps =
             Steps { program: program.clone(), steps: Vec::new(), pointers: Vec::new(), numbers: Vec::new() };
         let (mut places, mut wanted) = (Vec::new(), Vec::new());
@@ -233,7 +233,7 @@ impl<'a> Loader<'a> {
             };
             steps.steps.push(match &step.kernel {
                 Kernel::Loop(kernel) => {
-                    let function = self.function();
+                    let function = self.function()?;
                     let outermost = kernel.extents.first().copied().unwrap_or(1);
                     let checks = step.kernel.checks_indices() || !kernel.starts.is_empty();
                     Loaded::Loop { function, pointers, outermost, parts: parts(kernel), checks }
@@ -241,11 +241,9 @@ impl<'a> Loader<'a> {
                 Kernel::Product(product) => {
                     let shape = product_shape(product);
                     let b = place(product.b.param);
-                    let packed = if pays_to_pack(product, stays(b)) {
-                        self.want(&mut wanted, product, b.clone())
-                    } else {
-                        None
-                    };
+                    let packed = pays_to_pack(product, stays(b))
+                        .then(|| self.want(&mut wanted, product, b.clone()))
+                        .flatten();
                     let shape = ProductShape { b_packed: packed.is_some(), ..shape };
                     let plan = ProductPlan::new(shape, self.features, self.pool.threads());
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
@@ -257,11 +255,11 @@ impl<'a> Loader<'a> {
                 }
                 Kernel::Scan(kernel) if native::is_native(kernel, self.features) => {
                     self.number += kernel.body.count();
-                    let function = self.function();
+                    let function = self.function()?;
                     Loaded::Native { function, pointers, steps: kernel.steps }
                 }
                 Kernel::Scan(kernel) => {
-                    let (mut scan, inner) = self.scan(kernel, runs, &|param| stays(place(param)));
+                    let (mut scan, inner) = self.scan(kernel, runs, &|param| stays(place(param)))?;
                     for Packing { plan, param, offset, packed } in inner {
                         if stays(place(param)) > 1 {
                             wanted.push(Wanted { plan, place: place(param).clone(), offset, packed });
@@ -287,15 +285,16 @@ impl<'a> Loader<'a> {
             }
             Place::Input(_) | Place::Shared(_) | Place::Output(_) | Place::Arena(_) => true,
         });
-        Routine { steps, places, wanted }
+        Ok(Routine { steps, places, wanted })
     }
 
     /// The function of the next unit.
-    fn function(&mut self) -> LoopFunction {
-        let address = self.functions.next().copied().unwrap_or_default();
+    fn function(&mut self) -> Result<LoopFunction, CodeError> {
+        let missing = || CodeError::Code("a step has no function".into());
+        let address = self.functions.next().copied().ok_or_else(missing)?;
         // SAFETY: the address is that of a function compiled with this signature; units are loaded in the order in which
         // they were compiled.
-        unsafe { std::mem::transmute::<usize, LoopFunction>(address) }
+        Ok(unsafe { std::mem::transmute::<usize, LoopFunction>(address) })
     }
 
     /// Memory for the packed right side of a product, which is added to those wanted unless it is there. Where the system
@@ -322,23 +321,24 @@ impl<'a> Loader<'a> {
         kernel: &ScanKernel,
         runs: usize,
         outside: &dyn Fn(u16) -> usize,
-    ) -> (Scan, Vec<Packing>) {
+    ) -> Result<(Scan, Vec<Packing>), CodeError> {
         let stays = |input: usize| match kernel.inputs.get(input) {
             Some(input) if input.stride == 0 => kernel.steps.saturating_mul(outside(input.param)),
             Some(_) | None => 1,
         };
         let Routine { steps: body, places, wanted } =
-            self.load(&kernel.body, runs.saturating_mul(kernel.steps), &stays);
-        let packings = wanted.into_iter().filter_map(|wanted| {
+            self.load(&kernel.body, runs.saturating_mul(kernel.steps), &stays)?;
+        let missing = |place: &Place| CodeError::Code(format!("{place:?} of a loop's body lies nowhere"));
+        let packings = wanted.into_iter().map(|wanted| {
             let Wanted { plan, place, offset, packed } = wanted;
-            let (param, begin) = kernel.locate(&place, 0)?;
-            Some(Packing { plan, param, offset: offset + begin as isize, packed })
+            let (param, begin) = kernel.locate(&place, 0).ok_or_else(|| missing(&place))?;
+            Ok(Packing { plan, param, offset: offset + begin as isize, packed })
         });
-        let packings = packings.collect();
+        let packings = packings.collect::<Result<_, CodeError>>()?;
         let (mut begins, mut switches, mut moves) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, place) in places {
-            let at = |step: usize| kernel.locate(&place, step);
-            let (Some((param, begin)), Some(second), Some(third)) = (at(0), at(1), at(2)) else { continue };
+            let at = |step: usize| kernel.locate(&place, step).ok_or_else(|| missing(&place));
+            let ((param, begin), second, third) = (at(0)?, at(1)?, at(2)?);
             begins.push(Pointer { slot, param, offset: begin as isize });
             let distance = (third.1 - second.1) as isize;
             if second.0 != param {
@@ -363,7 +363,7 @@ impl<'a> Loader<'a> {
             rows: rows.collect(),
             kept: kept.collect(),
         };
-        (scan, packings)
+        Ok((scan, packings))
     }
 }
 
@@ -613,7 +613,8 @@ unsafe impl Sync for Pointers {}
 
 /// Into how many parts a loop step is divided: by its outermost axis if no fold runs over it and the work is enough.
 fn parts(kernel: &LoopKernel) -> usize {
-    let work: usize = kernel.extents.iter().product::<usize>() * kernel.body.len().max(4) / 4;
+    let iterations = kernel.extents.iter().fold(1usize, |count, extent| count.saturating_mul(*extent));
+    let work = iterations.saturating_mul(kernel.body.len().max(4)) / 4;
     let in_order = kernel.stores.iter().any(|s| matches!(s.kind, StoreKind::At { .. }));
     match (kernel.extents.first(), kernel.reduced.first()) {
         (Some(extent), Some(false)) if !in_order && work >= PART_WORK => PARTS.min(*extent).max(1),
@@ -624,7 +625,7 @@ fn parts(kernel: &LoopKernel) -> usize {
 /// Whether to pack the right side of a product that is run so often with the same one.
 fn pays_to_pack(product: &ProductKernel, runs: usize) -> bool {
     let stays = product.batch == 1 && product.b.position.starts.is_empty();
-    stays && runs >= PACKED_STEPS && product.m > 0 && product.k * product.n >= PACKED_ELEMENTS
+    stays && runs >= PACKED_STEPS && product.m > 0 && product.k.saturating_mul(product.n) >= PACKED_ELEMENTS
 }
 
 /// What a product is planned for, with a right side as it lies.

@@ -3,7 +3,8 @@
 //! 1. A body uses values that were computed before, and every value has a type.
 //! 2. Parameters, starts and loop axes that are named exist, starts and factors have an element; affine expressions have a stride for each loop axis.
 //! 3. Every address lies inside its parameter for all iterations, all starts up to their limits, and all checked indices.
-//! 4. A fold's address does not depend on reduced axes; a plain store's address differs for different kept iterations.
+//! 4. A fold's address does not depend on reduced axes; a store's address differs for different kept iterations, but where
+//!    elements are written one after another.
 //! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
 //! 6. No step before `commit` writes a shared variable, and no step from there on checks an index; but for bodies of loops,
@@ -12,8 +13,16 @@
 //! 8. The body of a loop over steps is a program for which all this holds; each of its buffers lies, in every step, inside
 //!    a parameter of its element type, which is written if the body writes the buffer.
 //!
+//! 9. Values of a body have the types that their operands give, elements those of their parameters; buffers at one place are
+//!    alike, and are what the program says of its constants and results.
+//! 10. A kernel writes only parameters that are said to be written. In one step what is written is apart from what is read,
+//!     but for elements that an iteration reads and then writes itself.
+//!
 //! Sizes and extents are bounded before anything else, so that no number of bytes wraps in the checks or in what runs.
-//! The overlap of arena buffers (in 5) is by construction of [`crate::plan`] and is not checked again here.
+//! That a value is not overwritten while a later step needs it (in 5) is by construction of [`crate::plan`] and is not checked
+//! again here: it would be a wrong number, not an access to other memory.
+
+mod memory;
 
 use hypatia_graph::DType;
 
@@ -84,6 +93,7 @@ fn verify_sizes(program: &Program) -> Result<(), String> {
 
 /// What holds for the body of a loop as well.
 fn verify_steps(program: &Program) -> Result<(), String> {
+    memory::verify_buffers(program)?;
     for (index, step) in program.steps.iter().enumerate() {
         let in_step = |message: String| format!("step {index} ({}): {message}\n{}", step.label, step.kernel);
         match &step.kernel {
@@ -130,6 +140,7 @@ fn verify_steps(program: &Program) -> Result<(), String> {
                 | Place::Arena(_) => {}
             }
         }
+        memory::verify_aliases(program, step).map_err(in_step)?;
     }
     Ok(())
 }
@@ -145,7 +156,7 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
     let inside = |address: &Address, index: Option<(Value, i64)>| -> Result<(), String> {
         let reach = match index {
             Some((value, stride)) => {
-                index_extent(kernel, value).map(|extent| (extent as i128 - 1) * i128::from(stride))
+                kernel.index_extent(value).map(|extent| (extent as i128 - 1) * i128::from(stride))
             }
             None => Some(0),
         };
@@ -184,17 +195,7 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
                 before(*index, kernel.body.len())?;
                 inside(&store.address, Some((*index, *stride)))?;
             }
-            StoreKind::Plain => {
-                inside(&store.address, None)?;
-                let repeated = kernel
-                    .extents
-                    .iter()
-                    .zip(&store.address.position.strides)
-                    .any(|(n, s)| *n > 1 && *s == 0);
-                if repeated {
-                    return Err("iterations write the same element".into());
-                }
-            }
+            StoreKind::Plain => inside(&store.address, None)?,
             StoreKind::Fold(_) | StoreKind::ArgMax => {
                 inside(&store.address, None)?;
                 if kernel.reduced.iter().zip(&store.address.position.strides).any(|(r, s)| *r && *s != 0) {
@@ -203,20 +204,8 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
             }
         }
     }
-    Ok(())
-}
-
-/// The extent below which a value lies, if it is a checked index.
-fn index_extent(kernel: &LoopKernel, value: Value) -> Option<usize> {
-    match kernel.body.get(value.index())? {
-        Instruction::Index { extent, .. } => Some(*extent),
-        Instruction::Literal(_)
-        | Instruction::Load(_)
-        | Instruction::LoadAt { .. }
-        | Instruction::Position(_)
-        | Instruction::Map(..)
-        | Instruction::Cast(..) => None,
-    }
+    memory::verify_types(kernel)?;
+    memory::verify_stores(kernel)
 }
 
 fn affine_fits(affine: &Affine, axes: usize, starts: usize) -> Result<(), String> {
@@ -340,7 +329,7 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
             return Err(format!("a last row that does not fit p{param}"));
         }
     }
-    Ok(())
+    memory::verify_roles(kernel)
 }
 
 fn verify_product(kernel: &ProductKernel) -> Result<(), String> {
@@ -359,5 +348,8 @@ fn verify_product(kernel: &ProductKernel) -> Result<(), String> {
     if kernel.c.column_stride != 1 {
         return Err("a result whose rows are not contiguous".into());
     }
-    Ok(())
+    memory::verify_factors(kernel)
 }
+
+#[cfg(test)]
+mod tests;

@@ -573,7 +573,10 @@ impl ProductPlan {
         let [alpha, beta] = factors;
         self.check(a, b, c)?;
         let bytes = self.scratch_bytes();
-        let mut scratch = vec![0u8; bytes * pool.threads()];
+        let all = bytes.saturating_mul(pool.threads());
+        let mut scratch = Vec::new();
+        scratch.try_reserve_exact(all).map_err(|_| ProductError::Memory(all))?;
+        scratch.resize(all, 0u8);
         let operands =
             Operands { a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), scratch: scratch.as_mut_ptr() };
         let operands = &operands;
@@ -596,7 +599,8 @@ impl ProductPlan {
         check_type::<E>(self.shape.dtype)?;
         check_length("A", [(batch.count, batch.a), (m, self.shape.a[0]), (k, self.shape.a[1])], a.len())?;
         if self.shape.b_packed {
-            let packed = k.saturating_mul(n.next_multiple_of(E::kernels(self.instruction_set).panel_width()));
+            let width = E::kernels(self.instruction_set).panel_width();
+            let packed = n.div_ceil(width).saturating_mul(width).saturating_mul(k);
             check_length("packed B", [(batch.count, batch.b), (packed, 1), (1, 0)], b.len())?;
         } else {
             check_length("B", [(batch.count, batch.b), (k, self.shape.b[0]), (n, self.shape.b[1])], b.len())?;
@@ -621,11 +625,8 @@ impl PackPlan {
     pub fn run<E: Element>(&self, b: &[E], packed: &mut [E], pool: &Pool) -> Result<(), ProductError> {
         check_type::<E>(self.dtype)?;
         check_length("B", [(1, 0), (self.k, self.b[0]), (self.n, self.b[1])], b.len())?;
-        check_length(
-            "packed B",
-            [(1, 0), (1, 0), (self.packed_bytes() / self.dtype.bytes(), 1)],
-            packed.len(),
-        )?;
+        let elements = self.packed_bytes() / self.dtype.bytes();
+        check_length("packed B", [(1, 0), (1, 0), (elements, 1)], packed.len())?;
         let none = std::ptr::null_mut();
         let operands = &Operands { a: b.as_ptr(), b: b.as_ptr(), c: packed.as_mut_ptr(), scratch: none };
         pool.run(self.parts(), &|part, _| {

@@ -122,6 +122,11 @@ pub(super) fn depth_blocks(k: usize) -> usize {
     k.div_ceil(DEPTH).max(1)
 }
 
+/// The next multiple, or the largest number where that does not fit: more than any memory holds.
+fn rounded_up(count: usize, unit: usize) -> usize {
+    count.checked_next_multiple_of(unit).unwrap_or(usize::MAX)
+}
+
 /// The lanes of a vector.
 pub(super) fn lanes(dtype: Float, set: InstructionSet) -> usize {
     match dtype {
@@ -151,36 +156,43 @@ pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features, threads
     let grid = cut(&shape, &oriented, method, width, tile_rows, threads);
 
     let part_rows = oriented.m.div_ceil(grid.rows.max(1));
-    let part_columns =
-        (oriented.n.div_ceil(grid.unit).div_ceil(grid.columns.max(1)) * grid.unit).min(oriented.n);
+    let part_columns = oriented
+        .n
+        .div_ceil(grid.unit)
+        .div_ceil(grid.columns.max(1))
+        .saturating_mul(grid.unit)
+        .min(oriented.n);
+    let whole_panels = rounded_up(part_columns, width);
     let depth = shape.k.div_ceil(depth_blocks);
     let mut scratch = Scratch::default();
     match method {
         Method::Scale | Method::LongDot => {}
+        // A plan without parts needs nothing.
+        Method::Panels { .. } | Method::Dots { .. } if grid.rows == 0 => {}
         Method::Panels { b, pack_a, .. } => {
             if calls(b, depth) > 1 {
-                scratch.sums = part_rows * part_columns.next_multiple_of(width);
+                scratch.sums = part_rows.saturating_mul(whole_panels);
             }
             if b == PanelSource::PackedHere {
-                scratch.b = depth * part_columns.next_multiple_of(width);
+                scratch.b = depth.saturating_mul(whole_panels);
             }
             if pack_a {
                 let rows = part_rows.min(packed_rows(depth, tile_rows, shape.dtype.bytes()));
-                scratch.a = depth * rows;
+                scratch.a = depth.saturating_mul(rows);
             }
             if oriented.swapped {
-                scratch.c = part_rows * part_columns.next_multiple_of(width);
+                scratch.c = part_rows.saturating_mul(whole_panels);
             }
         }
         Method::Dots { gather_a, gather_b, .. } => {
-            let row = shape.k.next_multiple_of(kernels.lanes);
-            scratch.a = if gather_a { part_rows * row } else { 0 };
-            scratch.b = if gather_b { part_columns * row } else { 0 };
+            let row = rounded_up(shape.k, kernels.lanes);
+            scratch.a = if gather_a { part_rows.saturating_mul(row) } else { 0 };
+            scratch.b = if gather_b { part_columns.saturating_mul(row) } else { 0 };
         }
     }
     let line = super::execute::ALIGNMENT / shape.dtype.bytes();
     let Scratch { a, b, c, sums } = scratch;
-    let [a, b, c, sums] = [a, b, c, sums].map(|elements| elements.next_multiple_of(line));
+    let [a, b, c, sums] = [a, b, c, sums].map(|elements| rounded_up(elements, line));
     let scratch = Scratch { a, b, c, sums };
     ProductPlan { shape, instruction_set, oriented, method, depth_blocks, grid, scratch }
 }

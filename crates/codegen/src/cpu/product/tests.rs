@@ -412,3 +412,19 @@ fn plans_print() {
     let pack = PackPlan::new(Float::F32, 784, 500, [500, 1], &Features::portable());
     assert_eq!(pack.to_string(), "f32 784x500 into panels of 8, k in 2 x 392");
 }
+
+/// Extents whose products do not fit are no reason to write beyond a slice.
+#[test]
+fn sizes_that_do_not_fit_are_refused() {
+    let features = Features::detect();
+    let pool = Pool::new(1);
+    for (k, n) in [(1 << 62, 16), (16, usize::MAX), (usize::MAX, usize::MAX), (1 << 40, 1 << 40)] {
+        let plan = PackPlan::new(Float::F32, k, n, [0, 0], &features);
+        let error = plan.run(&[1.0f32], &mut [0.0f32; 64], &pool).unwrap_err();
+        assert!(matches!(error, ProductError::Short { operand: "packed B", .. }), "{error}");
+        let shape = ProductShape { a: [0, 0], ..ProductShape::row_major(Float::F32, 1, k, n) }.packed();
+        let plan = ProductPlan::new(shape, &features, 1);
+        let error = plan.run(&[1.0f32], &[1.0f32], &mut [0.0f32; 64], 1.0, 0.0, &pool).unwrap_err();
+        assert!(matches!(error, ProductError::Short { .. }), "{error}");
+    }
+}
