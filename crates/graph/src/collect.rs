@@ -4,12 +4,14 @@
 //! twice. Walks iteratively.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::leaf::LeafKind;
 use crate::op::{LeafId, Op};
 use crate::tensor::{Shared, Tensor};
+use crate::text::shown::Few;
 
 /// What to do about an input that no output or update depends on.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
@@ -22,7 +24,7 @@ pub enum Unused {
 }
 
 /// What a function is asked to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Request {
     /// The inputs, in the order of the call.
     pub inputs: Vec<Tensor>,
@@ -34,6 +36,18 @@ pub struct Request {
     pub givens: Vec<(Tensor, Tensor)>,
     /// What to do about unused inputs.
     pub unused: Unused,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("inputs", &Few(&self.inputs))
+            .field("outputs", &Few(&self.outputs))
+            .field("updates", &Few(&self.updates))
+            .field("givens", &Few(&self.givens))
+            .field("unused", &self.unused)
+            .finish()
+    }
 }
 
 /// The graph of a request, with the default updates of the shared variables it reads.
@@ -57,6 +71,8 @@ struct Collector {
     graph: Graph,
     /// Where each expression stands, by address; expressions outlive the collector.
     placed: HashMap<usize, NodeId>,
+    /// Default updates, which nobody else need keep.
+    kept: Vec<Tensor>,
     givens: HashMap<usize, Tensor>,
     problems: Vec<Diagnostic>,
 }
@@ -66,6 +82,7 @@ impl Collector {
         let mut collector = Collector {
             graph: Graph::new(),
             placed: HashMap::new(),
+            kept: Vec::new(),
             givens: HashMap::new(),
             problems: Vec::new(),
         };
@@ -201,11 +218,15 @@ impl Collector {
         loop {
             let due = self.graph.leaves().find_map(|leaf| {
                 let shared = Shared::of_leaf(leaf)?;
+                if updates.iter().any(|(id, _)| *id == leaf.id) {
+                    return None;
+                }
                 let update = shared.default_update()?;
-                (!updates.iter().any(|(id, _)| *id == leaf.id)).then_some((shared, update))
+                Some((shared, update))
             });
             let Some((shared, update)) = due else { return };
             self.add_update(&shared, &update, updates);
+            self.kept.push(update);
         }
     }
 

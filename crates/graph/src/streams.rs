@@ -15,6 +15,7 @@
 //! words, so that an event of probability 1e-12 happens as often as it should, and one of probability 0 never.
 
 use std::f64::consts::TAU;
+use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,23 +62,30 @@ const SHARING: i64 = 1 << 16;
 /// let kept = random.binomial([20, 500], 1, 0.9);
 /// assert_eq!((noise * kept).ty().to_string(), "f32[20, 500]");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RandomStreams {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug)]
 struct State {
     seed: u64,
     draws: Vec<Draw>,
 }
 
 /// A draw that was made: the seed and the key that its expression holds for ever, and its counter.
-#[derive(Debug)]
 struct Draw {
     seed: u64,
     key: u64,
     counter: Shared,
+}
+
+impl fmt::Debug for RandomStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state.try_lock() {
+            Ok(state) => write!(f, "RandomStreams(seed {}, {} draws)", state.seed, state.draws.len()),
+            Err(_) => f.write_str("RandomStreams(in use)"),
+        }
+    }
 }
 
 /// The key of draw `number` under a seed.
@@ -236,7 +244,8 @@ impl RandomStreams {
         if fixed == Some((0.0, 1.0)) {
             return u;
         }
-        let (low, high) = (expand("uniform", &low, &u, sizes.len()), expand("uniform", &high, &u, sizes.len()));
+        let (low, high) =
+            (expand("uniform", &low, &u, sizes.len()), expand("uniform", &high, &u, sizes.len()));
         let drawn = u * (high - &low) + low;
         match fixed {
             // The largest draw could round to the bound that is no part of the range.

@@ -271,3 +271,38 @@ fn what_is_outside_of_a_domain_is_refused() {
         assert!(text.contains("streams/tests.rs"), "{text}");
     }
 }
+
+/// A default update that reads its own variable does not keep it.
+#[test]
+fn streams_and_draws_are_given_back_when_dropped() {
+    let streams = RandomStreams::new(3);
+    let steps = vector::<f32>("x");
+    let looped = Scan::new().sequence(&steps).run(|step| {
+        let noise = streams.normal([2], 0.0, 1.0);
+        let kept = streams.multinomial(constant(Array::vector(&[0.5f32, 0.5])));
+        Next::new().output(noise * kept * &step.sequences[0])
+    });
+    let n = scalar::<i64>("n");
+    let draw = streams.uniform([&n], 0.0, 1.0);
+    let own = shared("own", Array::scalar(1.0f32));
+    own.set_default_update(Some(&own * &own + draw.sum(All)));
+    let mut cells: Vec<_> = streams.counters().iter().map(|c| Arc::downgrade(c.cell())).collect();
+    cells.push(Arc::downgrade(own.cell()));
+    assert_eq!(cells.len(), 4);
+    // What is left of a stream is a draw, which still advances.
+    drop(streams);
+    let request = Request { inputs: vec![n.clone()], outputs: vec![draw.clone()], ..Request::default() };
+    let evaluation = interpret(&collect(&request).unwrap(), &[Array::scalar(70i64)]).unwrap();
+    assert_eq!(evaluation.updates[0].1.get(0).to_i64(), Some(32));
+    // The update is read back as it was given.
+    let update = own.default_update().unwrap();
+    let mut again =
+        collect(&Request { inputs: vec![n.clone()], outputs: vec![update], ..Request::default() }).unwrap();
+    let value = interpret(&again, &[Array::scalar(0i64)]).unwrap().outputs.remove(0);
+    assert_eq!(value.item(), Some(1.0));
+    again = Graph::new();
+    assert!(cells.iter().all(|cell| cell.upgrade().is_some()) && again.is_empty());
+    drop((looped, draw, own, request));
+    let kept = cells.iter().filter(|cell| cell.upgrade().is_some()).count();
+    assert_eq!(kept, 0, "{kept} of {} states", cells.len());
+}
