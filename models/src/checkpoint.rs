@@ -2,21 +2,23 @@
 //!
 //! A checkpoint replaces the one before it atomically: it is written beside it, brought to the disk, and renamed, so
 //! that a full disk or a crash leaves the earlier file whole. The bytes depend on the content alone. Reading checks the
-//! layout and a checksum over names, shapes and values, and hands tensors out only under the name, type and shape that
-//! the reader expects. What the tensors mean is deliberately absent.
+//! layout and a checksum over names, shapes and values, without which a file is no checkpoint, and hands tensors out only
+//! under the name, type and shape that the reader expects. What the tensors mean is deliberately absent.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process;
 
 use flate2::Crc;
 use safetensors::{SafeTensorError, SafeTensors};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::count::Counted;
+use crate::files::{is_there, read_plain, replace_file};
 
 pub use safetensors::Dtype;
 
@@ -24,6 +26,8 @@ pub use safetensors::Dtype;
 const CHECKSUM: &str = "crc32";
 /// Alignment of the tensors in the file, in bytes.
 const ALIGNMENT: usize = 8;
+/// The longest file that is read: 16 GiB.
+const MOST_BYTES: u64 = 1 << 34;
 
 /// A tensor as it stands in a file: row-major, little-endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,21 @@ impl SavedTensor {
         (self.dtype == Dtype::F32).then(|| chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect())
     }
 
+    /// The values of a floating-point tensor; none of one of another type.
+    pub(crate) fn floats(&self) -> Box<dyn Iterator<Item = f64> + '_> {
+        match self.dtype {
+            Dtype::F32 => {
+                let (chunks, _) = self.bytes.as_chunks::<4>();
+                Box::new(chunks.iter().map(|chunk| f64::from(f32::from_le_bytes(*chunk))))
+            }
+            Dtype::F64 => {
+                let (chunks, _) = self.bytes.as_chunks::<8>();
+                Box::new(chunks.iter().map(|chunk| f64::from_le_bytes(*chunk)))
+            }
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
     /// Bytes that shape and type need, `None` when that is no number of bytes.
     fn expected_len(&self) -> Option<usize> {
         let elements = self.shape.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent))?;
@@ -63,10 +82,15 @@ impl SavedTensor {
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// The file cannot be written; an earlier one of that name is untouched.
-    #[error("cannot write checkpoint {}: {source}; an earlier checkpoint of that name is unchanged", path.display())]
+    #[error(
+        "cannot write checkpoint {}: {source}{}",
+        path.display(), if *earlier { "; the earlier checkpoint of that name is unchanged" } else { "" }
+    )]
     Write {
         /// The file.
         path: PathBuf,
+        /// Whether there is an earlier one.
+        earlier: bool,
         /// What the system says.
         source: io::Error,
     },
@@ -108,6 +132,23 @@ pub enum CheckpointError {
         length: usize,
         /// What the reader of the format says.
         source: SafeTensorError,
+    },
+    /// A header that says two things of one name.
+    #[error("checkpoint {}: expected each name once, found {reason}", path.display())]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// Which name, and where.
+        reason: String,
+    },
+    /// A safetensors file that is none of the program's checkpoints.
+    #[error(
+        "checkpoint {}: expected the checksum {CHECKSUM} among its metadata, found none: the file was not written by `hypatia train`",
+        path.display()
+    )]
+    Unchecked {
+        /// The file.
+        path: PathBuf,
     },
     /// The content is not what was written.
     #[error("checkpoint {}: corrupt: expected checksum {expected}, found {found}", path.display())]
@@ -194,18 +235,21 @@ impl Checkpoint {
     /// [`CheckpointError::Write`] when it cannot be stored.
     pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
         let header = self.header()?;
-        replace_file(path, |file| self.write_content(&header, file))
-            .map_err(|source| CheckpointError::Write { path: path.to_owned(), source })
+        replace_file(path, |file| self.write_content(&header, file)).map_err(|source| {
+            CheckpointError::Write { path: path.to_owned(), earlier: is_there(path), source }
+        })
     }
 
     /// Reads a checkpoint.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Read`], [`CheckpointError::Format`] or [`CheckpointError::Checksum`].
+    /// [`CheckpointError::Read`], [`CheckpointError::Format`], [`CheckpointError::Duplicate`],
+    /// [`CheckpointError::Unchecked`] or [`CheckpointError::Checksum`].
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let bytes =
-            fs::read(path).map_err(|source| CheckpointError::Read { path: path.to_owned(), source })?;
+        let bytes = read_plain(path, MOST_BYTES)
+            .map_err(|source| CheckpointError::Read { path: path.to_owned(), source })?;
+        expect_distinct_keys(path, &bytes)?;
         let format = |source| CheckpointError::Format { path: path.to_owned(), length: bytes.len(), source };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
@@ -221,13 +265,13 @@ impl Checkpoint {
             header.metadata().iter().flatten().map(|(name, text)| (name.clone(), text.clone())).collect();
         let checksum = metadata.remove(CHECKSUM);
         let checkpoint = Self { tensors: tensors.collect(), metadata, path: path.to_owned() };
-        // A file of another program has no checksum, and is taken as it is.
         let found = checkpoint.checksum();
         match checksum {
+            None => Err(CheckpointError::Unchecked { path: path.to_owned() }),
             Some(expected) if expected != found => {
                 Err(CheckpointError::Checksum { path: path.to_owned(), expected, found })
             }
-            Some(_) | None => Ok(checkpoint),
+            Some(_) => Ok(checkpoint),
         }
     }
 
@@ -357,36 +401,85 @@ impl Checkpoint {
 /// Name under which the format keeps the metadata.
 const METADATA: &str = "__metadata__";
 
-/// Writes a file beside `path`, brings it to the disk and renames it to `path`; on any failure removes it again.
-pub(crate) fn replace_file(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) | None => Path::new("."),
-    };
-    let temporary = directory.join(format!(".{}.{}.partial", name.to_string_lossy(), process::id()));
-    let outcome = write_durably(&temporary, write).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = outcome {
-        // The failure to report is the first one.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
+/// The keys of objects in a JSON text, each at most once. A reader that takes the last of two values would not see what
+/// another one sees.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DistinctVisitor)
     }
-    // The rename itself is safe only once the directory is on the disk; elsewhere directories cannot be opened.
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-fn write_durably(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    write(&mut file)?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+struct DistinctVisitor;
+
+impl<'de> Visitor<'de> for DistinctVisitor {
+    type Value = Distinct;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Distinct, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            entries.next_value::<Distinct>()?;
+            if keys.contains(&key) {
+                return Err(serde::de::Error::custom(format!("the key {key:?} twice")));
+            }
+            keys.insert(key);
+        }
+        Ok(Distinct)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Distinct, A::Error> {
+        while elements.next_element::<Distinct>()?.is_some() {}
+        Ok(Distinct)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+
+    fn visit_unit<E>(self) -> Result<Distinct, E> {
+        Ok(Distinct)
+    }
+}
+
+/// Checks that no key of the header of a safetensors file stands there twice. A file without a whole header is left to
+/// the reader of the format.
+fn expect_distinct_keys(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return Ok(()) };
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok();
+    let Some(header) = length.and_then(|length| rest.get(..length)) else { return Ok(()) };
+    match serde_json::from_slice::<Distinct>(header) {
+        Err(error) if error.is_data() => {
+            Err(CheckpointError::Duplicate { path: path.to_owned(), reason: error.to_string() })
+        }
+        Ok(Distinct) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::process::Command;
 
     fn example() -> Checkpoint {
@@ -425,13 +518,40 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_file_without_checksum_is_read() {
+    fn a_foreign_file_without_checksum_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("foreign.safetensors");
         let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![1], &[0, 0, 128, 63]).unwrap();
         fs::write(&path, safetensors::serialize([("x", view)], None).unwrap()).unwrap();
-        let read = Checkpoint::read(&path).unwrap();
-        assert_eq!(read.tensor("x", Dtype::F32, &[1]).unwrap().to_f32().unwrap(), [1.0]);
+        let error = Checkpoint::read(&path).unwrap_err();
+        assert!(matches!(error, CheckpointError::Unchecked { .. }), "{error}");
+    }
+
+    /// The same file with a name in it twice.
+    #[test]
+    fn a_name_that_stands_there_twice_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        example().write(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let (length, rest) = whole.split_first_chunk::<8>().unwrap();
+        let (header, content) = rest.split_at(u64::from_le_bytes(*length) as usize);
+        let header = String::from_utf8(header.to_vec()).unwrap();
+        let flag = header.find("\"flag\"").unwrap();
+        let entry = &header[flag..=flag + header[flag..].find('}').unwrap()];
+        for (once, twice) in [
+            (entry, format!("{entry},{entry}")),
+            ("\"epoch\":\"12\"", "\"epoch\":\"13\",\"epoch\":\"12\"".to_owned()),
+            ("\"shape\":[2,3]", "\"shape\":[3,2],\"sh\\u0061pe\":[2,3]".to_owned()),
+        ] {
+            assert!(header.contains(once), "{once} in {header}");
+            let header = header.replace(once, &twice);
+            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), content].concat();
+            fs::write(&path, bytes).unwrap();
+            let error = Checkpoint::read(&path).unwrap_err();
+            let named = matches!(error, CheckpointError::Duplicate { .. });
+            assert!(named && error.to_string().contains("twice"), "{error}");
+        }
     }
 
     #[test]
@@ -450,11 +570,16 @@ mod tests {
             changed[position] ^= 0x01;
             fs::write(&path, &changed).unwrap();
             match Checkpoint::read(&path) {
-                // Spaces at the end of the header, and the name of the checksum, carry no content.
+                // Spaces at the end of the header carry no content.
                 Ok(read) => assert_eq!(read.tensors, example().tensors, "byte {position}"),
                 Err(error) => {
-                    let named =
-                        matches!(error, CheckpointError::Format { .. } | CheckpointError::Checksum { .. });
+                    let named = matches!(
+                        error,
+                        CheckpointError::Format { .. }
+                            | CheckpointError::Duplicate { .. }
+                            | CheckpointError::Unchecked { .. }
+                            | CheckpointError::Checksum { .. }
+                    );
                     assert!(named, "byte {position}: {error}");
                 }
             }
@@ -520,7 +645,7 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let nowhere = directory.path().join("missing").join("a.safetensors");
         let error = example().write(&nowhere).unwrap_err().to_string();
-        assert!(error.contains("missing") && error.contains("unchanged"), "{error}");
+        assert!(error.contains("missing") && !error.contains("unchanged"), "{error}");
     }
 
     /// The real thing: a child process whose files may not grow beyond a few blocks.

@@ -13,7 +13,7 @@ use crate::data::Dataset;
 use crate::early_stopping::{EarlyStopping, Patience, Verdict};
 use crate::filters::write_filters;
 use crate::log::{Done, Epoch};
-use crate::model::{POSITION, Position, Setting, Settings, Step, TrainError, Training, saved_number};
+use crate::model::{POSITION, Position, Setting, Settings, Step, TrainError, Training, saved_float};
 use crate::resident::{Resident, set_index};
 use crate::state::{Parameter, to_saved};
 
@@ -167,10 +167,10 @@ impl ClassifierTraining {
         others: &[&str],
     ) -> Result<(), TrainError> {
         let optional = |name: &str| {
-            checkpoint.metadata.contains_key(name).then(|| saved_number(checkpoint, name)).transpose()
+            checkpoint.metadata.contains_key(name).then(|| saved_float(checkpoint, name)).transpose()
         };
         let current = Current {
-            cost_sum: saved_number(checkpoint, COST_SUM)?,
+            cost_sum: saved_float(checkpoint, COST_SUM)?,
             valid_error: optional(VALID_ERROR)?,
             test_error: optional(TEST_ERROR)?,
         };
@@ -281,13 +281,7 @@ impl Training for ClassifierTraining {
         let iteration = self.iterations();
         set_index(&mut self.index, self.position.batches);
         let cost = self.train.call(&[&self.index])?.scalar(0)?;
-        if cost.is_nan() {
-            return Err(TrainError::Diverged {
-                epoch: self.position.epochs + 1,
-                batch: self.position.batches + 1,
-                learning_rate: self.learning_rate,
-            });
-        }
+        self.position.expect_number("training cost", cost, self.learning_rate)?;
         self.current.cost_sum += cost;
         self.position.batches += 1;
         if self.stopping.validation_is_due(iteration) {

@@ -369,8 +369,9 @@ impl Training for DbnTraining {
         }
         match self.fine_tuning.step() {
             Ok(step) => Ok(self.counted_on(step)),
-            Err(TrainError::Diverged { epoch, batch, learning_rate }) => {
-                Err(TrainError::Diverged { epoch: epoch + self.pretraining_epochs(), batch, learning_rate })
+            Err(TrainError::Diverged { what, found, epoch, batch, learning_rate }) => {
+                let epoch = epoch + self.pretraining_epochs();
+                Err(TrainError::Diverged { what, found, epoch, batch, learning_rate })
             }
             Err(error) => Err(error),
         }

@@ -160,6 +160,15 @@ impl EarlyStopping {
         };
         restored.test_error =
             if metadata.contains_key(TEST_ERROR) { Some(number(metadata, TEST_ERROR)?) } else { None };
+        let fraction = |name: &'static str, value: f64| match (0.0..=1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(EarlyStoppingError { name, found: value.to_string() }),
+        };
+        // Before the first validation the best error is infinite.
+        if restored.best_valid_error != f64::INFINITY {
+            fraction(BEST_VALID_ERROR, restored.best_valid_error)?;
+        }
+        restored.test_error.map_or(Ok(()), |error| fraction(TEST_ERROR, error))?;
         *self = restored;
         Ok(())
     }

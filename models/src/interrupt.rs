@@ -22,6 +22,17 @@ const SIGNALS: &[(&str, i32)] = &[
     ("HUP", signal_hook::consts::SIGHUP),
 ];
 
+/// Lets a write beyond the largest size of a file fail as an error, instead of ending the program by its signal.
+///
+/// # Errors
+///
+/// [`io::Error`] when the system refuses a handler.
+pub fn keep_writing_errors() -> io::Result<()> {
+    #[cfg(unix)]
+    flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    Ok(())
+}
+
 /// The name and number of each signal that [`Interrupt::install`] catches: those that ask the program to end and that
 /// it was not started to ignore. Asked after that, it tells the same.
 #[must_use]

@@ -15,6 +15,7 @@ pub mod dbn;
 pub mod digits;
 pub mod dot;
 pub mod early_stopping;
+mod files;
 pub mod filters;
 pub mod generator;
 pub mod hmc;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::checkpoint::replace_file;
+use crate::files::{create_plain, read_plain, replace_file};
 
 /// Something that a training run reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -195,6 +195,9 @@ pub enum LogError {
     Output(#[source] io::Error),
 }
 
+/// The longest log that is read: 1 GiB, some five million epochs.
+const MOST_BYTES: u64 = 1 << 30;
+
 /// Writes events to the file of a run, and if asked to, to an output as well.
 pub struct RunLog {
     path: PathBuf,
@@ -215,7 +218,7 @@ impl RunLog {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(error)?;
         }
-        let file = File::create(path).map_err(error)?;
+        let file = create_plain(path).map_err(error)?;
         Ok(Self { path: path.to_owned(), file, output })
     }
 
@@ -233,7 +236,7 @@ impl RunLog {
         output: Option<Box<dyn Write + Send>>,
     ) -> Result<(Self, Vec<Epoch>), LogError> {
         let error = |source| LogError::File { path: path.to_owned(), source };
-        let text = match fs::read(path) {
+        let text = match read_plain(path, MOST_BYTES) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
                 return Ok((Self::create(path, output)?, Vec::new()));

@@ -256,6 +256,19 @@ pub struct Position {
 pub const POSITION: &str = "position";
 
 impl Position {
+    /// Checks what the step after this position measured.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Diverged`] for what is no number or too large.
+    pub fn expect_number(self, what: &'static str, value: f64, learning_rate: f64) -> Result<(), TrainError> {
+        if value.abs() <= LARGEST_MEASURE {
+            return Ok(());
+        }
+        let (epoch, batch) = (self.epochs + 1, self.batches + 1);
+        Err(TrainError::Diverged { what, found: value, epoch, batch, learning_rate })
+    }
+
     /// Adds it to the metadata of a checkpoint under that name.
     pub fn save(self, name: &str, checkpoint: &mut Checkpoint) {
         checkpoint.metadata.insert(format!("{name}.epochs"), self.epochs.to_string());
@@ -436,11 +449,15 @@ pub enum TrainError {
     /// A sampler that cannot be made or run.
     #[error(transparent)]
     Sampler(#[from] HmcError),
-    /// The cost is not a number any more.
+    /// What a step measures is no number any more, or so large that no digit of it means anything.
     #[error(
-        "the training cost became NaN: expected a number in epoch {epoch}, minibatch {batch}, found NaN\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"
+        "the {what} became {found}: expected a number from -{LARGEST_MEASURE:e} to {LARGEST_MEASURE:e} in epoch {epoch}, minibatch {batch}\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"
     )]
     Diverged {
+        /// The measure.
+        what: &'static str,
+        /// Its value.
+        found: f64,
         /// The epoch, from 1.
         epoch: u64,
         /// The minibatch, from 1.
@@ -448,6 +465,69 @@ pub enum TrainError {
         /// The learning rate of the run.
         learning_rate: f64,
     },
+    /// What was learnt is useless: a parameter or a mean of an epoch has left its range.
+    #[error(
+        "training diverged: after epoch {}, minibatch {}: {reason}\nhint: a smaller --learning-rate may help; the checkpoint of the epoch before is whole",
+        position.epochs, position.batches
+    )]
+    Useless {
+        /// The epoch, from 1, and how many of its minibatches were learnt from.
+        position: Position,
+        /// What was expected and found.
+        reason: String,
+    },
+    /// The directory holds another run, which would be lost.
+    #[error(
+        "{} is there already: expected a directory without a run, or --resume to go on with that run, or --overwrite to lose it",
+        path.display()
+    )]
+    Present {
+        /// The checkpoint or log.
+        path: PathBuf,
+    },
+    /// Another process trains in the directory.
+    #[error(
+        "another process trains in {}: expected a directory of its own for each run\nhint: give another one with --out, or wait for that process to end",
+        path.display()
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The largest cost or measure of a step that means anything: sums in `f32` have no digits below 65,536 there.
+pub const LARGEST_MEASURE: f64 = 1e12;
+
+/// The largest parameter that means anything: the models take pixels, frames and units between 0 and 1, of whose sums
+/// with larger weights nothing below a tenth is left in `f32`.
+pub const LARGEST_PARAMETER: f64 = 1e6;
+
+/// What is wrong with the values of a checkpoint, if anything: a number in it that is none or too large.
+#[must_use]
+pub fn fault_of_values(checkpoint: &Checkpoint) -> Option<String> {
+    checkpoint.tensors.iter().find_map(|(name, tensor)| {
+        let found = tensor.floats().find(|value| value.is_nan() || value.abs() > LARGEST_PARAMETER)?;
+        Some(format!(
+            "tensor {name}: expected numbers from -{LARGEST_PARAMETER:e} to {LARGEST_PARAMETER:e}, found {found:e}"
+        ))
+    })
+}
+
+/// A finite number in the metadata of a checkpoint.
+///
+/// # Errors
+///
+/// As [`saved_number`].
+pub fn saved_float(checkpoint: &Checkpoint, name: &str) -> Result<f64, TrainError> {
+    let number: f64 = saved_number(checkpoint, name)?;
+    if number.is_finite() {
+        return Ok(number);
+    }
+    Err(TrainError::State {
+        path: checkpoint.path().to_owned(),
+        reason: format!("expected {name} to be a finite number, found {number}"),
+    })
 }
 
 /// A counter or number in the metadata of a checkpoint.

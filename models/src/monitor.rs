@@ -1,7 +1,7 @@
 //! The mean over an epoch of what every step measures.
 
 use crate::checkpoint::Checkpoint;
-use crate::model::{Position, TrainError, saved_number};
+use crate::model::{Position, TrainError, saved_float};
 
 /// The measure of the present epoch so far, and that of the last whole one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -15,15 +15,9 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Diverged`] for a NaN, which makes all that follows useless.
+    /// [`TrainError::Diverged`] for what is no number or too large, which makes all that follows useless.
     pub fn add(&mut self, value: f64, position: Position, learning_rate: f64) -> Result<(), TrainError> {
-        if value.is_nan() {
-            return Err(TrainError::Diverged {
-                epoch: position.epochs + 1,
-                batch: position.batches + 1,
-                learning_rate,
-            });
-        }
+        position.expect_number("monitor", value, learning_rate)?;
         self.sum += value;
         Ok(())
     }
@@ -55,8 +49,8 @@ impl Monitor {
     pub fn saved(checkpoint: &Checkpoint) -> Result<Self, TrainError> {
         let has_last = checkpoint.metadata.contains_key(LAST);
         Ok(Self {
-            sum: saved_number(checkpoint, SUM)?,
-            last: has_last.then(|| saved_number(checkpoint, LAST)).transpose()?,
+            sum: saved_float(checkpoint, SUM)?,
+            last: has_last.then(|| saved_float(checkpoint, LAST)).transpose()?,
         })
     }
 }

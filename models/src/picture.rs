@@ -3,13 +3,13 @@
 //! [`tile_raster_images`] lays the rows of a matrix out as tiles, as the function of that name in the Deep Learning
 //! Tutorials does, and [`Picture::write_png`] stores the result. Plots of curves are in [`crate::plot`].
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::count::Counted;
+use crate::files::create_plain;
 
 /// Why a picture cannot be made or stored.
 #[derive(Debug, Error)]
@@ -92,7 +92,7 @@ impl Picture {
     pub fn write_png(&self, path: &Path) -> Result<(), PictureError> {
         let error = |source| PictureError::Write { path: path.to_owned(), source };
         let (width, height) = self.extents()?;
-        let file = File::create(path).map_err(|source| error(source.into()))?;
+        let file = create_plain(path).map_err(|source| error(source.into()))?;
         let mut file = BufWriter::new(file);
         let mut encoder = png::Encoder::new(&mut file, width, height);
         encoder.set_depth(png::BitDepth::Eight);
@@ -251,6 +251,7 @@ impl Tiling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::BufReader;
 
     const TILING: Tiling = Tiling {

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
+use crate::interrupt::keep_writing_errors;
 use crate::model::{MODELS, Model, TrainError};
 
 /// What a command fails with.
@@ -64,6 +65,8 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// The program: reads the command line, whose first word is the program's name, and does what it says.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Where the system refuses, a file that grows too large ends the program.
+    let _ = keep_writing_errors();
     match execute(arguments.into_iter().collect()) {
         Ok(status) => ExitCode::from(status),
         Err(Failure::CommandLine(error)) => {

@@ -1,9 +1,10 @@
 //! A training run from its first to its last line: log, progress, checkpoints, interruption, resumption.
 //!
 //! A run owns a directory, in which it keeps `checkpoint.safetensors`, `log.jsonl`, `learning_curve.png` and the
-//! pictures of its model. There is a whole checkpoint from the beginning on; a new one replaces it after every epoch and
-//! at an interruption, between any two minibatches. A resumed run gives the numbers that an uninterrupted one gives.
-//! Nothing here knows what a model computes.
+//! pictures of its model; the directory is locked while it goes on. There is a whole checkpoint from the beginning on; a
+//! new one replaces it after every epoch and at an interruption, between any two minibatches. A resumed run gives the
+//! numbers that an uninterrupted one gives. Values that are no numbers or have left every sensible range end a run with
+//! an error and never reach a checkpoint. Nothing here knows what a model computes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,11 @@ use clap::ArgMatches;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
+use crate::files::{DirectoryLock, first_there, remove_partial_files};
 use crate::log::{Done, Epoch, Event, RunLog, Start};
 use crate::model::{
-    Model, Position, Setting, Settings, Step, TrainError, Training, saved_number, setting_name,
+    LARGEST_MEASURE, Model, Position, Setting, Settings, Step, TrainError, Training, fault_of_values,
+    saved_float, setting_name,
 };
 use crate::plot::write_learning_curve;
 use crate::progress::Progress;
@@ -31,12 +34,23 @@ pub const LEARNING_CURVE: &str = "learning_curve.png";
 pub struct Console<'a> {
     /// The directory; it is made if need be.
     pub directory: &'a Path,
-    /// Whether to go on from the checkpoint in the directory.
-    pub resume: bool,
+    /// What becomes of a run that is in the directory already.
+    pub begin: Begin,
     /// Gets every line of the log; progress for people is shown only without it.
     pub log_output: Option<Box<dyn Write + Send>>,
     /// Asked before every minibatch whether to save and stop.
     pub stop: &'a dyn Fn() -> bool,
+}
+
+/// How a run begins in a directory that may hold one already.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Begin {
+    /// From the start; a run that is there is an error.
+    New,
+    /// From the start; a run that is there is lost.
+    Overwrite,
+    /// From the checkpoint that is there.
+    Resume,
 }
 
 /// How a run ended.
@@ -72,6 +86,9 @@ pub fn train(
     console: Console<'_>,
 ) -> Result<Outcome, TrainError> {
     let started = Instant::now();
+    let resume = console.begin == Begin::Resume;
+    // Before the data are read, so that nobody waits for that in vain.
+    let lock = if console.directory.is_dir() { Some(claim(console.directory, console.begin)?) } else { None };
     let mut training = model.prepare(settings, options)?;
     let mut listed = training.settings();
     listed.push(Setting::decisive("device", device_name(settings.device)));
@@ -89,17 +106,23 @@ pub fn train(
     };
     let log_path = run.directory.join(LOG);
     let json = console.log_output.is_some();
-    let mut log = if console.resume {
+    let (mut log, _lock) = if resume {
         run.restore(&mut *training)?;
         let (log, epochs) = RunLog::resume(&log_path, training.position().epochs, console.log_output)?;
         run.epochs = epochs;
-        log
+        (log, lock)
     } else {
         run.make_directory()?;
-        run.save(&*training)?;
-        RunLog::create(&log_path, console.log_output)?
+        let lock = match lock {
+            Some(lock) => lock,
+            None => claim(console.directory, console.begin)?,
+        };
+        run.snapshot(&*training)?.write(&run.path)?;
+        (RunLog::create(&log_path, console.log_output)?, Some(lock))
     };
-    log.write(&run.start_event(console.resume.then(|| training.position())))?;
+    // Asked before there is anything to be seen of the run: who waits for that may send a signal then.
+    let mut stopping = (console.stop)();
+    log.write(&run.start_event(resume.then(|| training.position())))?;
     let position = training.position();
     let mut progress = if json {
         Progress::hidden()
@@ -107,35 +130,76 @@ pub fn train(
         Progress::on_stderr(training.epochs(), training.batches_per_epoch(), position.epochs)
     };
     progress.advance(position.batches);
+    let mut first = true;
     loop {
-        if (console.stop)() {
+        if stopping {
             progress.finish();
-            run.save(&*training)?;
+            run.snapshot(&*training)?.write(&run.path)?;
             run.write_pictures(&*training)?;
             return Ok(Outcome::Interrupted { position: training.position(), checkpoint: run.path });
         }
         match training.step()? {
-            Step::Batch => progress.advance(1),
+            Step::Batch => {
+                if first {
+                    // What is useless after one step need not be trained for an epoch.
+                    run.snapshot(&*training)?;
+                }
+                progress.advance(1);
+            }
             Step::Epoch(mut epoch) => {
                 epoch.seconds = run.seconds();
+                let checkpoint = run.snapshot(&*training)?;
+                expect_numbers(&epoch, training.batches_per_epoch())?;
                 progress.advance(1);
                 progress.epoch(&epoch);
                 log.write(&Event::Epoch(epoch.clone()))?;
                 run.epochs.push(epoch);
-                run.save(&*training)?;
+                checkpoint.write(&run.path)?;
                 run.files.append(&mut training.write_epoch_pictures(run.directory)?);
             }
             Step::Done(mut done) => {
                 done.seconds = run.seconds();
                 progress.finish();
                 log.write(&Event::Done(done.clone()))?;
-                run.save(&*training)?;
+                run.snapshot(&*training)?.write(&run.path)?;
                 let mut files = vec![run.path.clone(), log_path];
                 files.append(&mut run.files);
                 files.append(&mut run.write_pictures(&*training)?);
                 return Ok(Outcome::Finished { done, epochs: training.position().epochs, files });
             }
         }
+        first = false;
+        stopping = (console.stop)();
+    }
+}
+
+/// Locks the directory of a run, removes what killed runs left half written, and looks whether there is a run already.
+fn claim(directory: &Path, begin: Begin) -> Result<DirectoryLock, TrainError> {
+    let failed = |source| TrainError::Directory { path: directory.to_owned(), source };
+    let lock = DirectoryLock::take(directory).map_err(failed)?;
+    let lock = lock.ok_or_else(|| TrainError::Locked { path: directory.to_owned() })?;
+    if let (Begin::New, Some(path)) = (begin, first_there(directory, &[CHECKPOINT, LOG])) {
+        return Err(TrainError::Present { path });
+    }
+    remove_partial_files(directory).map_err(failed)?;
+    Ok(lock)
+}
+
+/// Checks what an epoch reports.
+fn expect_numbers(epoch: &Epoch, batches: u64) -> Result<(), TrainError> {
+    let own = [
+        ("train_cost", epoch.train_cost),
+        ("valid_error", epoch.valid_error),
+        ("test_error", epoch.test_error),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let measured = epoch.measures.iter().map(|(name, value)| (name.as_str(), *value));
+    match own.chain(measured).find(|(_, value)| value.is_nan() || value.abs() > LARGEST_MEASURE) {
+        None => Ok(()),
+        Some((name, value)) => Err(TrainError::Useless {
+            position: Position { epochs: epoch.epoch, batches },
+            reason: format!("expected the mean {name} to be a number of sensible size, found {value}"),
+        }),
     }
 }
 
@@ -177,14 +241,18 @@ impl Run<'_> {
         Event::Start(Start { model: self.model.to_owned(), settings })
     }
 
-    fn save(&self, training: &dyn Training) -> Result<(), TrainError> {
+    /// The state as a checkpoint, unless it is one that nobody wants.
+    fn snapshot(&self, training: &dyn Training) -> Result<Checkpoint, TrainError> {
         let mut checkpoint = Checkpoint::new();
         training.save(&mut checkpoint)?;
+        if let Some(reason) = fault_of_values(&checkpoint) {
+            return Err(TrainError::Useless { position: last_step(training), reason });
+        }
         let metadata = &mut checkpoint.metadata;
         metadata.insert(MODEL.to_owned(), self.model.to_owned());
         metadata.insert(SECONDS.to_owned(), self.seconds().to_string());
         metadata.extend(self.settings.iter().map(|s| (setting_name(s.name), s.value.to_string())));
-        Ok(checkpoint.write(&self.path)?)
+        Ok(checkpoint)
     }
 
     fn restore(&mut self, training: &mut dyn Training) -> Result<(), TrainError> {
@@ -206,8 +274,16 @@ impl Run<'_> {
         if !differences.is_empty() {
             return Err(TrainError::Differs { path: self.path.clone(), differences });
         }
+        let state = |reason| TrainError::State { path: self.path.clone(), reason };
+        if let Some(reason) = fault_of_values(&checkpoint) {
+            return Err(state(reason));
+        }
+        let seconds = saved_float(&checkpoint, SECONDS)?;
+        if seconds < 0.0 {
+            return Err(state(format!("expected {SECONDS} of 0 or more, found {seconds}")));
+        }
         training.restore(&checkpoint)?;
-        self.seconds_before = saved_number(&checkpoint, SECONDS)?;
+        self.seconds_before = seconds;
         Ok(())
     }
 
@@ -217,6 +293,15 @@ impl Run<'_> {
         let mut files = vec![curve];
         files.append(&mut training.write_pictures(self.directory)?);
         Ok(files)
+    }
+}
+
+/// The step that a training has made last: the epoch from 1, and how many of its minibatches were learnt from.
+fn last_step(training: &dyn Training) -> Position {
+    let Position { epochs, batches } = training.position();
+    match batches {
+        0 if epochs > 0 => Position { epochs, batches: training.batches_per_epoch() },
+        _ => Position { epochs: epochs + 1, batches },
     }
 }
 

@@ -6,6 +6,7 @@
 //! never changed: a pass that changes one makes a new one, and two are equal only if they are the same.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,7 @@ use crate::op::LeafId;
 use crate::shape::TensorType;
 
 /// The body of a loop.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Body {
     id: u64,
     /// The step as a function of elements, captured values and carries.
@@ -32,6 +33,12 @@ pub struct Body {
     flow: OnceLock<Flow>,
 }
 
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({}: {} sequences, {:?})", self.id, self.sequences, self.graph)
+    }
+}
+
 impl Body {
     /// A body that equals no other.
     pub fn new(graph: Graph, sequences: usize, until: bool) -> Body {
@@ -43,6 +50,17 @@ impl Body {
     /// A body with another graph of the same inputs, carries and outputs.
     pub fn with_graph(&self, graph: Graph) -> Body {
         Body { updated: self.updated.clone(), ..Body::new(graph, self.sequences, self.until) }
+    }
+
+    /// The same body with `leaves` in the places of the updated variables of their identities; `None` where there are
+    /// none.
+    pub(crate) fn with_updated(&self, leaves: &[Arc<Leaf>]) -> Option<Arc<Body>> {
+        let find = |own: &Arc<Leaf>| leaves.iter().find(|leaf| leaf.id == own.id);
+        if !self.updated.iter().any(|own| find(own).is_some()) {
+            return None;
+        }
+        let updated = self.updated.iter().map(|own| find(own).unwrap_or(own).clone()).collect();
+        Some(Arc::new(Body { updated, ..self.clone() }))
     }
 
     /// Which parameters reach which results through floats; found at the first question.

@@ -4,6 +4,7 @@
 //! twice. Walks iteratively.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::{Graph, NodeId, Operands};
@@ -11,6 +12,7 @@ use crate::leaf::LeafKind;
 use crate::made;
 use crate::op::{LeafId, Op};
 use crate::tensor::{Shared, Tensor};
+use crate::text::shown::Few;
 
 /// What to do about an input that no output or update depends on.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
@@ -23,7 +25,7 @@ pub enum Unused {
 }
 
 /// What a function is asked to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Request {
     /// The inputs, in the order of the call.
     pub inputs: Vec<Tensor>,
@@ -35,6 +37,18 @@ pub struct Request {
     pub givens: Vec<(Tensor, Tensor)>,
     /// What to do about unused inputs.
     pub unused: Unused,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("inputs", &Few(&self.inputs))
+            .field("outputs", &Few(&self.outputs))
+            .field("updates", &Few(&self.updates))
+            .field("givens", &Few(&self.givens))
+            .field("unused", &self.unused)
+            .finish()
+    }
 }
 
 /// The graph of a request, with the default updates of the shared variables it reads.
@@ -60,6 +74,8 @@ struct Collector {
     placed: HashMap<usize, NodeId>,
     /// Where each expression stands in what replaces others. Nothing is replaced there: all givens hold at once.
     plain: HashMap<usize, NodeId>,
+    /// Default updates, which nobody else need keep.
+    kept: Vec<Tensor>,
     givens: HashMap<usize, Tensor>,
     problems: Vec<Diagnostic>,
 }
@@ -70,6 +86,7 @@ impl Collector {
             graph: Graph::new(),
             placed: HashMap::new(),
             plain: HashMap::new(),
+            kept: Vec::new(),
             givens: HashMap::new(),
             problems: Vec::new(),
         };
@@ -247,11 +264,15 @@ impl Collector {
         loop {
             let due = self.graph.leaves().find_map(|leaf| {
                 let shared = Shared::of_leaf(leaf)?;
+                if updates.iter().any(|(id, _)| *id == leaf.id) {
+                    return None;
+                }
                 let update = shared.default_update()?;
-                (!updates.iter().any(|(id, _)| *id == leaf.id)).then_some((shared, update))
+                Some((shared, update))
             });
             let Some((shared, update)) = due else { return };
             self.add_update(&shared, &update, updates);
+            self.kept.push(update);
         }
     }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::panic::Location;
 
+use crate::text::shown::Few;
+
 /// The line of the user's program that built a node.
 pub type Site = &'static Location<'static>;
 
@@ -107,15 +109,27 @@ impl fmt::Display for Diagnostic {
 impl std::error::Error for Diagnostic {}
 
 /// All that is wrong with a program, in the order in which it was built; never empty.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
+
+/// The most messages that are shown; those that follow are often consequences.
+const SHOWN: usize = 20;
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, diagnostic) in self.0.iter().enumerate() {
+        for (index, diagnostic) in self.0.iter().take(SHOWN).enumerate() {
             write!(f, "{}{diagnostic}", if index > 0 { "\n\n" } else { "" })?;
         }
-        Ok(())
+        match self.0.len().checked_sub(SHOWN) {
+            Some(more) if more > 0 => write!(f, "\n\nand {more} more"),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Diagnostics").field(&Few(&self.0)).finish()
     }
 }
 

@@ -3,6 +3,7 @@
 //! The derivative is taken when a function is compiled ([`crate::differentiate`]), from the formula as it was made
 //! stable, not as it was written: the gradient of `log(sigmoid(x))` is that of `-softplus(-x)`, finite for every `x`.
 
+use std::fmt;
 use std::panic::Location;
 
 use smallvec::{SmallVec, smallvec};
@@ -11,6 +12,7 @@ use crate::diagnostic::Diagnostic;
 use crate::made;
 use crate::op::{Disconnected, Grad, Op};
 use crate::tensor::{Tensor, build, faulty};
+use crate::text::shown::Few;
 
 /// The gradients of a scalar cost with respect to variables, each of the variable's own type.
 ///
@@ -26,12 +28,23 @@ pub fn grad<V: Into<Tensor>>(cost: &Tensor, variables: impl IntoIterator<Item = 
 }
 
 /// A gradient with choices; [`grad`] is the short form without any.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Gradient {
     cost: Option<Tensor>,
     known: Vec<(Tensor, Tensor)>,
     constants: Vec<Tensor>,
     disconnected: Disconnected,
+}
+
+impl fmt::Debug for Gradient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gradient")
+            .field("cost", &self.cost)
+            .field("known", &Few(&self.known))
+            .field("constants", &Few(&self.constants))
+            .field("disconnected", &self.disconnected)
+            .finish()
+    }
 }
 
 impl Gradient {

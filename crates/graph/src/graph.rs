@@ -5,6 +5,7 @@
 //! Adding never fails: an ill-typed node is kept with a fault, which `verify` reports.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -17,6 +18,7 @@ use crate::leaf::{Leaf, LeafKind};
 use crate::op::{LeafId, Op, Scan, known_dims};
 use crate::scalar::ScalarFn;
 use crate::shape::TensorType;
+use crate::text::shown::Few;
 
 /// Position of a node in its graph.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,8 +47,8 @@ pub struct Node {
     pub site: Option<Site>,
 }
 
-/// A program: what goes in, what comes out, what is updated.
-#[derive(Clone, Debug, Default)]
+/// A program: what goes in, what comes out, what is updated. Its text form is all of it; `{:?}` counts its parts.
+#[derive(Clone, Default)]
 pub struct Graph {
     nodes: Vec<Node>,
     merged: HashMap<(Op, Operands), NodeId>,
@@ -59,6 +61,18 @@ pub struct Graph {
     pub outputs: Vec<NodeId>,
     /// New values of shared variables, computed from the old ones and written together.
     pub updates: Vec<(LeafId, NodeId)>,
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph")
+            .field("nodes", &self.nodes.len())
+            .field("inputs", &self.inputs.len())
+            .field("outputs", &Few(&self.outputs))
+            .field("updates", &Few(&self.updates))
+            .field("faults", &self.faults.len())
+            .finish()
+    }
 }
 
 impl Graph {

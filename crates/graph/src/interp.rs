@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
@@ -27,16 +28,26 @@ use crate::op::{
 use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, TensorType};
+use crate::text::shown::Few;
 
 mod loops;
 
 /// What a run of a graph gives.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Evaluation {
     /// The values of the graph's outputs, in their order.
     pub outputs: Vec<Array>,
     /// The new values of shared variables, in the order of the graph's updates. They are not written.
     pub updates: Vec<(LeafId, Array)>,
+}
+
+impl fmt::Debug for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evaluation")
+            .field("outputs", &Few(&self.outputs))
+            .field("updates", &Few(&self.updates))
+            .finish()
+    }
 }
 
 /// Runs a graph on inputs given in its order. Shared variables are read and not written.

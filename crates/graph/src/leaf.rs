@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::array::Array;
 use crate::diagnostic::Site;
@@ -63,10 +63,19 @@ pub trait RemoteValue: Send {
     fn fetch(&self, host: &mut Array) -> Result<(), String>;
 }
 
+/// The default update of a shared variable, as its state keeps it.
+#[derive(Clone)]
+pub(crate) struct DefaultUpdate {
+    /// The next value, in which leaves without a state stand for the variable itself and for its partners.
+    pub(crate) value: Tensor,
+    /// Variables that it reads and does not keep alive.
+    pub(crate) partners: Vec<Weak<Leaf>>,
+}
+
 /// The state behind a shared variable.
 pub struct SharedCell {
     state: Mutex<SharedState>,
-    default_update: Mutex<Option<Tensor>>,
+    default_update: Mutex<Option<DefaultUpdate>>,
 }
 
 /// The value of a shared variable. While a `remote` is set, that is the value and `host` is out of date.
@@ -103,13 +112,16 @@ impl SharedCell {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn default_update(&self) -> MutexGuard<'_, Option<Tensor>> {
+    pub(crate) fn default_update(&self) -> MutexGuard<'_, Option<DefaultUpdate>> {
         self.default_update.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for SharedCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedCell({:?})", self.lock().host)
+        match self.state.try_lock() {
+            Ok(state) => write!(f, "SharedCell({:?})", state.host),
+            Err(_) => f.write_str("SharedCell(in use)"),
+        }
     }
 }

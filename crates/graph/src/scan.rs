@@ -24,6 +24,7 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -41,12 +42,13 @@ use crate::made::{self, Made};
 use crate::op::{self, Backward, Dim, LeafId, Op, ScanResult};
 use crate::shape::{Axes, Extent, TensorType};
 use crate::tensor::{Shared, Tensor, build, build_plainly, faulty};
+use crate::text::shown::Few;
 
 /// How far the taps of a carry reach back at most: each lag is a value that the loop keeps.
 const MOST_LAGS: i64 = 1 << 12;
 
 /// A loop being described: what it runs over and what it keeps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Scan {
     sequences: Vec<Sequence>,
     carries: Vec<Carry>,
@@ -69,7 +71,7 @@ struct Carry {
 }
 
 /// What a step sees.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ScanStep {
     /// The elements of the sequences: all taps of the first, then of the second, and so on.
     pub sequences: Vec<Tensor>,
@@ -78,12 +80,56 @@ pub struct ScanStep {
 }
 
 /// What a step gives.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Next {
     carries: Vec<Tensor>,
     outputs: Vec<Tensor>,
     until: Option<Tensor>,
     updates: Vec<(Shared, Tensor)>,
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scan")
+            .field("sequences", &Few(&self.sequences))
+            .field("carries", &Few(&self.carries))
+            .field("steps", &self.steps)
+            .field("backwards", &self.backwards)
+            .field("backward", &self.backward)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ScanStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScanStep")
+            .field("sequences", &Few(&self.sequences))
+            .field("carries", &Few(&self.carries))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next")
+            .field("carries", &Few(&self.carries))
+            .field("outputs", &Few(&self.outputs))
+            .field("until", &self.until)
+            .field("updates", &Few(&self.updates))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Scanned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scanned")
+            .field("carries", &Few(&self.carries))
+            .field("last", &Few(&self.last))
+            .field("outputs", &Few(&self.outputs))
+            .field("updates", &Few(&self.updates))
+            .field("steps", &self.steps)
+            .finish()
+    }
 }
 
 impl Next {
@@ -126,7 +172,7 @@ impl Next {
 }
 
 /// The results of a loop.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a loop is only made where its results are used, and its updates must be given to the function"]
 pub struct Scanned {
     /// For each carry its value after every step made, `[steps, ..]`.
@@ -319,9 +365,11 @@ impl Scan {
         };
         let last = |carry: usize| result(ScanResult::Last(carry as u16));
         if broken.is_none() {
-            for (index, carry) in gathered.carries.iter().enumerate().skip(updates.end) {
+            let drawn = || gathered.carries.iter().enumerate().skip(updates.end);
+            let counters: Vec<Shared> = drawn().filter_map(|(_, carry)| carry.of.clone()).collect();
+            for (index, carry) in drawn() {
                 if let Some(counter) = &carry.of {
-                    counter.set_default_update(Some(last(index)));
+                    counter.set_default_update_among(last(index), &counters);
                 }
             }
         }

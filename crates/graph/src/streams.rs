@@ -6,12 +6,16 @@
 //! Everything but [`Op::Random`] is composed of the graph's own functions. Deliberately absent: any other state, and
 //! any other way to advance it than the default update.
 //!
-//! Parameters are converted to `f32` and repeated to the shape drawn; they cannot enlarge it. Draws are `f32`, made of
-//! 24 random bits, but for the `i64` of [`RandomStreams::integers`], [`RandomStreams::choice`],
+//! Parameters are converted to `f32` (probabilities in `f64` stay what they are) and repeated to the shape drawn; they
+//! cannot enlarge it. Draws are `f32`, but for the `i64` of [`RandomStreams::integers`], [`RandomStreams::choice`],
 //! [`RandomStreams::categorical`] and [`RandomStreams::permutation`]. What is outside of a parameter's domain is a
 //! [`Diagnostic`] where it is a constant, and is clamped as each method says where it is known only when run.
+//!
+//! A word of the generator gives 24 random bits. Where something rare depends on them, a number is made of several
+//! words, so that an event of probability 1e-12 happens as often as it should, and one of probability 0 never.
 
 use std::f64::consts::TAU;
+use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +39,19 @@ const LARGEST_RANGE: i64 = 1 << 38;
 /// 2^24: the number of values of a uniform draw.
 const STEPS: i32 = 1 << 24;
 
+/// The distance between neighbouring values of a uniform draw.
+const STEP: f64 = 1.0 / STEPS as f64;
+
+/// The largest float below 1.
+const BELOW_ONE: f64 = 1.0 - STEP;
+
+/// The least probability, of a hit as of a miss, for which one word is enough: it is right to 2^-14 of itself.
+const COARSE: f64 = 1.0 / 1024.0;
+
+/// The most elements that share a second word: that one of them is hit says of another with a probability of at most
+/// this times 2^-24 that it is hit too.
+const SHARING: i64 = 1 << 16;
+
 /// A source of random draws. Clones share their draws.
 ///
 /// ```
@@ -44,23 +61,30 @@ const STEPS: i32 = 1 << 24;
 /// let kept = random.binomial([20, 500], 1, 0.9);
 /// assert_eq!((noise * kept).ty().to_string(), "f32[20, 500]");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RandomStreams {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug)]
 struct State {
     seed: u64,
     draws: Vec<Draw>,
 }
 
 /// A draw that was made: the seed and the key that its expression holds for ever, and its counter.
-#[derive(Debug)]
 struct Draw {
     seed: u64,
     key: u64,
     counter: Shared,
+}
+
+impl fmt::Debug for RandomStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state.try_lock() {
+            Ok(state) => write!(f, "RandomStreams(seed {}, {} draws)", state.seed, state.draws.len()),
+            Err(_) => f.write_str("RandomStreams(in use)"),
+        }
+    }
 }
 
 /// The key of draw `number` under a seed.
@@ -188,8 +212,8 @@ impl RandomStreams {
         build(Op::Random { key, dims: dims.into() }, operands, site).named(&format!("random_{number}"))
     }
 
-    /// Uniform numbers in `[low, high)`: `low + u (high - low)` of `u` in [0, 1) in steps of 2^-24. Rounding may give
-    /// `high` itself unless `low` is 0 and `high` a power of 2. Differentiable in the bounds.
+    /// Uniform numbers in `[low, high)`: `low + u (high - low)` of `u` in [0, 1) in steps of 2^-24. Where the bounds are
+    /// not constants, rounding may give `high` itself. Differentiable in the bounds.
     #[track_caller]
     pub fn uniform<S: Into<Size>>(
         &self,
@@ -208,10 +232,27 @@ impl RandomStreams {
             return refuse("uniform", "finite bounds, the lower one first", found, &[low, high]);
         }
         let u = self.draw("uniform", &sizes);
-        let unit = lows[..] == [0.0] && highs[..] == [1.0];
-        match (expand("uniform", &low, &u, sizes.len()), expand("uniform", &high, &u, sizes.len())) {
-            _ if unit => u,
-            (low, high) => u * (high - &low) + low,
+        let fixed = match (&lows[..], &highs[..]) {
+            (&[a], &[b]) => Some((a as f32, b as f32)),
+            _ => None,
+        };
+        if let Some((a, b)) = fixed.filter(|(a, b)| !(b - a).is_finite()) {
+            let found = format!("{a} and {b}");
+            return refuse("uniform", "bounds whose distance is a finite f32", found, &[low, high]);
+        }
+        if fixed == Some((0.0, 1.0)) {
+            return u;
+        }
+        let (low, high) =
+            (expand("uniform", &low, &u, sizes.len()), expand("uniform", &high, &u, sizes.len()));
+        let drawn = u * (high - &low) + low;
+        match fixed {
+            // The largest draw could round to the bound that is no part of the range.
+            Some((a, b)) if a < b => {
+                let largest = (BELOW_ONE as f32).mul_add(b - a, a).max(BELOW_ONE as f32 * (b - a) + a);
+                if largest < b { drawn } else { drawn.minimum(f64::from(b.next_down())) }
+            }
+            Some(_) | None => drawn,
         }
     }
 
@@ -239,9 +280,14 @@ impl RandomStreams {
         if constants(&mean)[..] == [0.0] { scaled } else { scaled + mean_of }
     }
 
-    /// Numbers of successes in `n` trials of probability `p`: for `n = 1` whether a uniform number is below `p`, else the
-    /// sum of `n` such trials. A `p` found below 0 or NaN when run counts as 0, one above 1 as 1. Nothing flows back
-    /// to `p`.
+    /// Numbers of successes in `n` trials of probability `p`, `f32`: for `n = 1` whether a uniform number is below `p`,
+    /// else the sum of `n` such trials. A `p` found below 0 or NaN when run counts as 0, one above 1 as 1. Nothing flows
+    /// back to `p`.
+    ///
+    /// A probability is right to 2^-48, and for an `f32` to 2^-24 of itself. The lower bits of the uniform numbers are
+    /// shared along the first axis (the trials, for `n > 1`) up to 65,536 elements: between elements whose probability
+    /// is below 2^-24 this leaves a dependence of at most 2^-8. Constants between 2^-10 and 1 - 2^-10 are compared with
+    /// 24 bits.
     #[track_caller]
     pub fn binomial<S: Into<Size>>(
         &self,
@@ -250,17 +296,50 @@ impl RandomStreams {
         p: impl Into<Tensor>,
     ) -> Tensor {
         let sizes = collect_sizes(shape);
-        let p = parameter(p.into());
-        if let Some(value) = outside_unit(&p) {
+        let p = p.into();
+        let fixed = constants(&p);
+        if let Some(value) = fixed.iter().find(|value| !(0.0..=1.0).contains(*value)) {
             return refuse("binomial", "probabilities in [0, 1]", value.to_string(), &[p]);
         }
-        let u = self.draw("binomial", &if n == 1 { sizes.clone() } else { with_lead(n, &sizes) });
+        let all = if n == 1 { sizes.clone() } else { with_lead(n, &sizes) };
+        let plain = |p: &f64| *p == 0.0 || *p == 1.0 || (COARSE..=1.0 - COARSE).contains(p);
+        let coarse = !fixed.is_empty() && fixed.iter().all(plain);
+        let p = if coarse { parameter(p) } else { probability(p) };
+        let u = match coarse {
+            true => self.draw("binomial", &all),
+            false => self.refined("binomial", &all, p.dtype()),
+        };
         let hits = u.lt(expand("binomial", &p, &u, sizes.len())).cast(DType::F32);
         if n == 1 { hits } else { hits.sum(0) }
     }
 
+    /// A draw of uniform numbers in [0, 1) of that type, with 48 bits: a word of its own for each, and a second one,
+    /// which stands in one more row, for the elements along the first axis together.
+    #[track_caller]
+    fn refined(&self, method: &str, sizes: &[Size], dtype: DType) -> Tensor {
+        let shared = match sizes.first() {
+            Some(Size::Number(n)) if (0..=SHARING).contains(n) => Some(Size::Number(n + 1)),
+            Some(Size::Tensor(t)) if t.rank() == 0 && t.dtype().is_int() => Some(Size::from(t + 1)),
+            Some(_) | None => None,
+        };
+        let (upper, lower) = match shared {
+            Some(rows) => {
+                let rows: Sizes = std::iter::once(rows).chain(sizes[1..].iter().cloned()).collect();
+                let words = self.draw(method, &rows).cast(dtype);
+                (words.index(ix![..-1]), words.index(ix![-1]))
+            }
+            None => {
+                let words = self.draw(method, &with_lead(2, sizes)).cast(dtype);
+                (first(&words), second(&words))
+            }
+        };
+        let u = lower * STEP + upper;
+        // In `f32` the sum may round to 1.
+        if dtype == DType::F32 { u.minimum(BELOW_ONE) } else { u }
+    }
+
     /// One draw from each row (last axis) of probabilities `p[.., k]`, as `f32[.., k]`: 1 in the column drawn, else 0.
-    /// As [`RandomStreams::categorical`].
+    /// As [`RandomStreams::categorical`]; a row without a positive number gives zeros.
     #[track_caller]
     pub fn multinomial(&self, p: impl Into<Tensor>) -> Tensor {
         let p = p.into();
@@ -271,8 +350,11 @@ impl RandomStreams {
     }
 
     /// One draw from each row (last axis) of probabilities `p[.., k]`, as `i64[..]`: the column drawn. Of exponential
-    /// waiting times with rates `p` the shortest wins, so rows need not sum to 1. What is found below 0 or NaN when
-    /// run counts as 0; a row of zeros gives column 0.
+    /// waiting times with rates `p` the shortest wins, so rows need not sum to 1, and what is 0 is never drawn.
+    /// Probabilities are right to 2^-48, in `f64` to 2^-72, and to a few roundings of themselves; `f64` stays `f64`.
+    ///
+    /// What is found below 0 or NaN when run counts as 0, an infinity as the largest number. A row without a positive
+    /// number draws none of its columns: it gives `k`, which every use as an index refuses.
     #[track_caller]
     pub fn categorical(&self, p: impl Into<Tensor>) -> Tensor {
         self.race("categorical", &p.into())
@@ -280,12 +362,16 @@ impl RandomStreams {
 
     #[track_caller]
     fn race(&self, method: &str, p: &Tensor) -> Tensor {
-        let p = parameter(p.clone());
-        if p.rank() == 0 {
+        let p = probability(p.clone());
+        let Some(last) = p.rank().checked_sub(1) else {
             return refuse(method, "rows of probabilities", p.ty().to_string(), &[p]);
+        };
+        let fixed = constants(&p);
+        if let Some(value) = fixed.iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
+            return refuse(method, "finite probabilities of 0 or more", value.to_string(), &[p]);
         }
-        if let Some(value) = outside_unit(&p) {
-            return refuse(method, "probabilities in [0, 1]", value.to_string(), &[p]);
+        if !fixed.is_empty() && fixed.iter().all(|value| *value == 0.0) {
+            return refuse(method, "rows with a positive probability", "zeros alone".to_owned(), &[p]);
         }
         let mut sizes = Sizes::new();
         for axis in 0..p.rank() {
@@ -294,9 +380,22 @@ impl RandomStreams {
                 Extent::Unknown => Size::from(p.extent(axis)),
             });
         }
-        let u = self.draw(method, &sizes);
-        let time = switch(p.gt(0.0), (-u).log1p() / &p, f64::NEG_INFINITY);
-        time.argmax(-1)
+        let (words, largest, below_one) = match p.dtype() {
+            DType::F64 => (3, f64::MAX, 1.0f64.next_down()),
+            _ => (2, f64::from(f32::MAX), BELOW_ONE),
+        };
+        let draws = self.draw(method, &with_lead(words, &sizes)).cast(p.dtype());
+        // Half a step at the end, so that no waiting time is 0; none is infinite either.
+        let word = |number: usize| draws.index(ix![number]);
+        let u = (0..words).rev().fold(Tensor::from(0.5), |rest, number| rest * STEP + word(number));
+        let time = -(-u.minimum(below_one)).log1p();
+        // The largest rate of a row is made 1: its speed is then a normal number, and a rate that underflows beside it
+        // could not have won.
+        let rates = switch(p.gt(0.0), p.minimum(largest), 0.0);
+        let top = rates.max_keepdims(last as i64);
+        let speed = rates / switch(top.gt(0.0), &top, 1.0) / time;
+        let any = top.max(last as i64).gt(0.0);
+        switch(any, speed.argmax(-1), p.extent(last))
     }
 
     /// Integers in `low..high`, `i64`, each equally likely up to 2^-48 times the range: `low` plus the product of the
@@ -442,6 +541,15 @@ fn parameter(x: Tensor) -> Tensor {
     x.cast(DType::F32)
 }
 
+/// Probabilities as `f64` where they are, and where a plain number close to 0 or 1 needs it, else as `f32`.
+#[track_caller]
+fn probability(p: Tensor) -> Tensor {
+    match p.dtype() {
+        DType::F64 => p.cast(DType::F64),
+        _ => parameter(p),
+    }
+}
+
 /// A parameter in the shape of a draw of that rank; `like` has it, perhaps with an axis of trials before. A parameter
 /// must not enlarge the draw, whose numbers would repeat.
 #[track_caller]
@@ -472,11 +580,6 @@ fn constants(x: &Tensor) -> Vec<f64> {
             _ => return Vec::new(),
         }
     }
-}
-
-/// A constant probability that is none.
-fn outside_unit(p: &Tensor) -> Option<f64> {
-    constants(p).into_iter().find(|value| !(0.0..=1.0).contains(value))
 }
 
 #[cfg(test)]

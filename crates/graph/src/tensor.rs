@@ -4,8 +4,10 @@
 //! Building never fails: an ill-typed node keeps a diagnostic, and nodes above it keep quiet.
 //! Broadcasting is made explicit here and only here. Dropping walks iteratively, so chains may be of any length.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::panic::Location;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -13,18 +15,18 @@ use crate::array::{Array, Element, IntoArray};
 use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::{DType, Literal};
 use crate::infer::infer;
-use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
+use crate::leaf::{DefaultUpdate, Leaf, LeafKind, SharedCell, fresh_leaf_id};
 use crate::made::{self, Made};
-use crate::op::{Dim, Op};
+use crate::op::{self, Dim, Op};
 use crate::scalar::{Domain, ScalarFn};
 use crate::shape::{Extent, TensorType};
+use crate::text::shown::{abridged, shown};
 
-/// A symbolic tensor.
-#[derive(Clone, Debug)]
+/// A symbolic tensor. It displays as its formula, down to a depth.
+#[derive(Clone)]
 pub struct Tensor(pub(crate) Arc<Expression>);
 
 /// A node of an expression.
-#[derive(Debug)]
 pub(crate) struct Expression {
     pub(crate) op: Op,
     pub(crate) operands: SmallVec<[Tensor; 2]>,
@@ -59,7 +61,7 @@ impl Drop for Expression {
 }
 
 /// A variable that keeps its value between calls of functions. It stands wherever a [`Tensor`] may.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared {
     tensor: Tensor,
     leaf: Arc<Leaf>,
@@ -219,13 +221,116 @@ impl Shared {
     /// Sets the update that every function which reads this variable makes unless it is told otherwise; `None` for no
     /// update.
     pub fn set_default_update(&self, update: Option<Tensor>) {
-        *self.cell.default_update() = update;
+        self.keep_default_update(update, &[]);
+    }
+
+    /// As [`Shared::set_default_update`], for variables whose updates are results of one loop and so read each other:
+    /// they do not keep each other. Once one of them is gone, and with it the loop, there is no update.
+    pub(crate) fn set_default_update_among(&self, update: Tensor, partners: &[Shared]) {
+        self.keep_default_update(Some(update), partners);
+    }
+
+    fn keep_default_update(&self, update: Option<Tensor>, partners: &[Shared]) {
+        // The update lives in the variable's state. An update that reads the variable would keep it alive for ever, so it
+        // is kept with a leaf in its place that has its identity and not its state.
+        let leaves: Vec<&Arc<Leaf>> = partners
+            .iter()
+            .map(Shared::leaf)
+            .filter(|leaf| leaf.id != self.leaf.id)
+            .chain([&self.leaf])
+            .collect();
+        let stand_in = |leaf: &&Arc<Leaf>| {
+            let (name, ty) = (leaf.name.clone(), leaf.ty.clone());
+            Arc::new(Leaf { name, ty, kind: LeafKind::Input, id: leaf.id, site: leaf.site })
+        };
+        let stand_ins: Vec<Arc<Leaf>> = leaves.iter().map(stand_in).collect();
+        let kept = update.map(|update| DefaultUpdate {
+            value: with_leaves(&update, &stand_ins),
+            partners: leaves[..leaves.len() - 1].iter().map(|leaf| Arc::downgrade(leaf)).collect(),
+        });
+        // What was there is dropped after the lock is given back: other variables may go with it.
+        let replaced = std::mem::replace(&mut *self.cell.default_update(), kept);
+        drop(replaced);
     }
 
     /// The update set by [`Shared::set_default_update`].
     pub fn default_update(&self) -> Option<Tensor> {
-        self.cell.default_update().clone()
+        let kept = self.cell.default_update().clone()?;
+        let mut leaves: Vec<Arc<Leaf>> = kept.partners.iter().map(Weak::upgrade).collect::<Option<_>>()?;
+        leaves.push(self.leaf.clone());
+        Some(with_leaves(&kept.value, &leaves))
     }
+}
+
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self))
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({self}: {})", self.ty())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shared({}: {})", abridged(self.name(), 80), self.leaf.ty)
+    }
+}
+
+/// The expression with `leaves` in the places of leaves of their identities. What does not depend on these stays the same.
+fn with_leaves(root: &Tensor, leaves: &[Arc<Leaf>]) -> Tensor {
+    let mut replaced: HashMap<usize, Tensor> = HashMap::new();
+    let mut pending = vec![(root, false)];
+    while let Some((tensor, entered)) = pending.pop() {
+        if replaced.contains_key(&tensor.key()) {
+            continue;
+        }
+        if !entered {
+            pending.push((tensor, true));
+            pending.extend(tensor.operands().iter().map(|operand| (operand, false)));
+            continue;
+        }
+        let new = match tensor.leaf() {
+            Some(own) => match leaves.iter().find(|leaf| leaf.id == own.id) {
+                Some(leaf) => Tensor::of_leaf(leaf),
+                None => tensor.clone(),
+            },
+            None => rebuilt(tensor, leaves, &replaced),
+        };
+        replaced.insert(tensor.key(), new);
+    }
+    replaced.remove(&root.key()).unwrap_or_else(|| root.clone())
+}
+
+/// A node on the operands that stand for its own, and with `leaves` among the variables that a loop updates.
+fn rebuilt(tensor: &Tensor, leaves: &[Arc<Leaf>], replaced: &HashMap<usize, Tensor>) -> Tensor {
+    let own = &tensor.0;
+    let operands: SmallVec<[Tensor; 2]> =
+        own.operands.iter().map(|operand| replaced.get(&operand.key()).unwrap_or(operand).clone()).collect();
+    let mut body = None;
+    if let Op::Scan(scan) = &own.op
+        && let Some(new) = scan.body.with_updated(leaves)
+    {
+        body = Some(Op::Scan(Box::new(op::Scan { body: new, ..(**scan).clone() })));
+    }
+    if body.is_none() && own.operands.iter().zip(&operands).all(|(a, b)| a.key() == b.key()) {
+        return tensor.clone();
+    }
+    Tensor(Arc::new(Expression {
+        op: body.unwrap_or_else(|| own.op.clone()),
+        operands,
+        ty: own.ty.clone(),
+        site: own.site,
+        leaf: None,
+        made: own.made.clone(),
+        name: own.name.clone(),
+        weak: own.weak,
+        fault: own.fault.clone(),
+        poisoned: own.poisoned,
+    }))
 }
 
 /// A node with that operator; its type is inferred, a violated typing rule becomes its fault.
@@ -446,6 +551,16 @@ impl Tensor {
     /// The number of axes.
     pub fn rank(&self) -> usize {
         self.0.ty.rank()
+    }
+
+    /// What it does.
+    pub(crate) fn op(&self) -> &Op {
+        &self.0.op
+    }
+
+    /// On what.
+    pub(crate) fn operands(&self) -> &[Tensor] {
+        &self.0.operands
     }
 
     /// The line that built it.

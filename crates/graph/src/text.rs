@@ -47,10 +47,15 @@ mod formula;
 mod infix;
 mod lexer;
 mod parse;
+pub(crate) mod shown;
 
 pub use formula::{Formula, parse_formula};
 pub use infix::formula;
 pub use parse::parse;
+pub use shown::abridged;
+
+/// The most characters of a text that an error shows.
+const LINE: usize = 80;
 
 /// Text that is not a graph or a formula: where, and what stood there instead.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,10 +75,18 @@ pub struct ParseError {
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let margin = self.line.to_string();
-        writeln!(f, "error: expected {}, found {}", self.expected, self.found)?;
+        let found = abridged(&self.found, LINE);
+        writeln!(f, "error: expected {}, found {found}", abridged(&self.expected, LINE))?;
+        // Of a long line only what is near the place is shown.
+        let before = self.column.saturating_sub(1);
+        let from = if before < LINE { 0 } else { before - LINE / 2 };
+        let near: String = self.text.chars().skip(from).take(LINE).collect();
+        let begin = if from > 0 { "... " } else { "" };
+        let end = if self.text.chars().nth(from + LINE).is_some() { " ..." } else { "" };
         // A tab would move the caret away from what it points at.
-        writeln!(f, "{margin} | {}", self.text.replace('\t', " "))?;
-        write!(f, "{:1$} | {2:>3$}", "", margin.len(), '^', self.column)
+        writeln!(f, "{margin} | {begin}{}{end}", near.replace('\t', " "))?;
+        let (margin, indent) = (" ".repeat(margin.len()), " ".repeat(begin.len() + before - from));
+        write!(f, "{margin} | {indent}^")
     }
 }
 

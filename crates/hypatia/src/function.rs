@@ -246,6 +246,16 @@ pub struct Function {
     profiling: bool,
 }
 
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function")
+            .field("graph", &self.graph)
+            .field("device", &self.device)
+            .field("numerics", &self.numerics)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A program for one set of argument shapes, with the memory of its results.
 struct Executable {
     stages: Stages,
@@ -293,7 +303,7 @@ impl Engine {
 }
 
 /// What a function is at each stage of its compilation, and how long that took.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stages {
     /// With every extent known.
     pub graph: Graph,
@@ -311,6 +321,17 @@ impl Stages {
     /// Bytes that the description holds, about.
     fn bytes(&self) -> usize {
         self.graph.bytes() + self.simplified.bytes() + self.program.bytes()
+    }
+}
+
+impl fmt::Debug for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stages")
+            .field("graph", &self.graph)
+            .field("simplified", &self.simplified)
+            .field("kernels", &self.program.steps.len())
+            .field("times", &self.times)
+            .finish()
     }
 }
 

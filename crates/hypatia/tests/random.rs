@@ -89,6 +89,8 @@ fn compiled_draws_have_the_interpreters_bits_whatever_the_threads() {
         streams.binomial([11, 5], 9, &p),
         streams.multinomial(&rows),
         streams.categorical(&rows),
+        streams.binomial([301, 4], 1, 1e-6),
+        streams.multinomial(rows.cast(DType::F64)),
         streams.integers([1000], -5, 17),
         streams.choice(10, [3, 4]),
         streams.permutation(300),
@@ -126,11 +128,16 @@ fn devices_draw_the_same_bits() {
         return;
     }
     let streams = RandomStreams::new(78);
+    let values: Vec<f32> = (0..70).map(|i| (i as f32 - 60.0).exp().min(1.0)).collect();
+    let p = shared("p", Array::vector(&values));
     let draws = [
         streams.uniform([200, 301], -1.0, 1.0),
         streams.normal([100, 33], 1.0, 2.0),
         streams.binomial([1001, 5], 1, 0.4),
         streams.binomial([50], 9, 0.4),
+        streams.binomial([50, 70], 2, &p),
+        streams.multinomial(&p),
+        streams.categorical(p.cast(DType::F64)),
         streams.integers([1000], -5, 17),
         streams.permutation(100),
     ];
@@ -305,6 +312,83 @@ fn rows_are_drawn_with_their_probabilities() {
     let mut counts = [0; 4];
     draw(&streams.categorical(rows)).iter().for_each(|x| counts[*x as usize] += 1);
     check_counts("categorical", &counts, &probabilities);
+}
+
+/// How often each column of a row is drawn from `n` rows like it.
+fn counts_of_row(streams: &RandomStreams, row: impl Into<Array>, n: usize) -> Vec<usize> {
+    let row = shared("row", row);
+    let rows = row.broadcast_like(&hypatia::full(0.0, DType::F32, &[n, row.ty().shape[0].known().unwrap()]));
+    let counts = streams.multinomial(&rows).sum(0);
+    let columns = draw(&streams.categorical(&rows));
+    let by_multinomial: Vec<usize> = draw(&counts).iter().map(|count| *count as usize).collect();
+    let mut by_categorical = vec![0; by_multinomial.len()];
+    columns.iter().for_each(|column| by_categorical[*column as usize] += 1);
+    assert_eq!(by_categorical.iter().sum::<usize>(), by_multinomial.iter().sum::<usize>());
+    by_multinomial.iter().zip(by_categorical).map(|(a, b)| a + b).collect()
+}
+
+/// Rows whose numbers lie at the ends of what their type holds: what counts are their ratios.
+#[test]
+fn rows_of_extreme_numbers_are_drawn_by_their_ratios() {
+    let streams = RandomStreams::new(131);
+    let n = 200_000;
+    for row in [[0.0f32, 1e-38, 0.0], [1e-30, 1.0, 1e-38], [0.0, 1e-45, 0.0], [0.0, f32::MAX, 1.0]] {
+        assert_eq!(counts_of_row(&streams, Array::vector(&row), n), [0, 2 * n, 0], "{row:?}");
+    }
+    for row in [[0.0f64, 1e-308, 0.0], [1e-300, 1.0, 1e-20], [0.0, 5e-324, 0.0], [0.0, f64::MAX, 1.0]] {
+        assert_eq!(counts_of_row(&streams, Array::vector(&row), n), [0, 2 * n, 0], "{row:?}");
+    }
+    // Multiples of the least subnormal number, and numbers whose sum is infinite.
+    let step = f64::from(f32::from_bits(1));
+    for scale in [step, 1e-38, 1e-30, 1.0, 8e37] {
+        let row = [1.0, 4.0, 2.0, 3.0].map(|share| (share * scale) as f32);
+        let counts = counts_of_row(&streams, Array::vector(&row), n);
+        check_counts(&format!("scale {scale}"), &counts, &[0.1, 0.4, 0.2, 0.3]);
+    }
+    for scale in [5e-324, 1e-300, 4e307] {
+        let row = [1.0, 4.0, 2.0, 3.0].map(|share| share * scale);
+        let counts = counts_of_row(&streams, Array::vector(&row), n);
+        check_counts(&format!("scale {scale}"), &counts, &[0.1, 0.4, 0.2, 0.3]);
+    }
+    // 40 and 4 rare ones are expected among four million; the limits have a probability below 1e-4.
+    let row = Array::vector(&[1e-20f32, 1e-15, 0.0, 1e-21]);
+    let counts = counts_of_row(&streams, row, 2_000_000);
+    assert!((19..=68).contains(&counts[0]) && counts[2] == 0 && counts[3] <= 13, "{counts:?}");
+    // Many columns: their waiting times are short, and the first of equal ones wins, so they must differ.
+    let columns = draw(&streams.categorical(hypatia::full(1.0, DType::F32, &[2000, 1000])));
+    let mut counts = vec![0; 100];
+    columns.iter().for_each(|column| counts[*column as usize / 10] += 1);
+    check_counts("a thousand columns", &counts, &[0.01; 100]);
+}
+
+/// Hits and misses far rarer than the steps of one word, as often as they should be.
+#[test]
+fn rare_hits_and_misses_are_as_rare_as_they_should() {
+    let streams = RandomStreams::new(132);
+    let shape = [1024, 32_768];
+    let n = (shape[0] * shape[1]) as f64;
+    let [tiny, rare] = [2f32.powi(-30), 1e-6].map(|p| shared("p", Array::scalar(p)));
+    let hits = |x: Tensor| draw(&x.cast(DType::F64).sum(hypatia::All))[0];
+    // 0.06 of 2^26 are expected, where steps of 2^-24 would give 4.
+    let found: f64 = (0..2).map(|_| hits(streams.binomial(shape, 1, &tiny))).sum();
+    assert!(found <= 1.0, "{found}");
+    // 33.6 are expected.
+    let limits = 14.0..=60.0;
+    for found in [
+        hits(streams.binomial(shape, 1, &rare)),
+        n - hits(streams.binomial(shape, 1, 1.0 - 1e-6)),
+        hits(streams.binomial([32_768], 1024, &rare)),
+        hits(streams.binomial([1 << 25], 1, &rare)),
+    ] {
+        assert!(limits.contains(&found), "{found}");
+    }
+    let shape = [1024, 1024];
+    for p in [0.0f32, 1.0] {
+        let p = shared("p", Array::scalar(p));
+        let expected = p.get_value().unwrap().get(0).to_f64() * (shape[0] * shape[1]) as f64;
+        assert_eq!(hits(streams.binomial(shape, 1, &p)), expected);
+        assert_eq!(hits(streams.binomial(shape, 1, p.cast(DType::F64))), expected);
+    }
 }
 
 #[test]

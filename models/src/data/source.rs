@@ -3,7 +3,6 @@
 //! Whether a file is gzipped is decided by its first two bytes, never by its name. The position counts bytes of the
 //! uncompressed content. Reading to the end verifies the checksums of gzip; a reader that stops early does not.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use thiserror::Error;
 
 use super::DataError;
+use crate::files::open_plain;
 
 const BUFFER_BYTES: usize = 1 << 16;
 
@@ -54,7 +54,7 @@ impl Source {
     ///
     /// [`DataError::Open`] when it cannot be opened, [`DataError::Read`] when its first bytes cannot be read.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(|source| DataError::Open { path: path.to_owned(), source })?;
+        let file = open_plain(path).map_err(|source| DataError::Open { path: path.to_owned(), source })?;
         let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
         let head =
             file.fill_buf().map_err(|source| DataError::Read { path: path.to_owned(), offset: 0, source })?;

@@ -19,7 +19,7 @@ use crate::hmc::Diagnosis;
 use crate::log::{Done, Epoch, Measures};
 use crate::model::{
     Defaults, Examples, Model, Position, Setting, Settings, Source, Step, TrainError, Training,
-    parse_penalty, saved_number,
+    parse_penalty, saved_float, saved_number,
 };
 use crate::picture::{Tiling, tile_colour_images, tile_shape};
 use crate::random_state::RandomState;
@@ -280,7 +280,7 @@ impl McRbmTraining {
         let [start, velocities, stepsize] = [2, 3, 4].map(|output| outputs.array(output));
         Err(match self.diagnosis.find(start, velocities, stepsize)? {
             Some(energy) => TrainError::Energy { epoch, batch, energy, learning_rate },
-            None => TrainError::Diverged { epoch, batch, learning_rate },
+            None => TrainError::Diverged { what: "energy", found: f64::NAN, epoch, batch, learning_rate },
         })
     }
 
@@ -352,13 +352,7 @@ impl Training for McRbmTraining {
         set_index(&mut self.index, self.position.batches);
         let accepted = self.move_particles()?;
         let cost = self.learn.call(&[&self.index])?.scalar(0)?;
-        if cost.is_nan() {
-            return Err(TrainError::Diverged {
-                epoch: self.position.epochs + 1,
-                batch: self.position.batches + 1,
-                learning_rate: self.learning_rate,
-            });
-        }
+        self.position.expect_number("training cost", cost, self.learning_rate)?;
         self.current.cost += cost;
         self.current.accepted += accepted;
         self.position.batches += 1;
@@ -399,8 +393,8 @@ impl Training for McRbmTraining {
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let current = Current {
-            cost: saved_number(checkpoint, COST_SUM)?,
-            accepted: saved_number(checkpoint, ACCEPTED_SUM)?,
+            cost: saved_float(checkpoint, COST_SUM)?,
+            accepted: saved_float(checkpoint, ACCEPTED_SUM)?,
         };
         let position = Position {
             epochs: saved_number(checkpoint, EPOCHS)?,

@@ -236,7 +236,8 @@ fn read_tracks(bytes: &[u8], header: &Header) -> Result<Vec<Track>, MidiError> {
         // Where the chunk ends is where the next one is read from.
         let end = bytes.len() - chunks.unread().len();
         let mut track = Track::default();
-        let mut open = [None; 128];
+        let mut open = [[None; 128]; 16];
+        let mut status = None;
         let mut tick = 0_u64;
         loop {
             let unread = events.unread();
@@ -245,6 +246,15 @@ fn read_tracks(bytes: &[u8], header: &Header) -> Result<Vec<Track>, MidiError> {
                 Some(Ok(event)) => {
                     tick = tick.saturating_add(u64::from(event.delta.as_int()));
                     track.take(tick, &event, &mut open);
+                    // Text, tempo and their like stand between messages and leave the status as it was.
+                    match event.kind {
+                        TrackEventKind::Meta(_) => *events.running_status_mut() = status,
+                        TrackEventKind::Midi { .. }
+                        | TrackEventKind::SysEx(_)
+                        | TrackEventKind::Escape(_) => {
+                            status = events.running_status();
+                        }
+                    }
                 }
                 Some(Err(_)) => {
                     let (offset, bytes) = (end - unread.len(), show_bytes(unread));
@@ -261,18 +271,20 @@ fn read_tracks(bytes: &[u8], header: &Header) -> Result<Vec<Track>, MidiError> {
 }
 
 impl Track {
-    /// Takes an event; `open` has for each key its latest note.
-    fn take(&mut self, tick: u64, event: &TrackEvent<'_>, open: &mut [Option<usize>; 128]) {
+    /// Takes an event; `open` has for each channel and key its latest note.
+    fn take(&mut self, tick: u64, event: &TrackEvent<'_>, open: &mut [[Option<usize>; 128]; 16]) {
         match event.kind {
-            TrackEventKind::Midi { message: MidiMessage::NoteOn { key, vel }, .. } if vel.as_int() > 0 => {
-                open[usize::from(key.as_int())] = Some(self.notes.len());
+            TrackEventKind::Midi { channel, message: MidiMessage::NoteOn { key, vel } }
+                if vel.as_int() > 0 =>
+            {
+                open[usize::from(channel.as_int())][usize::from(key.as_int())] = Some(self.notes.len());
                 self.notes.push(Note { key: key.as_int(), start: tick, end: None });
             }
             TrackEventKind::Midi {
+                channel,
                 message: MidiMessage::NoteOn { key, .. } | MidiMessage::NoteOff { key, .. },
-                ..
             } => {
-                if let Some(note) = open[usize::from(key.as_int())].take() {
+                if let Some(note) = open[usize::from(channel.as_int())][usize::from(key.as_int())].take() {
                     self.notes[note].end = Some(tick);
                 }
             }

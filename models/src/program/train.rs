@@ -1,5 +1,6 @@
 //! `hypatia train MODEL`.
 
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use super::{Failure, all_models, chosen_model, print, with_models};
 use crate::count::Counted;
 use crate::interrupt::{INTERRUPTED_STATUS, Interrupt};
 use crate::model::{Defaults, Examples, Model, Settings, Source, parse_learning_rate};
-use crate::train::{Console, Outcome, train};
+use crate::train::{Begin, Console, Outcome, train};
 
 /// More threads than this help nobody.
 pub(super) const MOST_THREADS: i64 = 256;
@@ -94,6 +95,10 @@ fn with_run_options(command: Command) -> Command {
     command
         .arg(option("out", "DIR", out_help, value_parser!(PathBuf)))
         .arg(flag("resume", "Go on from the checkpoint in the directory"))
+        .arg(
+            flag("overwrite", "Begin anew in a directory that holds a run, which is lost")
+                .conflicts_with("resume"),
+        )
         .arg(flag("json", "Print one JSON object a line instead of progress"))
 }
 
@@ -143,24 +148,35 @@ fn given<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> 
     matches.try_get_one(name).ok().flatten().cloned()
 }
 
-pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
-    let (model, matches) = chosen_model(matches, all_models())?;
-    let settings = settings(model, matches, source(matches, model.examples()));
-    let directory = run_directory(model, matches);
-    let json = matches.get_flag("json");
-    // A run that cannot be interrupted is better than none.
-    let interrupt = Interrupt::install().unwrap_or_else(|error| {
+/// A run that cannot be interrupted is better than none.
+fn catch_signals() -> Interrupt {
+    Interrupt::install().unwrap_or_else(|error| {
         let note =
             format!("note: signals are not caught ({error}); the state is saved after every epoch only");
         // Training goes on without an audience.
         let _ = writeln!(std::io::stderr(), "{note}");
         Interrupt::default()
-    });
+    })
+}
+
+pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
+    let (model, matches) = chosen_model(matches, all_models())?;
+    let settings = settings(model, matches, source(matches, model.examples()));
+    let directory = run_directory(model, matches);
+    let json = matches.get_flag("json");
+    let begin = match (matches.get_flag("resume"), matches.get_flag("overwrite")) {
+        (true, _) => Begin::Resume,
+        (false, true) => Begin::Overwrite,
+        (false, false) => Begin::New,
+    };
+    // Signals are caught from the first question on: until then there is nothing to save, and a signal ends the program
+    // as it ends any other, even one that waits for a file.
+    let interrupt = OnceCell::new();
     let console = Console {
         directory: &directory,
-        resume: matches.get_flag("resume"),
+        begin,
         log_output: json.then(|| Box::new(std::io::stdout()) as Box<dyn Write + Send>),
-        stop: &|| interrupt.is_requested(),
+        stop: &|| interrupt.get_or_init(catch_signals).is_requested(),
     };
     let outcome = train(model, &settings, matches, console)?;
     match outcome {

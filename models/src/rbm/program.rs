@@ -193,8 +193,16 @@ impl Training for RbmTraining {
         if self.position.batches < self.batches {
             return Ok(Step::Batch);
         }
-        self.position = Position { epochs: self.position.epochs + 1, batches: 0 };
         let mean = self.monitor.finish_epoch(self.batches);
+        if self.monitor_name == PSEUDO_LIKELIHOOD && mean >= 0.0 {
+            let position = Position { epochs: self.position.epochs + 1, ..self.position };
+            let reason =
+                "expected a pseudo-likelihood below 0 on average, found that every unit is certain of \
+                          every bit: the weights are too large"
+                    .to_owned();
+            return Err(TrainError::Useless { position, reason });
+        }
+        self.position = Position { epochs: self.position.epochs + 1, batches: 0 };
         Ok(Step::Epoch(Epoch {
             epoch: self.position.epochs,
             measures: [(self.monitor_name.to_owned(), mean)].into(),

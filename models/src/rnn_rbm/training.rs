@@ -17,7 +17,7 @@ use crate::count::Counted;
 use crate::log::{Done, Epoch, Measures, Phase};
 use crate::model::{
     Defaults, Examples, Model, Position, Sampler, Setting, Settings, Source, Step, TrainError, Training,
-    parse_penalty, saved_number,
+    parse_penalty, saved_float, saved_number,
 };
 use crate::music::{MusicSizes, PIANO, PianoRoll, Sampling, Songbook, TempoMap};
 use crate::picture::{Tiling, tile_raster_images};
@@ -382,13 +382,7 @@ impl Training for RnnRbmTraining {
             (Part::Frames | Part::Sequences, _) => &mut self.train,
         };
         let monitor = function.call(&[&v])?.scalar(0)?;
-        if monitor.is_nan() {
-            return Err(TrainError::Diverged {
-                epoch: self.position.epochs + 1,
-                batch: self.position.batches + 1,
-                learning_rate: self.learning_rate,
-            });
-        }
+        self.position.expect_number("monitor", monitor, self.learning_rate)?;
         self.monitor_sum += monitor;
         self.position.batches += 1;
         let batches = self.order.batches.len();
@@ -441,9 +435,9 @@ impl Training for RnnRbmTraining {
             epochs: saved_number(checkpoint, EPOCHS)?,
             batches: saved_number(checkpoint, BATCHES)?,
         };
-        let monitor_sum = saved_number(checkpoint, MONITOR_SUM)?;
+        let monitor_sum = saved_float(checkpoint, MONITOR_SUM)?;
         let last_monitor = if checkpoint.metadata.contains_key(MONITOR) {
-            Some(saved_number(checkpoint, MONITOR)?)
+            Some(saved_float(checkpoint, MONITOR)?)
         } else {
             None
         };

@@ -101,6 +101,39 @@ fn a_note_struck_again_begins_anew_and_an_end_without_a_note_is_nothing() {
     assert_eq!((roll.frames(), notes(&roll)), (2, vec![(60, vec![1])]));
 }
 
+/// Two channels play middle C; the end of the one does not end the other.
+#[test]
+fn notes_end_on_their_own_channel() {
+    let events = track(&[
+        &[0, 0x90, 60, 90],
+        &[0, 0x91, 60, 90],
+        &event(T480, &[0x81, 60, 0]),
+        &event(T480, &[0x82, 60, 0]),
+        &event(T480, &[0x90, 60, 0]),
+    ]);
+    let roll = read_midi(&midi(0, QUARTER, &[&events]), &quarter_seconds()).unwrap();
+    assert_eq!(notes(&roll), [(60, vec![0, 1, 2, 3, 4, 5])]);
+}
+
+/// A text, a change of tempo and the name of a track stand between messages that share their status byte.
+#[test]
+fn running_status_goes_on_after_a_text() {
+    let events = track(&[
+        &[0, 0xff, 0x03, 1, b'a'],
+        &[0, 0x90, 60, 90],
+        &[0, 0xff, 0x01, 3, b'a', b'b', b'c'],
+        &event(T480, &[60, 0]),
+        &[0, 0xff, 0x51, 3, 0x07, 0xa1, 0x20],
+        &[0, 64, 90],
+        &event(T480, &[64, 0]),
+    ]);
+    let roll = read_midi(&midi(0, QUARTER, &[&events]), &quarter_seconds()).unwrap();
+    assert_eq!(notes(&roll), [(60, vec![0, 1]), (64, vec![2, 3])]);
+    // There is no status to run on before the first message.
+    let events = track(&[&[0, 0xff, 0x01, 1, b'a'], &[0, 60, 90]]);
+    assert!(error_of(&midi(0, QUARTER, &[&events])).contains("expected an event"));
+}
+
 #[test]
 fn tempo_changes_of_one_track_hold_for_all_or_for_the_next_ones() {
     // One second a quarter note after the first one, in the first track; the notes are in the second.

@@ -159,17 +159,62 @@ fn a_full_disk_leaves_the_checkpoint_whole() {
     let before = std::fs::read(&path).unwrap();
     // Files may not grow beyond some kilobytes; a write that would is an error, as on a full disk.
     let output = Command::new("sh")
-        .args(["-c", "ulimit -f 8; trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hypatia")])
-        .args(small(&["--json", "--seed", "9"]))
+        .args(["-c", "ulimit -f 8; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hypatia")])
+        .args(small(&["--json", "--seed", "9", "--overwrite"]))
         .current_dir(directory)
         .output()
         .unwrap();
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("an earlier checkpoint of that name is unchanged"), "{message}");
+    assert!(message.contains("the earlier checkpoint of that name is unchanged"), "{message}");
     assert!(output.stdout.is_empty());
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert!(self::output(directory, &small(&["--json", "--resume"])).status.success());
+}
+
+/// Names that stand for what has no end, or waits for somebody, and a program that is asked to end while it waits.
+#[cfg(unix)]
+#[test]
+fn what_is_no_plain_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let run = directory.join("run");
+    std::fs::create_dir(&run).unwrap();
+    let checkpoint = run.join("checkpoint.safetensors");
+    std::os::unix::fs::symlink("/dev/zero", &checkpoint).unwrap();
+    let resume = small(&["--out", "run", "--resume"]);
+    let refused = |words: &[&str], found: &str| {
+        let (status, message) = failure(directory, words);
+        assert!(status == 1 && message.contains(found), "{words:?}: {message}");
+    };
+    refused(&resume, "expected a plain file, found a device");
+    std::fs::remove_file(&checkpoint).unwrap();
+    for path in [&checkpoint, &directory.join("pipe")] {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+    refused(&resume, "expected a plain file, found a pipe");
+    refused(&["train", "logreg", "--data", "pipe"], "expected a plain file, found a pipe");
+    refused(&["train", "logreg", "--data", "/dev/zero"], "expected a plain file, found a device");
+    std::fs::remove_file(&checkpoint).unwrap();
+    let (status, message) =
+        failure(directory, &small(&["--out", "run", "--json", "--resume", "--overwrite"]));
+    assert!(status == 2 && message.contains("cannot be used with"), "{message}");
+    assert!(output(directory, &small(&["--out", "run"])).status.success());
+    let log = run.join("log.jsonl");
+    std::fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &log).unwrap();
+    refused(&resume, "expected a plain file, found a device");
+    refused(&small(&["--out", "run", "--overwrite"]), "expected a plain file, found a device");
+    // Where no checkpoint was, none is said to be unchanged.
+    let limited = Command::new("sh")
+        .args(["-c", "ulimit -f 8; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hypatia")])
+        .args(small(&["--out", "new"]))
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let message = text(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(1), "{message}");
+    assert!(message.contains("cannot write checkpoint") && !message.contains("unchanged"), "{message}");
 }
 
 /// A machine that learns a little, and draws.
@@ -285,6 +330,24 @@ fn formulas_are_explained() {
     // Strictly, e^x overflows to infinity, and that may not be hidden.
     let strict = self::output(directory.path(), &["explain", "--strict", "log(1 + exp(x))"]);
     assert!(!text(&strict.stdout).contains("softplus"), "{}", text(&strict.stdout));
+    // Whatever the formula, an error is short.
+    let long = "very_long_name_".repeat(8_000);
+    for formula in [
+        " ".repeat(65_536),
+        format!("{}x +", " ".repeat(65_536)),
+        format!("{long} +"),
+        format!("x {long}"),
+        "(".repeat(65_536),
+    ] {
+        let (status, message) = failure(directory.path(), &["explain", &formula]);
+        assert!(
+            status == 2 && message.len() < 600,
+            "{}: {}",
+            message.len(),
+            &message[..600.min(message.len())]
+        );
+        assert!(message.lines().nth(2).is_some_and(|line| line.trim_end().ends_with('^')), "{message}");
+    }
     // A formula that begins with a minus is no option.
     assert!(self::output(directory.path(), &["explain", "-x"]).status.success());
 }

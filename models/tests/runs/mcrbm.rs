@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use hypatia::Device;
 use hypatia_models::log::Epoch;
 use hypatia_models::model::{Settings, Source, TrainError, find_model, parse_options};
-use hypatia_models::train::{Console, LOG, Outcome, train};
+use hypatia_models::train::{Begin, Console, LOG, Outcome, train};
 
 fn settings(source: Source, epochs: u64, batch_size: usize) -> Settings {
     let defaults = find_model("mcrbm").unwrap().defaults();
@@ -16,7 +16,7 @@ fn settings(source: Source, epochs: u64, batch_size: usize) -> Settings {
 fn run(settings: &Settings, words: &[&str], directory: &Path) -> Result<(Outcome, Vec<Epoch>), TrainError> {
     let model = find_model("mcrbm").unwrap();
     let sink: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
-    let console = Console { directory, resume: false, log_output: Some(sink), stop: &|| false };
+    let console = Console { directory, begin: Begin::Overwrite, log_output: Some(sink), stop: &|| false };
     let outcome = train(model, settings, &parse_options(model, words).unwrap(), console)?;
     let log = std::fs::read_to_string(directory.join(LOG)).unwrap();
     Ok((outcome, log.lines().filter_map(Epoch::parse).collect()))

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hypatia::Device;
 use hypatia_models::log::Epoch;
 use hypatia_models::model::{Settings, Source, find_model, parse_options};
-use hypatia_models::train::{Console, LOG, train};
+use hypatia_models::train::{Begin, Console, LOG, train};
 
 fn mnist() -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist/mnist.pkl.gz");
@@ -37,7 +37,8 @@ fn errors(model: &str, data: PathBuf, epochs: u64) -> Vec<(f64, Option<f64>)> {
         false
     };
     let sink: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
-    let console = Console { directory: directory.path(), resume: false, log_output: Some(sink), stop: &stop };
+    let console =
+        Console { directory: directory.path(), begin: Begin::New, log_output: Some(sink), stop: &stop };
     train(model, &settings, &parse_options(model, &[]).unwrap(), console).unwrap();
     assert!(asked.get() > epochs.min(70));
     let log = std::fs::read_to_string(directory.path().join(LOG)).unwrap();

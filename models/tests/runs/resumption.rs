@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use hypatia::Device;
 use hypatia_models::checkpoint::Checkpoint;
 use hypatia_models::model::{Settings, Source, TrainError, find_model, parse_options};
-use hypatia_models::train::{CHECKPOINT, Console, LOG, Outcome, train};
+use hypatia_models::train::{Begin, CHECKPOINT, Console, LOG, Outcome, train};
 use serde_json::Value;
 
 #[derive(Clone, Default)]
@@ -71,7 +71,8 @@ fn run(
     let model = find_model(model).unwrap();
     let options = parse_options(model, words).unwrap();
     let log_output: Option<Box<dyn Write + Send>> = Some(Box::new(lines.clone()));
-    let outcome = train(model, settings, &options, Console { directory, resume, log_output, stop: &stop });
+    let begin = if resume { Begin::Resume } else { Begin::Overwrite };
+    let outcome = train(model, settings, &options, Console { directory, begin, log_output, stop: &stop });
     (outcome, lines)
 }
 
@@ -240,9 +241,21 @@ fn a_damaged_checkpoint_is_named() {
         ("position.epochs", "18446744073709551615", "expected a position within epochs of 15 minibatches"),
         ("seconds", "", "expected seconds to be a number"),
         ("early_stopping.patience", "-1", "expected early_stopping.patience to be a number"),
+        ("epoch.cost_sum", "nan", "expected epoch.cost_sum to be a finite number, found NaN"),
+        ("epoch.cost_sum", "inf", "expected epoch.cost_sum to be a finite number"),
+        ("seconds", "-1", "expected seconds of 0 or more"),
+        ("early_stopping.best_valid_error", "nan", "early_stopping.best_valid_error"),
+        ("early_stopping.best_valid_error", "-1", "early_stopping.best_valid_error"),
     ] {
         let error = damage(name, text);
         assert!(error.contains(expected) && error.contains(CHECKPOINT), "{error}");
+    }
+    for value in [f32::NAN, f32::INFINITY, -1e30] {
+        let mut damaged = whole.clone();
+        damaged.tensors.get_mut("b").unwrap().bytes[..4].copy_from_slice(&value.to_le_bytes());
+        damaged.write(&path).unwrap();
+        let error = run("logreg", &[], &settings, directory, true, 0).0.unwrap_err().to_string();
+        assert!(error.contains("tensor b: expected numbers from -1e6 to 1e6"), "{error}");
     }
     let mut damaged = whole.clone();
     damaged.tensors.remove("b");
@@ -258,6 +271,80 @@ fn a_damaged_checkpoint_is_named() {
     assert!(error.contains("found c"), "{error}");
     whole.write(&path).unwrap();
     assert!(finished(run("logreg", &[], &settings, directory, true, usize::MAX).0));
+}
+
+/// Numbers that are finite and mean nothing: costs, monitors and parameters after steps that are far too long.
+#[test]
+fn a_diverged_run_is_an_error_and_leaves_its_last_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let music = ["--hidden", "10", "--recurrent", "5", "--clip", "0", "--gibbs-steps", "2"];
+    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
+    let network = ["--hidden-layers", "12", "--pretraining-epochs", "1"];
+    let rate = [&network[..], &["--pretraining-learning-rate", "1e30"]].concat();
+    for (model, words, learning_rate) in [
+        ("logreg", &[][..], 1e30),
+        ("logreg", &[], 1e20),
+        ("mlp", &["--hidden", "30"], 1e30),
+        ("rbm", &["--hidden", "20", "-k", "2"], 1e30),
+        ("rbm", &["--hidden", "20", "-k", "2"], 1e10),
+        ("rbm", &["--hidden", "20", "-k", "2"], 1e5),
+        ("rbm", &["--hidden", "20", "-k", "2", "--cd"], 1e30),
+        ("dbn", &network, 1e30),
+        ("dbn", &rate, 0.1),
+        ("rnn-rbm", &music, 1e30),
+        ("rnn-rbm", &music, 1e12),
+        ("mcrbm", &mcrbm, 1e30),
+    ] {
+        let source = if model == "rnn-rbm" { Source::Generated(3) } else { Source::Generated(300) };
+        let settings = Settings { learning_rate, source, epochs: 2, ..settings(model) };
+        let path = directory.path().join(format!("{model}-{learning_rate:e}-{}", words.len()));
+        let (result, lines) = run(model, words, &settings, &path, false, usize::MAX);
+        let error = match result {
+            Ok(outcome) => panic!("{model} {learning_rate}: {outcome:?}"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains("epoch ") && error.contains("minibatch "), "{model}: {error}");
+        assert!(error.contains("--learning-rate"), "{model}: {error}");
+        assert!(lines.events().iter().all(|line| !line.contains("done")), "{model}: {error}");
+        let kept = Checkpoint::read(&path.join(CHECKPOINT)).unwrap();
+        assert_eq!(hypatia_models::model::fault_of_values(&kept), None, "{model}");
+    }
+}
+
+#[test]
+fn a_directory_that_holds_a_run_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let begin = |begin: Begin, stop: &dyn Fn() -> bool| {
+        let model = find_model("logreg").unwrap();
+        let options = parse_options(model, &[]).unwrap();
+        let console = Console { directory, begin, log_output: None, stop };
+        train(model, &Settings { epochs: 1, ..settings("logreg") }, &options, console)
+    };
+    // While a run goes on, nobody else begins one in its directory, in whatever way.
+    let inner = Cell::new(0);
+    let stop = || {
+        for way in [Begin::New, Begin::Resume, Begin::Overwrite] {
+            let error = begin(way, &|| true).unwrap_err();
+            assert!(matches!(error, TrainError::Locked { .. }), "{error}");
+        }
+        inner.set(inner.get() + 1);
+        inner.get() > 2
+    };
+    assert!(matches!(begin(Begin::New, &stop).unwrap(), Outcome::Interrupted { .. }));
+    let before = fs::read(directory.join(CHECKPOINT)).unwrap();
+    let partial = directory.join(".checkpoint.safetensors.1.partial");
+    fs::write(&partial, "half").unwrap();
+    let error = begin(Begin::New, &|| false).unwrap_err().to_string();
+    assert!(error.contains("--resume") && error.contains("--overwrite"), "{error}");
+    assert_eq!(fs::read(directory.join(CHECKPOINT)).unwrap(), before);
+    assert!(partial.exists());
+    assert!(finished(begin(Begin::Resume, &|| false)));
+    assert!(!partial.exists());
+    assert!(finished(begin(Begin::Overwrite, &|| false)));
+    // A log alone is a run too.
+    fs::remove_file(directory.join(CHECKPOINT)).unwrap();
+    assert!(matches!(begin(Begin::New, &|| false), Err(TrainError::Present { .. })));
 }
 
 #[test]

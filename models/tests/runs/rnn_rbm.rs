@@ -12,7 +12,7 @@ use hypatia_models::log::Epoch;
 use hypatia_models::model::{Settings, Source, TrainError, find_model, parse_options};
 use hypatia_models::music::{PIANO, Sampling, TuneSet, generate_tunes, read_midi, write_midi};
 use hypatia_models::sample::sample;
-use hypatia_models::train::{CHECKPOINT, Console, LOG, Outcome, train};
+use hypatia_models::train::{Begin, CHECKPOINT, Console, LOG, Outcome, train};
 
 const SMALL: [&str; 6] = ["--hidden", "9", "--recurrent", "7", "--gibbs-steps", "3"];
 const MONITOR: &str = "log_likelihood_proxy";
@@ -60,7 +60,8 @@ fn run(
     let words: Vec<&str> = SMALL.iter().chain(words).copied().collect();
     let options = parse_options(model, &words).unwrap();
     let log_output: Option<Box<dyn Write + Send>> = Some(Box::new(Lines::default()));
-    train(model, settings, &options, Console { directory, resume, log_output, stop: &stop })
+    let begin = if resume { Begin::Resume } else { Begin::Overwrite };
+    train(model, settings, &options, Console { directory, begin, log_output, stop: &stop })
 }
 
 fn epochs(directory: &Path) -> Vec<Epoch> {
@@ -149,7 +150,7 @@ fn training_on_nottingham_goes_as_published() {
     let options = parse_options(model, &[]).unwrap();
     let console = Console {
         directory: directory.path(),
-        resume: false,
+        begin: Begin::New,
         log_output: Some(Box::new(io::sink())),
         stop: &|| false,
     };

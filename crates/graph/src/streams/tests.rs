@@ -180,10 +180,14 @@ fn state_returns_and_seeds_begin_anew() {
 #[test]
 fn rows_and_edges_of_each_distribution() {
     let streams = RandomStreams::new(8);
-    let p = constant(Array::new(&[3, 2], &[0.0f32, 1.0, 1.0, 0.0, 0.0, 0.0]).unwrap());
-    assert_eq!(floats(&streams.multinomial(&p)), [0.0, 1.0, 1.0, 0.0, 1.0, 0.0]);
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    let rows = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [-1.0, nan], [nan, 1e-45], [inf, 1.0], [1e38, -inf]];
+    let p = shared("p", Array::new(&[7, 2], rows.as_flattened()).unwrap());
+    let expected = [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0];
+    assert_eq!(floats(&streams.multinomial(&p)), expected);
+    // A row without a positive number gives what no index can be.
     let column = values(&[&streams.categorical(&p)]).remove(0);
-    assert_eq!((column.shape(), column.to_vec::<i64>().unwrap()), (&[3][..], vec![1, 0, 0]));
+    assert_eq!((column.shape(), column.to_vec::<i64>().unwrap()), (&[7][..], vec![1, 0, 2, 2, 1, 0, 0]));
     // Clamped when run: below 0 and NaN never, above 1 always.
     let p = shared("p", Array::vector(&[-0.5f32, f32::NAN, 1.5, 1.0, 0.0]));
     assert_eq!(floats(&streams.binomial([5], 1, &p)), [0.0, 0.0, 1.0, 1.0, 0.0]);
@@ -205,6 +209,32 @@ fn rows_and_edges_of_each_distribution() {
 }
 
 #[test]
+fn the_ends_of_a_uniform_draw_stay_in_the_range() {
+    // Counters at which the first draw of seed 7 begins with the largest and the least of the 2^24 values.
+    let ends = [(6_672_775, 1.0 - 1.0 / 16_777_216.0), (11_392_244, 0.0)];
+    for (at, word) in ends {
+        assert_eq!(uniform_element(key_of(7, 0), at, 0), word);
+        let drawn = |draw: &dyn Fn(&RandomStreams) -> Tensor| {
+            let streams = RandomStreams::new(7);
+            let draw = draw(&streams);
+            streams.counters()[0].set_value(Array::scalar(at)).unwrap();
+            f64::from(floats(&draw)[0])
+        };
+        for (low, high) in [(0.0, 1.0), (1.0, 2.0), (-2.0, 3.0), (0.0, 3.0), (1e8, 1e8 + 8.0), (-1e-3, 1e3)] {
+            let x = drawn(&|streams| streams.uniform([1], low, high));
+            assert!((f64::from(low as f32)..high).contains(&x), "{x} of {low}..{high}");
+        }
+        let [one, zero] = [1.0f32, 0.0].map(|p| shared("p", Array::scalar(p)));
+        assert_eq!(drawn(&|streams| streams.binomial([1], 1, &one)), 1.0);
+        assert_eq!(drawn(&|streams| streams.binomial([1], 1, &zero)), 0.0);
+        assert!(drawn(&|streams| streams.normal([1], 0.0, 1.0)).abs() <= 5.77);
+        // An impossible column does not win by a waiting time of 0.
+        let p = shared("p", Array::vector(&[0.0f32, 1e-38, 0.0]));
+        assert_eq!(drawn(&|streams| streams.multinomial(&p)), 0.0);
+    }
+}
+
+#[test]
 fn what_is_outside_of_a_domain_is_refused() {
     let streams = RandomStreams::new(0);
     let p = constant(Array::vector(&[0.5f32, 1.5]));
@@ -213,8 +243,13 @@ fn what_is_outside_of_a_domain_is_refused() {
         (streams.binomial([3], 1, 1.5), &["`binomial` takes probabilities in [0, 1]", "found  1.5"]),
         (streams.binomial([3], 1, f64::NAN), &["probabilities in [0, 1]", "found  NaN"]),
         (streams.binomial([2], 1, &p), &["probabilities in [0, 1]", "found  1.5"]),
-        (streams.multinomial(&p), &["`multinomial` takes probabilities in [0, 1]"]),
-        (streams.multinomial(0.5), &["`multinomial` takes rows of probabilities", "f32[]"]),
+        (
+            streams.multinomial(constant(Array::vector(&[0.5f32, -0.5]))),
+            &["`multinomial` takes finite probabilities of 0 or more", "found  -0.5"],
+        ),
+        (streams.categorical(constant(Array::vector(&[0.0f64; 3]))), &["rows with a positive probability"]),
+        (streams.uniform([3], -3e38, 3e38), &["bounds whose distance is a finite f32"]),
+        (streams.multinomial(0.5), &["`multinomial` takes rows of probabilities", "f64[]"]),
         (streams.uniform([3], 2.0, 1.0), &["`uniform` takes finite bounds", "2 and 1"]),
         (streams.normal([3], 0.0, -1.0), &["a standard deviation of 0 or more", "found  -1"]),
         (streams.integers([3], 4, 4), &["`integers` takes a range of 1 to", "found  4..4"]),
@@ -234,4 +269,39 @@ fn what_is_outside_of_a_domain_is_refused() {
         }
         assert!(text.contains("streams/tests.rs"), "{text}");
     }
+}
+
+/// A default update that reads its own variable does not keep it.
+#[test]
+fn streams_and_draws_are_given_back_when_dropped() {
+    let streams = RandomStreams::new(3);
+    let steps = vector::<f32>("x");
+    let looped = Scan::new().sequence(&steps).run(|step| {
+        let noise = streams.normal([2], 0.0, 1.0);
+        let kept = streams.multinomial(constant(Array::vector(&[0.5f32, 0.5])));
+        Next::new().output(noise * kept * &step.sequences[0])
+    });
+    let n = scalar::<i64>("n");
+    let draw = streams.uniform([&n], 0.0, 1.0);
+    let own = shared("own", Array::scalar(1.0f32));
+    own.set_default_update(Some(&own * &own + draw.sum(All)));
+    let mut cells: Vec<_> = streams.counters().iter().map(|c| Arc::downgrade(c.cell())).collect();
+    cells.push(Arc::downgrade(own.cell()));
+    assert_eq!(cells.len(), 4);
+    // What is left of a stream is a draw, which still advances.
+    drop(streams);
+    let request = Request { inputs: vec![n.clone()], outputs: vec![draw.clone()], ..Request::default() };
+    let evaluation = interpret(&collect(&request).unwrap(), &[Array::scalar(70i64)]).unwrap();
+    assert_eq!(evaluation.updates[0].1.get(0).to_i64(), Some(32));
+    // The update is read back as it was given.
+    let update = own.default_update().unwrap();
+    let mut again =
+        collect(&Request { inputs: vec![n.clone()], outputs: vec![update], ..Request::default() }).unwrap();
+    let value = interpret(&again, &[Array::scalar(0i64)]).unwrap().outputs.remove(0);
+    assert_eq!(value.item(), Some(1.0));
+    again = Graph::new();
+    assert!(cells.iter().all(|cell| cell.upgrade().is_some()) && again.is_empty());
+    drop((looped, draw, own, request));
+    let kept = cells.iter().filter(|cell| cell.upgrade().is_some()).count();
+    assert_eq!(kept, 0, "{kept} of {} states", cells.len());
 }

@@ -5,10 +5,12 @@
 //! find ill typed is an error at the operator.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::ParseError;
 use super::lexer::{Place, Reader, Token};
 use crate::array::fits_in_memory;
+use super::shown::Few;
 use crate::collect::{Request, Unused, collect};
 use crate::compose::{AxisSet, switch};
 use crate::diagnostic::Diagnostics;
@@ -19,12 +21,18 @@ use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
 use crate::tensor::{Tensor, input_of_type, map};
 
 /// A formula and the inputs that it speaks of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Formula {
     /// The value of the formula.
     pub tensor: Tensor,
     /// The inputs in the order in which they are declared or first named.
     pub inputs: Vec<Tensor>,
+}
+
+impl fmt::Debug for Formula {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Formula").field("tensor", &self.tensor).field("inputs", &Few(&self.inputs)).finish()
+    }
 }
 
 impl Formula {
