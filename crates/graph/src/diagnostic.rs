@@ -9,9 +9,20 @@ use std::panic::Location;
 /// The line of the user's program that built a node.
 pub type Site = &'static Location<'static>;
 
+/// How bad what a message says is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Severity {
+    /// The program is refused.
+    Error,
+    /// The program is carried out, but may not give what was meant.
+    Warning,
+}
+
 /// A message about a user's program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnostic {
+    /// Whether the program is refused.
+    pub severity: Severity,
     /// What is wrong, in one line.
     pub title: String,
     /// The line at fault, where it is known (graphs read from text have none).
@@ -34,9 +45,20 @@ pub struct Related {
 }
 
 impl Diagnostic {
-    /// A message with a title only.
+    /// An error with a title only.
     pub fn new(title: impl Into<String>) -> Diagnostic {
-        Diagnostic { title: title.into(), at: None, related: Vec::new(), hint: None }
+        Diagnostic {
+            severity: Severity::Error,
+            title: title.into(),
+            at: None,
+            related: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// A warning with a title only.
+    pub fn warning(title: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::new(title) }
     }
 
     /// Says which line is at fault.
@@ -60,7 +82,11 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.title)?;
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}: {}", self.title)?;
         if let Some(site) = self.at {
             write!(f, "\n  at {}:{}", site.file(), site.line())?;
         }

@@ -21,7 +21,7 @@ use hypatia_graph::differentiate::{check, differentiate};
 use hypatia_graph::leaf::{Leaf, LeafKind, SharedCell, SharedState};
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
-use hypatia_rewrite::{Numerics, Options, simplify};
+use hypatia_rewrite::{Numerics, Options, Report, Stop, simplify};
 use smallvec::SmallVec;
 
 /// Where a function runs.
@@ -256,6 +256,8 @@ pub struct Stages {
     pub graph: Graph,
     /// With gradients taken, and simplified.
     pub simplified: Graph,
+    /// What simplification did, before gradients were taken and after.
+    pub report: Report,
     /// Kernels and memory.
     pub program: Arc<Program>,
     /// Time of taking gradients and simplifying, of making kernels, and of making machine code.
@@ -418,8 +420,14 @@ impl Function {
         })?;
         let begin = Instant::now();
         let options = |gradients_taken| Options { numerics: self.numerics, gradients_taken };
-        let differentiated = differentiate(&graph, &mut |forward| simplify(forward, options(false)).0)?;
-        let (simplified, _) = simplify(&differentiated, options(true));
+        let mut forward_reports = Vec::new();
+        let differentiated = differentiate(&graph, &mut |forward| {
+            let (simplified, report) = simplify(forward, options(false));
+            forward_reports.push(report);
+            simplified
+        })?;
+        let (simplified, mut report) = simplify(&differentiated, options(true));
+        forward_reports.iter().for_each(|forward| report.include(forward));
         let simplification = begin.elapsed();
         let begin = Instant::now();
         let failed = |e: &dyn fmt::Display| Failure::Faults(Diagnostic::new(e.to_string()).into());
@@ -462,7 +470,7 @@ impl Function {
                 .map(|id| simplified.updates.iter().any(|(leaf, _)| leaf == id))
                 .collect(),
             outputs,
-            stages: Stages { graph, simplified, program, times },
+            stages: Stages { graph, simplified, report, program, times },
             engine,
         })
     }
@@ -470,6 +478,12 @@ impl Function {
     /// The stages of the executable last used, once there is one.
     pub fn stages(&self) -> Option<&Stages> {
         self.executables.get(self.recent).map(|(_, executable)| &executable.stages)
+    }
+
+    /// What to know of the executable last used: terms that may overflow or lose digits, where simplification did not see
+    /// all of the formula.
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        self.stages().map_or_else(Vec::new, |stages| stages.report.warnings())
     }
 
     /// The graph as it was collected, before anything is known of the arguments.
@@ -485,7 +499,7 @@ impl Function {
     /// Time, operations and bytes of every kernel since profiling began.
     pub fn profile(&self) -> Profile {
         let Some((_, executable)) = self.executables.get(self.recent) else {
-            return Profile { rows: Vec::new() };
+            return Profile { rows: Vec::new(), stop: Stop::Saturated, warnings: Vec::new() };
         };
         let times = executable.engine.times().unwrap_or(&[]);
         let steps = executable.stages.program.all_steps();
@@ -499,7 +513,8 @@ impl Function {
             operations: step.kernel.operations(),
             bytes: step.kernel.bytes(),
         });
-        Profile { rows: rows.collect() }
+        let report = &executable.stages.report;
+        Profile { rows: rows.collect(), stop: report.stop, warnings: report.warnings() }
     }
 }
 
@@ -660,6 +675,10 @@ fn run_on_cpu(
 pub struct Profile {
     /// One row a kernel, in the order in which they run; a loop comes before the kernels of its body.
     pub rows: Vec<ProfileRow>,
+    /// Why simplification stopped.
+    pub stop: Stop,
+    /// As [`Function::warnings`].
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// What a kernel costs.
@@ -699,6 +718,12 @@ impl fmt::Display for Profile {
                 row.site,
                 indent = 2 * row.depth
             )?;
+        }
+        if self.stop != Stop::Saturated {
+            writeln!(f, "simplification stopped early ({})", self.stop)?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "{warning}")?;
         }
         Ok(())
     }

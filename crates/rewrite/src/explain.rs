@@ -9,13 +9,13 @@ use std::fmt;
 
 use egg::{EGraph, FlatTerm, Id};
 use hypatia_graph::text::formula;
-use hypatia_graph::{Graph, NodeId, Op};
+use hypatia_graph::{Diagnostic, Graph, NodeId, Op};
 use smallvec::SmallVec;
 
 use crate::extract::extract;
 use crate::report::Stage;
 use crate::rules::{Exactness, RuleSet};
-use crate::saturate::{Limits, saturate};
+use crate::saturate::{Limits, Stop, saturate};
 use crate::simplify::{load, simplify_in_stages};
 use crate::term::{Egraph, Knowledge, Term};
 use crate::{Numerics, Options, rules_for};
@@ -28,6 +28,10 @@ const LARGEST: usize = 2_000;
 pub struct Explanation {
     /// One derivation an output.
     pub derivations: Vec<Derivation>,
+    /// Why saturation stopped.
+    pub stop: Stop,
+    /// Risky terms that stayed because the rules did not see everything.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// How one formula became another.
@@ -61,7 +65,7 @@ pub struct Derived {
 /// The simplified outputs of a graph, and every step with its rule.
 pub fn explain(graph: &Graph, numerics: Numerics) -> Explanation {
     let options = Options::from(numerics);
-    let (simplified, stages) = simplify_in_stages(graph, options);
+    let (simplified, stages, report) = simplify_in_stages(graph, options);
     let unexplained = |given: &NodeId, result: &NodeId| Derivation {
         given: formula(graph, *given),
         steps: Vec::new(),
@@ -99,7 +103,7 @@ pub fn explain(graph: &Graph, numerics: Numerics) -> Explanation {
             }
         }
     }
-    Explanation { derivations }
+    Explanation { derivations, stop: report.stop, warnings: report.warnings() }
 }
 
 /// The steps for each output; none where they would be too long to read.
@@ -213,6 +217,12 @@ impl fmt::Display for Explanation {
                 writeln!(f)?;
             }
             write!(f, "{derivation}")?;
+        }
+        if self.stop != Stop::Saturated {
+            writeln!(f, "\nsimplification stopped early ({}): there may be a better form", self.stop)?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "{warning}")?;
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ use std::sync::LazyLock;
 use hypatia_graph::Graph;
 
 pub use explain::{Derivation, Derived, Explanation, explain};
-pub use report::Report;
+pub use report::{Report, RiskyForm, Unseen};
 pub use rules::Exactness;
 use rules::{RuleSet, rule_set};
 pub use saturate::Stop;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hypatia_graph::Graph;
+use hypatia_graph::diagnostic::Site;
+use hypatia_graph::{Diagnostic, Graph};
 
 use crate::loops::Description;
 use crate::saturate::Stop;
@@ -29,10 +30,42 @@ pub struct Report {
     pub nodes_after: usize,
     /// Subgraphs of constants that were computed.
     pub folded: usize,
+    /// Terms that may overflow, vanish or lose digits and stayed, where the rules did not see all there was to see: they
+    /// were stopped early, or what the term is made of is in another part of a graph that was cut.
+    pub risky: Vec<RiskyForm>,
     /// How long all took.
     pub time: Duration,
     /// What was done to the graph, one after another, where an explanation is wanted.
     pub(crate) stages: Option<Vec<Stage>>,
+}
+
+/// A term that stayed though it may break or lose digits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RiskyForm {
+    /// The name of its operator.
+    pub operator: &'static str,
+    /// The user's line.
+    pub site: Option<Site>,
+    /// What kept the rules from it.
+    pub reason: Unseen,
+}
+
+/// Why rules did not see all of a formula.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Unseen {
+    /// Saturation stopped before the rules had nothing more to say.
+    Stopped(Stop),
+    /// The graph is so large that it is simplified part by part.
+    Cut,
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unseen::Stopped(stop) => write!(f, "simplification stopped early ({stop})"),
+            Unseen::Cut => f.write_str("the graph is simplified in parts"),
+        }
+    }
 }
 
 /// A part of a simplification.
@@ -64,6 +97,7 @@ impl Report {
             nodes_before: 0,
             nodes_after: 0,
             folded: 0,
+            risky: Vec::new(),
             time: Duration::ZERO,
             stages: None,
         }
@@ -77,15 +111,36 @@ impl Report {
         }
     }
 
-    /// Adds what was done to the body of a loop.
-    pub(crate) fn include(&mut self, body: &Report) {
-        for (rule, count) in &body.rules {
+    /// Adds what was done to the body of a loop, or to a formula before its gradient was taken.
+    pub fn include(&mut self, part: &Report) {
+        for (rule, count) in &part.rules {
             *self.rules.entry(rule).or_default() += count;
         }
-        self.rounds += body.rounds;
-        self.e_nodes += body.e_nodes;
-        self.stop = self.stop.max(body.stop);
-        self.folded += body.folded;
+        self.rounds += part.rounds;
+        self.e_nodes += part.e_nodes;
+        self.stop = self.stop.max(part.stop);
+        self.folded += part.folded;
+        self.note_risky(part.risky.iter().cloned());
+    }
+
+    /// Adds risky terms, each once.
+    pub(crate) fn note_risky(&mut self, risky: impl IntoIterator<Item = RiskyForm>) {
+        for form in risky {
+            if !self.risky.contains(&form) {
+                self.risky.push(form);
+            }
+        }
+    }
+
+    /// What a user should know: risky terms that stayed because the rules did not see everything.
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        let warn = |form: &RiskyForm| {
+            let title = format!("`{}` may overflow or lose digits: {}", form.operator, form.reason);
+            Diagnostic::warning(title)
+                .at(form.site)
+                .hint("write the stable form (`log1p`, `softplus`, `logsumexp`, ...), or a smaller function")
+        };
+        self.risky.iter().map(warn).collect()
     }
 }
 
@@ -105,6 +160,9 @@ impl fmt::Display for Report {
         )?;
         for (rule, count) in &self.rules {
             writeln!(f, "{count:6}  {rule}")?;
+        }
+        for warning in self.warnings() {
+            writeln!(f, "{warning}")?;
         }
         Ok(())
     }

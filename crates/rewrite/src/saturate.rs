@@ -2,7 +2,8 @@
 //!
 //! A round first collects what every rule wants at every class that changed (or lies above one that did), then does
 //! it. Classes are visited by number and rules in the order of the tables, and no clock is consulted, so equal graphs
-//! give equal results. The limit on e-nodes grows with the input.
+//! give equal results. The limits grow with the input: a chain of rules that each make the next one match is as long as
+//! the graph is deep.
 
 use std::fmt;
 
@@ -41,9 +42,10 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Room for the rules to work on that many nodes.
+    /// Room for the rules to work on that many nodes. A level of a formula takes a round or two; where rules feed each
+    /// other without end, the limit of nodes is met first.
     pub(crate) fn for_nodes(nodes: usize) -> Limits {
-        Limits { nodes: 3_000 + 10 * nodes, rounds: 24 }
+        Limits { nodes: 3_000 + 10 * nodes, rounds: 24 + 2 * nodes }
     }
 }
 
@@ -55,6 +57,11 @@ pub(crate) struct Saturation {
     /// For each rule how often it brought something new.
     pub(crate) applied: Vec<u32>,
 }
+
+/// A round that does something at one class in so many is small. To rebuild the e-graph goes through all of it, so a few
+/// small rounds share a rebuilding: chains of rules in a large graph are many of them.
+const SMALL: usize = 500;
+const MOST_UNBUILT: usize = 12;
 
 struct Wanted {
     rule: u16,
@@ -72,6 +79,8 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
     let mut dirty: Vec<Id> = egraph.classes().map(|class| class.id).collect();
     dirty.sort_unstable();
     let mut rounds = 0;
+    // Rounds since the e-graph was last rebuilt.
+    let mut unbuilt = 0;
     let stop = loop {
         // What is known of new terms may show that a rule has nothing to do there.
         let mut learned = false;
@@ -90,13 +99,20 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
         }
         let wanted = collect(egraph, rules, &dirty, false);
         if wanted.is_empty() {
-            break Stop::Saturated;
+            if unbuilt == 0 {
+                break Stop::Saturated;
+            }
+            egraph.rebuild();
+            unbuilt = 0;
+            dirty = changed(egraph, rules.depth);
+            continue;
         }
         if rounds >= limits.rounds {
             break Stop::Rounds;
         }
         rounds += 1;
         let mut full = false;
+        let small = wanted.len() * SMALL < egraph.number_of_classes();
         for want in wanted {
             let index = usize::from(want.rule);
             let rule = &rules.rules[index];
@@ -109,14 +125,15 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
                 break;
             }
         }
-        egraph.rebuild();
+        unbuilt += 1;
+        if full || !small || unbuilt >= MOST_UNBUILT {
+            egraph.rebuild();
+            unbuilt = 0;
+        }
         if full {
             break Stop::Nodes;
         }
         dirty = changed(egraph, rules.depth);
-        if dirty.is_empty() {
-            break Stop::Saturated;
-        }
     };
     Saturation { rounds, stop, applied }
 }

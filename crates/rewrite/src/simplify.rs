@@ -2,10 +2,11 @@
 //!
 //! A graph of moderate size is one e-graph. A larger one is cut into runs of consecutive nodes; what a run needs from
 //! earlier ones is a leaf to it, of which type and facts are known. So time grows with the length, and a chain of a
-//! million nodes is as safe as any. Opaque to rules are nodes with unknown extents, and the expressions that a gradient
+//! million nodes is as safe as any. What is still large afterwards is cut once more, at other places, for the formulas
+//! that lay across the first cuts. Opaque to rules are nodes with unknown extents, and the expressions that a gradient
 //! not yet taken is asked for: the cost must keep going through them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use egg::Id;
@@ -13,12 +14,13 @@ use hypatia_graph::op::Dim;
 use hypatia_graph::{Graph, LeafId, NodeId, Op};
 use smallvec::SmallVec;
 
+use crate::cost::cost;
 use crate::extract::{Extraction, extract};
 use crate::facts::Facts;
 use crate::fold::fold_constants;
-use crate::report::{Report, Stage};
+use crate::report::{Report, RiskyForm, Stage, Unseen};
 use crate::rules::RuleSet;
-use crate::saturate::{Limits, saturate};
+use crate::saturate::{Limits, Stop, saturate};
 use crate::term::{Egraph, Knowledge, Origin, Term, insert_term};
 use crate::{Numerics, Options, loops, rules_for};
 
@@ -36,10 +38,11 @@ pub(crate) fn simplify_graph(graph: &Graph, options: Options) -> (Graph, Report)
 }
 
 /// As [`crate::simplify`], with the stages that it consists of.
-pub(crate) fn simplify_in_stages(graph: &Graph, options: Options) -> (Graph, Vec<Stage>) {
+pub(crate) fn simplify_in_stages(graph: &Graph, options: Options) -> (Graph, Vec<Stage>, Report) {
     let report = Report { stages: Some(Vec::new()), ..Report::new() };
-    let (simplified, report) = simplify_reporting(graph, options, report);
-    (simplified, report.stages.unwrap_or_default())
+    let (simplified, mut report) = simplify_reporting(graph, options, report);
+    let stages = report.stages.take().unwrap_or_default();
+    (simplified, stages, report)
 }
 
 fn simplify_reporting(graph: &Graph, options: Options, mut report: Report) -> (Graph, Report) {
@@ -54,49 +57,62 @@ fn simplify_reporting(graph: &Graph, options: Options, mut report: Report) -> (G
     let rules = rules_for(options);
     let mut bodies = loops::Bodies::new();
     let improved = loops::improve(graph, options, &mut bodies, &mut report);
-    let mut simplified = simplify_formulas(improved.as_ref().unwrap_or(graph), options, rules, &mut report);
+    let (mut simplified, mut risky) =
+        simplify_formulas(improved.as_ref().unwrap_or(graph), options, rules, &mut report);
     // Rules may have brought to light what a loop does not need.
     if let Some(improved) = loops::improve(&simplified, options, &mut bodies, &mut report) {
-        simplified = simplify_formulas(&improved, options, rules, &mut report);
+        (simplified, risky) = simplify_formulas(&improved, options, rules, &mut report);
     }
+    report.note_risky(risky);
     report.nodes_after = simplified.len();
     report.time = start.elapsed();
     (simplified, report)
 }
 
-/// The graph with its formulas simplified, loops left as they are.
-fn simplify_formulas(graph: &Graph, options: Options, rules: &RuleSet, report: &mut Report) -> Graph {
+/// The graph with its formulas simplified, loops left as they are, and the risky terms in it that rules did not see in
+/// full.
+fn simplify_formulas(
+    graph: &Graph,
+    options: Options,
+    rules: &RuleSet,
+    report: &mut Report,
+) -> (Graph, Vec<RiskyForm>) {
     if let Some(stages) = &mut report.stages {
         stages.push(Stage::Formulas(graph.clone()));
     }
     let live = graph.reachable();
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).filter(|id| live[id.index()]).collect();
     let partitions = report.partitions;
-    let mut simplified = simplify_parts(graph, &nodes, options, rules, report);
-    if report.partitions - partitions > 1 && simplified.len() <= LARGEST_WHOLE {
-        // What is left is small enough to be seen at once.
+    let (mut simplified, mut risky) = simplify_parts(graph, &nodes, PART, options, rules, report);
+    if report.partitions - partitions > 1 {
+        // What is left may be small enough to be seen at once; if not, it is cut elsewhere.
         let nodes: Vec<NodeId> = simplified.nodes().map(|(id, _)| id).collect();
-        simplified = simplify_parts(&simplified, &nodes, options, rules, report);
+        (simplified, risky) = simplify_parts(&simplified, &nodes, PART / 2, options, rules, report);
     }
     let (mut folded, mut count) = fold_constants(simplified, options.numerics);
     if count > 0 && folded.len() <= LARGEST_WHOLE {
         // New constants may be 0 or 1.
         let nodes: Vec<NodeId> = folded.nodes().map(|(id, _)| id).collect();
-        let again = fold_constants(simplify_parts(&folded, &nodes, options, rules, report), options.numerics);
+        let simplified;
+        (simplified, risky) = simplify_parts(&folded, &nodes, PART, options, rules, report);
+        let again = fold_constants(simplified, options.numerics);
         folded = again.0;
         count += again.1;
     }
     report.folded += count;
-    folded
+    (folded, risky)
 }
 
+/// The graph simplified at once, or in parts of which the first has `first` nodes; and the risky terms in it that rules did
+/// not see in full.
 fn simplify_parts(
     graph: &Graph,
     nodes: &[NodeId],
+    first: usize,
     options: Options,
     rules: &RuleSet,
     report: &mut Report,
-) -> Graph {
+) -> (Graph, Vec<RiskyForm>) {
     let mut pass = Pass::new(graph, options, nodes);
     if nodes.len() <= LARGEST_WHOLE {
         pass.simplify_part(nodes, rules, report);
@@ -107,7 +123,8 @@ fn simplify_parts(
     let mut rest = &nodes[..];
     while !rest.is_empty() {
         let is_loop = |id: &NodeId| matches!(graph.node(*id).op, Op::Scan(_));
-        let mut size = PART.min(rest.len());
+        let part = if rest.len() == nodes.len() { first } else { PART };
+        let mut size = part.min(rest.len());
         while size < rest.len() && is_loop(&rest[size]) {
             size += 1;
         }
@@ -130,6 +147,7 @@ struct Pass<'g> {
     last_use: Vec<u32>,
     /// Expressions that a gradient refers to.
     barriers: Vec<bool>,
+    risky: Vec<RiskyForm>,
 }
 
 impl<'g> Pass<'g> {
@@ -160,6 +178,7 @@ impl<'g> Pass<'g> {
             facts,
             last_use,
             barriers,
+            risky: Vec::new(),
         }
     }
 
@@ -189,6 +208,7 @@ impl<'g> Pass<'g> {
             self.mapped[root.index()] = Some(made[position]);
             facts.push((*root, egraph[loaded.classes[root]].data.facts));
         }
+        self.note_risky(&egraph, &extraction, part, saturation.stop);
         let places: HashMap<Id, NodeId> =
             extraction.nodes.iter().zip(&made).map(|((class, ..), node)| (*class, *node)).collect();
         for &id in part {
@@ -205,13 +225,39 @@ impl<'g> Pass<'g> {
         }
     }
 
-    fn finish(mut self) -> Graph {
+    /// Notes chosen terms that may break or lose digits, where more was to be said of them: all where saturation stopped
+    /// early, else those made of what another part computes.
+    fn note_risky(&mut self, egraph: &Egraph<'_>, extraction: &Extraction<'_>, part: &[NodeId], stop: Stop) {
+        let inside: HashSet<NodeId> = part.iter().copied().collect();
+        // A computed value of another part; leaves have no more to say anywhere.
+        let unseen = |position: &usize| {
+            let Op::Leaf(leaf) = extraction.nodes[*position].1.op else { return false };
+            let node = Knowledge::node_of(leaf);
+            !inside.contains(&node) && !matches!(self.graph.node(node).op, Op::Leaf(_))
+        };
+        for (class, term, operands) in &extraction.nodes {
+            let reason = match stop {
+                Stop::Nodes | Stop::Rounds => Unseen::Stopped(stop),
+                Stop::Saturated if operands.iter().any(unseen) => Unseen::Cut,
+                Stop::Saturated => continue,
+            };
+            if let Op::Map(f) = &term.op
+                && cost(egraph, *class, term).risk > 0
+            {
+                let site = self.graph.node(egraph[*class].data.origin.node).site;
+                self.risky.push(RiskyForm { operator: f.name(), site, reason });
+            }
+        }
+    }
+
+    fn finish(mut self) -> (Graph, Vec<RiskyForm>) {
         let new = |id: &NodeId| self.mapped[id.index()];
         self.new.outputs = self.graph.outputs.iter().filter_map(new).collect();
         self.new.updates =
             self.graph.updates.iter().filter_map(|(leaf, id)| Some((*leaf, new(id)?))).collect();
         // A part may have kept what a later one turned out not to need.
-        if self.new.reachable().contains(&false) { self.new.pruned() } else { self.new }
+        let new = if self.new.reachable().contains(&false) { self.new.pruned() } else { self.new };
+        (new, self.risky)
     }
 }
 
