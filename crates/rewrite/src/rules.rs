@@ -7,6 +7,8 @@
 pub(crate) mod algebra;
 pub(crate) mod reduce;
 pub(crate) mod shape;
+#[cfg(test)]
+mod shared;
 pub(crate) mod stability;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ pub(crate) enum Guard {
     /// No constant.
     Variable(usize),
     Positive(usize),
+    Negative(usize),
     Nonnegative(usize),
     Nonpositive(usize),
     Nonzero(usize),
@@ -79,6 +82,7 @@ impl Guard {
             ("constant", &[x]) => Guard::Constant(x),
             ("variable", &[x]) => Guard::Variable(x),
             ("positive", &[x]) => Guard::Positive(x),
+            ("negative", &[x]) => Guard::Negative(x),
             ("nonnegative", &[x]) => Guard::Nonnegative(x),
             ("nonpositive", &[x]) => Guard::Nonpositive(x),
             ("nonzero", &[x]) => Guard::Nonzero(x),
@@ -104,6 +108,7 @@ impl Guard {
             Guard::Constant(x) => is(x, &|d| d.constant.is_some()),
             Guard::Variable(x) => is(x, &|d| d.constant.is_none()),
             Guard::Positive(x) => is(x, &|d| d.facts.positive()),
+            Guard::Negative(x) => is(x, &|d| d.facts.negative()),
             Guard::Nonnegative(x) => is(x, &|d| d.facts.low >= 0.0),
             Guard::Nonpositive(x) => is(x, &|d| d.facts.high <= 0.0),
             Guard::Nonzero(x) => is(x, &|d| d.facts.nonzero()),

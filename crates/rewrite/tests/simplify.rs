@@ -71,7 +71,8 @@ fn formulas_become_what_was_meant() {
         ("1 - erf(x)", "erfc(x)"),
         ("softplus(x) - x", "softplus(-x)"),
         ("2 * sigmoid(2 * x) - 1", "tanh(x)"),
-        ("1 - tanh(x) ** 2", "1 - sqr(tanh(x))"),
+        ("1 - tanh(x) ** 2", "4 * (sigmoid(t1) * sigmoid(-t1)) where t1 = 2 * x"),
+        ("1 - cos(x)", "2 * sqr(sin(0.5 * x))"),
         ("exp(x) * exp(y)", "exp(x + y)"),
         ("sqrt(x ** 2)", "abs(x)"),
         ("abs(exp(x))", "exp(x)"),
@@ -96,6 +97,7 @@ fn strict_hides_nothing() {
     }
     assert_eq!(strict("log(1 + x)"), "log1p(x)");
     assert_eq!(strict("x / 4"), "0.25 * x");
+    assert_eq!(strict("1 - cos(x)"), "2 * sqr(sin(0.5 * x))");
     assert_eq!(strict("log(1 + exp(x))"), "log1p(exp(x))");
 }
 

@@ -251,3 +251,152 @@ fn entropy_of_hard_softmax() {
         }
     }
 }
+
+/// A formula and what is asked for besides, each with its value at one point.
+fn check_all(x: &Tensor, numerics: Numerics, at: f64, results: &[(&Tensor, f64, f64)]) {
+    let request = Request {
+        inputs: vec![x.clone()],
+        outputs: results.iter().map(|(tensor, ..)| (*tensor).clone()).collect(),
+        ..Request::default()
+    };
+    let graph = compiled(&collect(&request).unwrap(), numerics);
+    let found = interpret(&graph, &[Array::scalar(at).cast(x.dtype())]).unwrap().outputs;
+    for (found, (_, expected, tolerance)) in found.iter().zip(results) {
+        let found = found.item().unwrap();
+        let close = (found - expected).abs() <= tolerance * expected.abs();
+        assert!(close, "{found:e} instead of {expected:e}, {numerics:?}, {}:\n{graph}", x.dtype());
+    }
+}
+
+/// The derivative shares `exp(x)`, `1 + x` and the like with the naive form, which gets no better by that. The derivatives
+/// are differences of values near `1/x`: a few roundings of those are left of them.
+#[test]
+fn values_do_not_change_with_their_gradients() {
+    let x = scalar("x", DType::F64);
+    let y = (x.exp() - 1.0) / &x;
+    check_all(&x, Numerics::Real, 1e-12, &[(&y, 1.0000000000005, 1e-15), (&grad(&y, &x), 0.5, 1e-3)]);
+    let y = (1.0 + &x).log() / &x;
+    check_all(&x, Numerics::Real, 1e-10, &[(&y, 0.99999999995, 1e-15), (&grad(&y, &x), -0.5, 1e-5)]);
+    let y = (1.0 + &x * &x).log();
+    check_all(&x, Numerics::Real, 1e-10, &[(&y, 1e-20, 1e-15), (&grad(&y, &x), 2e-10, 1e-15)]);
+    check_all(&x, Numerics::Strict, 1e-10, &[(&y, 1e-20, 1e-15), (&grad(&y, &x), 2e-10, 1e-15)]);
+    let y = (1.0 - x.cos()) / x.sqr();
+    check_all(&x, Numerics::Real, 1e-170, &[(&y, 0.5, 1e-15), (&x.cos(), 1.0, 0.0), (&x.sqr(), 0.0, 0.0)]);
+}
+
+/// Where a sigmoid is nearly 1 its derivative is not 0.
+#[test]
+fn gradients_in_tails() {
+    let small = 4.248354255291589e-18; // sigmoid(-40)
+    for dtype in FLOATS {
+        let x = scalar("x", dtype);
+        let digits = if dtype == DType::F64 { 1e-14 } else { 2e-6 };
+        let sigmoid = x.sigmoid();
+        for numerics in [Numerics::Real, Numerics::Strict] {
+            let product = &sigmoid * (1.0 - &sigmoid);
+            check_all(&x, numerics, 40.0, &[(&sigmoid, 1.0, digits), (&grad(&sigmoid, &x), small, digits)]);
+            check_all(
+                &x,
+                numerics,
+                40.0,
+                &[(&product, small, digits), (&grad(&product, &x), -small, digits)],
+            );
+            let second = grad(&grad(&sigmoid, &x), &x);
+            check_all(&x, numerics, 40.0, &[(&second, -small, digits)]);
+            // 1 - tanh(20)^2 and its derivative -2 tanh(20) (1 - tanh(20)^2)
+            let (slope, second) = (1.6993417021166355e-17, -3.398683404233271e-17);
+            let derivative = grad(&x.tanh(), &x);
+            check_all(&x, numerics, 20.0, &[(&derivative, slope, digits)]);
+            check_all(&x, numerics, 20.0, &[(&x.tanh(), 1.0, 0.0), (&grad(&derivative, &x), second, digits)]);
+            check_all(&x, numerics, 20.0, &[(&(1.0 - x.tanh().sqr()), slope, digits)]);
+            // The third derivative at 0, which a form by |x| would not have.
+            let third = grad(&grad(&grad(&sigmoid, &x), &x), &x);
+            check_all(&x, numerics, 0.0, &[(&third, -0.125, digits)]);
+            let close = if dtype == DType::F64 { 1.0 - 2f64.powi(-50) } else { 1.0 - 2f64.powi(-22) };
+            let rest = 1.0 - close;
+            let root = 1.0 / (rest * (1.0 + close)).sqrt();
+            check_all(&x, numerics, close, &[(&grad(&x.arcsin(), &x), root, digits)]);
+            check_all(&x, numerics, close, &[(&grad(&x.arccos(), &x), -root, digits)]);
+            check_all(&x, numerics, close, &[(&grad(&x.arctanh(), &x), root * root, digits)]);
+            check_all(
+                &x,
+                numerics,
+                1.0 + rest,
+                &[(&grad(&x.arccosh(), &x), 1.0 / (rest * (2.0 + rest)).sqrt(), digits)],
+            );
+        }
+        for sigmoid in [1.0 / (1.0 + (-&x).exp()), x.exp() / (1.0 + x.exp())] {
+            check_all(
+                &x,
+                Numerics::Real,
+                40.0,
+                &[(&sigmoid, 1.0, digits), (&grad(&sigmoid, &x), small, digits)],
+            );
+        }
+        let odds = x.sigmoid() / (1.0 - x.sigmoid());
+        let value = 1.0 / small;
+        check_all(&x, Numerics::Real, 40.0, &[(&odds, value, digits), (&grad(&odds, &x), value, digits)]);
+        check_all(&x, Numerics::Real, 40.0, &[(&odds, value, digits), (&x.sigmoid(), 1.0, digits)]);
+    }
+}
+
+/// Logarithms of a product of many sigmoids: associated to the left, to the right, in halves, and as a reduction.
+fn logs_of_products(x: &Tensor, n: usize) -> Vec<Tensor> {
+    let factors: Vec<Tensor> = (0..n).map(|i| x.take(i as i64).sigmoid()).collect();
+    let to_the_left = factors.iter().cloned().reduce(|a, b| a * b).unwrap();
+    let to_the_right = factors.iter().cloned().rev().reduce(|a, b| b * a).unwrap();
+    let mut halves = factors;
+    while halves.len() > 1 {
+        halves = halves.chunks(2).map(|pair| pair.iter().cloned().reduce(|a, b| a * b).unwrap()).collect();
+    }
+    [to_the_left, to_the_right, halves.remove(0), x.sigmoid().prod(0)].iter().map(Tensor::log).collect()
+}
+
+/// Products of sigmoids are 0 long before their logarithm is a large number: however many there are, and however they are
+/// put together.
+#[test]
+fn logs_of_long_products() {
+    for n in [25, 60, 300] {
+        let x = vector("x", DType::F64, n);
+        let values: Vec<f64> = (0..n).map(|i| -40.0 - (i % 7) as f64).collect();
+        let expected: f64 = values.iter().map(|x| -(-x).exp().ln_1p()).sum();
+        for log in logs_of_products(&x, n) {
+            let (graph, report) = simplify(&graph_of(&[&x], &log), Numerics::Real);
+            let found = run(&graph, &[Array::vector(&values)])[0];
+            assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{n}: {found} instead of {expected}");
+            assert!(report.warnings().is_empty(), "{report}");
+        }
+    }
+}
+
+/// Of a graph that is simplified in parts, a logarithm does not see all factors: that is said.
+#[test]
+fn what_rules_did_not_see_is_reported() {
+    let n = 1300;
+    let x = vector("x", DType::F64, n);
+    let log = logs_of_products(&x, n).remove(0);
+    let line = log.site().line();
+    let (_, report) = simplify(&graph_of(&[&x], &log), Numerics::Real);
+    let warnings = report.warnings();
+    assert!(warnings.iter().any(|w| w.at.map(|site| site.line()) == Some(line)), "{report}");
+    assert!(report.to_string().contains("warning: `log` may overflow or lose digits"), "{report}");
+}
+
+/// Chains of rules that each make the next one match are as long as the formula is deep.
+#[test]
+fn long_chains_of_rules() {
+    let n = 200;
+    let x = vector("x", DType::F64, 4);
+    // e^a e^b ... overflows in the middle, the sum of the exponents does not.
+    let y = (0..n).map(|i| (if i < n / 2 { 1.0 } else { -1.0 } * 9.0 * &x).exp()).reduce(|a, b| a * b);
+    check(&[&x], &y.unwrap(), &[&[1.0, 2.0, 3.0, 4.0]], &[1.0; 4]);
+    // A softmax far below its logarithm.
+    let mut y = naive_softmax(&x, 0);
+    for i in 0..n {
+        y = if i % 2 == 0 { y.reshape([2, 2]).t() } else { y.t().reshape([4]) };
+    }
+    check(&[&x], &y.log(), &[&[0.0, 1000.0, -1000.0, 0.0]], &[-1000.0, 0.0, -2000.0, -1000.0]);
+    // Logarithms of quotients.
+    let y = (0..n).fold(x.sigmoid(), |y, _| y / (-&x).sigmoid());
+    check(&[&x], &y.log(), &[&[40.0, -40.0, 800.0, 1.0]], &[8000.0, -40.0, 160000.0, 262.3390758161263]);
+}

@@ -53,6 +53,13 @@ impl Rules<'_> {
         self.map(ScalarFn::Sqr, &[x])
     }
 
+    /// `1 - x^2` as `(1 - x) (1 + x)`, which keeps its digits where `x` is nearly 1 or -1.
+    fn one_minus_square(&mut self, x: NodeId) -> NodeId {
+        let one = self.like(x, 1.0);
+        let (below, above) = (self.sub(one, x), self.add(one, x));
+        self.mul(below, above)
+    }
+
     pub(super) fn select(&mut self, condition: NodeId, then: NodeId, otherwise: NodeId) -> NodeId {
         self.map(ScalarFn::Select, &[condition, then, otherwise])
     }
@@ -385,8 +392,7 @@ fn pullback_map(
             g.mul(c, slope)
         }
         ScalarFn::Asin | ScalarFn::Acos => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let rest = g.sub(one, square);
+            let rest = g.one_minus_square(x);
             let root = g.map(ScalarFn::Sqrt, &[rest]);
             let quotient = g.div(c, root);
             if f == ScalarFn::Asin { quotient } else { g.neg(quotient) }
@@ -412,24 +418,37 @@ fn pullback_map(
             g.mul(c, slope)
         }
         ScalarFn::Tanh => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(out));
-            let slope = g.sub(one, square);
+            // 1 - tanh^2 is 4 s(2x) s(-2x), which keeps its digits where the tanh is nearly 1.
+            let (two, four) = (g.like(x, 2.0), g.like(x, 4.0));
+            let twice = g.mul(two, x);
+            let rising = g.map(ScalarFn::Sigmoid, &[twice]);
+            let minus = g.neg(twice);
+            let falling = g.map(ScalarFn::Sigmoid, &[minus]);
+            let product = g.mul(rising, falling);
+            let slope = g.mul(four, product);
             g.mul(c, slope)
         }
-        ScalarFn::Asinh | ScalarFn::Acosh => {
+        ScalarFn::Asinh => {
             let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let inner = if f == ScalarFn::Asinh { g.add(square, one) } else { g.sub(square, one) };
+            let inner = g.add(square, one);
+            let root = g.map(ScalarFn::Sqrt, &[inner]);
+            g.div(c, root)
+        }
+        ScalarFn::Acosh => {
+            let one = g.like(x, 1.0);
+            let (below, above) = (g.sub(x, one), g.add(x, one));
+            let inner = g.mul(below, above);
             let root = g.map(ScalarFn::Sqrt, &[inner]);
             g.div(c, root)
         }
         ScalarFn::Atanh => {
-            let (one, square) = (g.like(x, 1.0), g.sqr(x));
-            let rest = g.sub(one, square);
+            let rest = g.one_minus_square(x);
             g.div(c, rest)
         }
         ScalarFn::Sigmoid => {
-            let one = g.like(x, 1.0);
-            let rest = g.sub(one, out);
+            // 1 - s(x) is s(-x), which keeps its digits where the sigmoid is nearly 1.
+            let minus = g.neg(x);
+            let rest = g.map(ScalarFn::Sigmoid, &[minus]);
             let slope = g.mul(out, rest);
             g.mul(c, slope)
         }

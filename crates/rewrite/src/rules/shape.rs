@@ -80,7 +80,15 @@ pub(crate) fn rules() -> Vec<Rule> {
 
 /// Rules that would change a gradient not yet taken.
 pub(crate) fn rules_after_gradients() -> Vec<Rule> {
-    vec![rule("stop_gradient", Exact, "(stop_gradient ?x) => ?x")]
+    vec![
+        rule("stop_gradient", Exact, "(stop_gradient ?x) => ?x"),
+        // One sigmoid instead of two; of a size, whose gradient at 0 would be 0.
+        rule(
+            "sigmoid_times_sigmoid_of_neg",
+            Rounding,
+            "(mul (sigmoid ?x) (sigmoid (neg ?x))) => (sub (sigmoid (neg (abs ?x))) (sqr (sigmoid (neg (abs ?x)))))",
+        ),
+    ]
 }
 
 fn reshaped(x: Built, extents: &[usize]) -> Built {
