@@ -125,3 +125,19 @@ fn gradients_reach_constants() {
     let found = f.call(&[&Array::vector(&[1.0f64, 10.0, 100.0])]).unwrap();
     assert_eq!(found.array(0).to_vec::<f64>().unwrap(), [4.0, 320.0, 10800.0]);
 }
+
+/// Of a graph that is simplified in parts, a logarithm does not see the factors of its product: users are told where.
+#[test]
+fn what_simplification_did_not_see_is_said() {
+    let n = 800;
+    let x = input("x", DType::F64, &[Some(n)]);
+    let factors = (0..n).map(|i| x.take(i as i64).sigmoid());
+    let product = factors.reduce(|a, b| a * b).unwrap();
+    let log = product.log();
+    let f = function(&[&x], &[&log], &[]).unwrap();
+    let warnings = f.warnings();
+    assert!(warnings.iter().any(|w| w.at.map(|at| at.line()) == Some(log.site().line())), "{warnings:?}");
+    assert!(f.profile().to_string().contains("warning: `log` may overflow or lose digits"));
+    let f = function(&[&x], &[&x.sigmoid().prod(All).log()], &[]).unwrap();
+    assert!(f.warnings().is_empty());
+}

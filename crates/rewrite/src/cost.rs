@@ -58,6 +58,10 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         Op::Broadcast { .. } if data.constant.is_some() => return 1,
         // A sign is often free where its value is used.
         Op::Map(ScalarFn::Neg) => n.saturating_mul(6),
+        // A reciprocal needs one value less.
+        Op::Map(ScalarFn::Div) if operands[0].constant.is_some() => {
+            n.saturating_mul(8 * i64::from(ScalarFn::Div.work()) + 3)
+        }
         Op::Map(f) => n.saturating_mul(8 * i64::from(f.work()) + 2),
         Op::Cast(_) => n.saturating_mul(10),
         Op::Reduce(..) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
@@ -175,7 +179,12 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 x.facts.low >= 0.0 && y.facts.high <= 0.0 || x.facts.high <= 0.0 && y.facts.low >= 0.0
             };
             let computed = x.constant.is_none() && y.constant.is_none();
-            LOST * i64::from(look.cancels(*f == ScalarFn::Sub, term.operands[0], term.operands[1]))
+            // The form without a difference is a logarithm itself, of what is known least.
+            let logs = *f == ScalarFn::Sub
+                && (look.logs_of_near(term.operands[0], term.operands[1])
+                    || look.logs_of_near(term.operands[1], term.operands[0]));
+            3 * LOST * i64::from(logs)
+                + LOST * i64::from(look.cancels(*f == ScalarFn::Sub, term.operands[0], term.operands[1]))
                 + i64::from(infinite(x) && infinite(y))
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
@@ -291,7 +300,12 @@ impl Look<'_, '_> {
             (Some(c), None) => self.comes_near(b, if difference { c } else { -c }),
             (None, Some(c)) => self.comes_near(a, if difference { c } else { -c }),
             (None, None) if difference => self.are_alike(a, b),
-            (None, None) => self.softplus_of_negated(a, b) || self.softplus_of_negated(b, a),
+            (None, None) => {
+                self.softplus_of_negated(a, b)
+                    || self.softplus_of_negated(b, a)
+                    || self.hyperbolic_pair(a, b)
+                    || self.hyperbolic_pair(b, a)
+            }
         }
     }
 
@@ -318,20 +332,45 @@ impl Look<'_, '_> {
             })
     }
 
-    /// Whether the difference of two classes has a form without one: of roots, of exponentials of opposite arguments, of a
-    /// softplus and its argument, of the mean of squares and the square of the mean.
+    /// Whether the difference of two classes has a form without one: of roots, of exponentials or sigmoids of opposite
+    /// arguments, of a softplus and its argument, of the mean of squares and the square of the mean.
     fn are_alike(&self, a: Id, b: Id) -> bool {
         let root = |id: Id| self.holds_map(id, ScalarFn::Sqrt, |_| true);
         root(a) && root(b)
-            || self.exponentials_of_opposites(a, b)
+            || self.of_opposites(ScalarFn::Exp, a, b)
+            || self.of_opposites(ScalarFn::Sigmoid, a, b)
+            || self.hyperbolic_pair(a, b)
+            || self.hyperbolic_pair(b, a)
             || self.softplus_of(a, b)
             || self.softplus_of(b, a)
             || self.are_mean_squares(a, b)
     }
 
-    fn exponentials_of_opposites(&self, a: Id, b: Id) -> bool {
-        self.holds_map(a, ScalarFn::Exp, |left| {
-            self.holds_map(b, ScalarFn::Exp, |right| {
+    /// The logarithm of a sum, and that of a summand.
+    fn logs_of_near(&self, a: Id, b: Id) -> bool {
+        self.holds_map(a, ScalarFn::Log, |sum| {
+            self.holds_map(b, ScalarFn::Log, |part| {
+                let part = self.0.find(part.operands[0]);
+                self.holds_map(sum.operands[0], ScalarFn::Add, |add| {
+                    add.operands.iter().any(|id| self.0.find(*id) == part)
+                })
+            })
+        })
+    }
+
+    /// Hyperbolic cosine and sine of one argument.
+    fn hyperbolic_pair(&self, a: Id, b: Id) -> bool {
+        self.holds_map(a, ScalarFn::Cosh, |cosh| {
+            self.holds_map(b, ScalarFn::Sinh, |sinh| {
+                self.0.find(cosh.operands[0]) == self.0.find(sinh.operands[0])
+            })
+        })
+    }
+
+    /// The same function of a value and of its negated.
+    fn of_opposites(&self, f: ScalarFn, a: Id, b: Id) -> bool {
+        self.holds_map(a, f, |left| {
+            self.holds_map(b, f, |right| {
                 self.is_negated(left.operands[0], right.operands[0])
                     || self.is_negated(right.operands[0], left.operands[0])
             })

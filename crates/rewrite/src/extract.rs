@@ -4,7 +4,7 @@
 //! each class the term that is cheapest as a tree. Either is improved class by class until no single change helps; the
 //! better one wins. A choice is always free of cycles. Finding the best of all is NP-hard and not attempted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use egg::Id;
 use hypatia_graph::Op;
@@ -180,6 +180,20 @@ struct Choice<'c, 'e> {
 
 const NOWHERE: u32 = u32::MAX;
 
+/// What a change does to the order in which the classes stand.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Effect {
+    /// What stands in it stays in order; what comes to be needed has no place yet.
+    None,
+    /// The classes have to be sorted again: something is out of order, or much has no place.
+    Disorder,
+    /// The class would be below itself.
+    Cycle,
+}
+
+/// Classes without a place that are looked through rather than sorted in.
+const FEW: usize = 32;
+
 impl<'c, 'e> Choice<'c, 'e> {
     /// `None` where the choice has a cycle.
     fn new(classes: &'c [Class<'e>], roots: &'c [u32], chosen: Vec<u32>) -> Option<Choice<'c, 'e>> {
@@ -267,27 +281,31 @@ impl<'c, 'e> Choice<'c, 'e> {
         }
     }
 
-    /// Whether a class would be below itself with that candidate.
-    fn closes_cycle(&self, class: u32, candidate: u32) -> bool {
+    /// What taking that candidate does to the order of the classes.
+    fn effect(&self, class: u32, candidate: u32) -> Effect {
         let limit = self.place[class as usize];
         let mut pending: Vec<u32> =
             self.classes[class as usize].candidates[candidate as usize].operands.to_vec();
-        let mut seen: HashMap<u32, ()> = HashMap::new();
+        let mut seen: HashSet<u32> = HashSet::new();
+        let mut effect = Effect::None;
         while let Some(next) = pending.pop() {
             if next == class {
-                return true;
+                return Effect::Cycle;
             }
             // What stands earlier in the order cannot be above.
             let place = self.place[next as usize];
-            if place != NOWHERE && place < limit || seen.insert(next, ()).is_some() {
+            if place != NOWHERE && place < limit || !seen.insert(next) {
                 continue;
             }
+            if place != NOWHERE || seen.len() > FEW {
+                effect = Effect::Disorder;
+            }
             if self.classes[next as usize].candidates.is_empty() {
-                return true;
+                return Effect::Cycle;
             }
             pending.extend(self.candidate(next).operands.iter().copied());
         }
-        false
+        effect
     }
 
     fn switch(&mut self, class: u32, candidate: u32) {
@@ -308,6 +326,7 @@ impl<'c, 'e> Choice<'c, 'e> {
         // Each pass goes through the needed classes from the roots down; few passes change anything.
         for _ in 0..6 {
             let mut helped = false;
+            self.sort();
             let order: Vec<u32> = self.order.iter().rev().copied().collect();
             for class in order {
                 if self.uses[class as usize] == 0 {
@@ -315,14 +334,20 @@ impl<'c, 'e> Choice<'c, 'e> {
                 }
                 for candidate in 0..self.classes[class as usize].candidates.len() as u32 {
                     let old = self.chosen[class as usize];
-                    if candidate == old || self.closes_cycle(class, candidate) {
+                    if candidate == old {
+                        continue;
+                    }
+                    let effect = self.effect(class, candidate);
+                    if effect == Effect::Cycle {
                         continue;
                     }
                     let before = self.total;
                     self.switch(class, candidate);
                     if self.total < before {
                         helped = true;
-                        self.sort();
+                        if effect == Effect::Disorder {
+                            self.sort();
+                        }
                     } else {
                         self.switch(class, old);
                     }
@@ -332,6 +357,7 @@ impl<'c, 'e> Choice<'c, 'e> {
                 break;
             }
         }
+        self.sort();
     }
 
     fn finish(self, ids: &[Id]) -> Extraction<'e> {

@@ -58,6 +58,11 @@ pub(crate) struct Saturation {
     pub(crate) applied: Vec<u32>,
 }
 
+/// A round that does something at one class in so many is small. To rebuild the e-graph goes through all of it, so a few
+/// small rounds share a rebuilding: chains of rules in a large graph are many of them.
+const SMALL: usize = 500;
+const MOST_UNBUILT: usize = 12;
+
 struct Wanted {
     rule: u16,
     class: Id,
@@ -74,6 +79,8 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
     let mut dirty: Vec<Id> = egraph.classes().map(|class| class.id).collect();
     dirty.sort_unstable();
     let mut rounds = 0;
+    // Rounds since the e-graph was last rebuilt.
+    let mut unbuilt = 0;
     let stop = loop {
         // What is known of new terms may show that a rule has nothing to do there.
         let mut learned = false;
@@ -92,13 +99,20 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
         }
         let wanted = collect(egraph, rules, &dirty, false);
         if wanted.is_empty() {
-            break Stop::Saturated;
+            if unbuilt == 0 {
+                break Stop::Saturated;
+            }
+            egraph.rebuild();
+            unbuilt = 0;
+            dirty = changed(egraph, rules.depth);
+            continue;
         }
         if rounds >= limits.rounds {
             break Stop::Rounds;
         }
         rounds += 1;
         let mut full = false;
+        let small = wanted.len() * SMALL < egraph.number_of_classes();
         for want in wanted {
             let index = usize::from(want.rule);
             let rule = &rules.rules[index];
@@ -111,14 +125,15 @@ pub(crate) fn saturate(egraph: &mut Egraph<'_>, rules: &RuleSet, limits: Limits)
                 break;
             }
         }
-        egraph.rebuild();
+        unbuilt += 1;
+        if full || !small || unbuilt >= MOST_UNBUILT {
+            egraph.rebuild();
+            unbuilt = 0;
+        }
         if full {
             break Stop::Nodes;
         }
         dirty = changed(egraph, rules.depth);
-        if dirty.is_empty() {
-            break Stop::Saturated;
-        }
     };
     Saturation { rounds, stop, applied }
 }

@@ -172,3 +172,23 @@ fn nothing_stacks_what_checkpoints_save() {
     assert_eq!(stack(Scan::new().checkpointed()), 3 * 8);
     assert_eq!(stack(Scan::new()), STEPS * 8);
 }
+
+/// The derivative of a step is that of the formula outside of loops: no digits are lost in the tails.
+#[test]
+fn gradients_of_steps_keep_their_digits_in_the_tails() {
+    let x = input("x", DType::F64, &[Some(3)]);
+    for scan in [Scan::new(), Scan::new().checkpointed()] {
+        let scanned = scan.sequence(&x).run(|step| {
+            let element = &step.sequences[0];
+            Next::new().output(element.sigmoid()).output((0.5 * element).tanh())
+        });
+        let of = |rows: &Tensor| grad(&rows.sum(All), [&x]).remove(0);
+        let graph = compiled(&[&x], vec![of(&scanned.outputs[0]), of(&scanned.outputs[1])]);
+        let found = interpret(&graph, &[Array::vector(&[40.0, -40.0, 0.0])]).unwrap().outputs;
+        // sigmoid(-40), and half of 1 - tanh(20)^2.
+        for (found, expected) in found.iter().zip([4.248354255291589e-18, 8.496708510583178e-18]) {
+            let found: Vec<f64> = (0..2).map(|i| found.get(i).to_f64()).collect();
+            assert!(found.iter().all(|x| (x - expected).abs() < 1e-13 * expected), "{found:?}\n{graph}");
+        }
+    }
+}

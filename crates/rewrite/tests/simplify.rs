@@ -71,7 +71,7 @@ fn formulas_become_what_was_meant() {
         ("1 - erf(x)", "erfc(x)"),
         ("softplus(x) - x", "softplus(-x)"),
         ("2 * sigmoid(2 * x) - 1", "tanh(x)"),
-        ("1 - tanh(x) ** 2", "4 * (sigmoid(2 * x) * sigmoid(-2 * x))"),
+        ("1 - tanh(x) ** 2", "4 * (sigmoid(t1) * sigmoid(-t1)) where t1 = 2 * x"),
         ("1 - cos(x)", "2 * sqr(sin(0.5 * x))"),
         ("exp(x) * exp(y)", "exp(x + y)"),
         ("sqrt(x ** 2)", "abs(x)"),

@@ -85,7 +85,7 @@ pub(crate) fn rules_after_gradients() -> Vec<Rule> {
         rule(
             "sigmoid_times_sigmoid_of_neg",
             Rounding,
-            "(mul (sigmoid ?x) (sigmoid (neg ?x))) => (mul (sigmoid (neg (abs ?x))) (sub 1 (sigmoid (neg (abs ?x)))))",
+            "(mul (sigmoid ?x) (sigmoid (neg ?x))) => (sub (sigmoid (neg (abs ?x))) (sqr (sigmoid (neg (abs ?x)))))",
         ),
     ]
 }

@@ -4,7 +4,7 @@
 //! A hidden infinity or NaN makes a rule `Real`. Formulas meet their rule through reshapes and broadcasts because
 //! the rules of [`super::shape`] carry elementwise functions through those.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use egg::Id;
 use hypatia_graph::op::Op;
@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::{Exactness::*, Found, Rule, fact, function, rule};
 use crate::facts::{Facts, exp_limit, tiny};
 use crate::pattern::Built;
-use crate::term::Egraph;
+use crate::term::{Egraph, Term};
 
 #[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
@@ -52,8 +52,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("log_sqr_positive", Real, "(log (sqr ?x)) => (mul 2 (log ?x)) if positive ?x"),
         rule("log_sqr", Real, "(log (sqr ?x)) => (mul 2 (log (abs ?x)))"),
         rule("log_pow", Real, "(log (pow ?x ?n)) => (mul ?n (log ?x)) if positive ?x"),
-        rule("log_product", Real, "(log (mul ?a ?b)) => (add (log ?a) (log ?b)) if positive ?a, positive ?b"),
-        rule("log_quotient", Real, "(log (div ?a ?b)) => (sub (log ?a) (log ?b)) if positive ?a, positive ?b"),
+        function("log_product", Real, "(log (mul ?a ?b)) if positive ?a, positive ?b", |found| log_of_factors(found, 1.0)),
+        function("log_quotient", Real, "(log (div ?a ?b)) if positive ?a, positive ?b", |found| log_of_factors(found, -1.0)),
         function("log_prod", Real, "(log (prod:r ?x)) if positive ?x", log_prod),
         rule("log_switch", Exact, "(log (switch ?c ?a ?b)) => (switch ?c (log ?a) (log ?b))"),
         rule("log2_of_exp", Real, "(log2 (exp ?x)) => (mul 1.4426950408889634 ?x)"),
@@ -95,6 +95,10 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("sigmoid_by_tanh", Rounding, "(mul 0.5 (add 1 (tanh (mul 0.5 ?x)))) => (sigmoid ?x)"),
         rule("tanh_by_half_sigmoid", Rounding, "(sub (mul 2 (sigmoid ?x)) 1) => (tanh (mul 0.5 ?x))"),
         rule("tanh_by_half_sigmoid_neg", Rounding, "(sub 1 (mul 2 (sigmoid ?x))) => (neg (tanh (mul 0.5 ?x)))"),
+        rule("sigmoid_minus_half", Rounding, "(sub (sigmoid ?x) 0.5) => (mul 0.5 (tanh (mul 0.5 ?x)))"),
+        rule("half_minus_sigmoid", Rounding, "(sub 0.5 (sigmoid ?x)) => (mul -0.5 (tanh (mul 0.5 ?x)))"),
+        rule("sigmoid_difference", Rounding, "(sub (sigmoid ?x) (sigmoid (neg ?x))) => (tanh (mul 0.5 ?x))"),
+        rule("sigmoid_difference_neg", Rounding, "(sub (sigmoid (neg ?x)) (sigmoid ?x)) => (neg (tanh (mul 0.5 ?x)))"),
         rule("one_plus_tanh", Rounding, "(add 1 (tanh ?x)) => (mul 2 (sigmoid (mul 2 ?x)))"),
         rule("one_minus_tanh", Rounding, "(sub 1 (tanh ?x)) => (mul 2 (sigmoid (neg (mul 2 ?x))))"),
         rule("tanh_minus_one", Rounding, "(sub (tanh ?x) 1) => (mul -2 (sigmoid (neg (mul 2 ?x))))"),
@@ -107,6 +111,9 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("twice_minus_sinh_by_exp", Real, "(sub (exp (neg ?x)) (exp ?x)) => (mul -2 (sinh ?x))"),
         rule("cosh_minus_one", Rounding, "(sub (cosh ?x) 1) => (mul 2 (sqr (sinh (mul 0.5 ?x))))"),
         rule("one_minus_cosh", Rounding, "(sub 1 (cosh ?x)) => (mul -2 (sqr (sinh (mul 0.5 ?x))))"),
+        rule("cosh_minus_sinh", Real, "(sub (cosh ?x) (sinh ?x)) => (exp (neg ?x))"),
+        rule("sinh_minus_cosh", Real, "(sub (sinh ?x) (cosh ?x)) => (neg (exp (neg ?x)))"),
+        rule("cosh_plus_sinh", Real, "(add (cosh ?x) (sinh ?x)) => (exp ?x)"),
         rule("cosh_by_exp", Real, "(mul 0.5 (add (exp ?x) (exp (neg ?x)))) => (cosh ?x)"),
         // The error function.
         rule("erfc", Rounding, "(sub 1 (erf ?x)) => (erfc ?x)"),
@@ -120,6 +127,9 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("log_add_exp", Real, "(log (add (exp ?a) (exp ?b))) => (add (maximum ?a ?b) (softplus (switch (isinf (maximum ?a ?b)) 0 (sub (minimum ?b ?a) (maximum ?a ?b)))))"),
         rule("log_add_exp_constant", Real, "(log (add ?c (exp ?x))) => (add (! log ?c) (softplus (sub ?x (! log ?c)))) if constant ?c, positive ?c"),
         rule("log_sub_exp", Real, "(log (sub (exp ?a) (exp ?b))) => (add ?a (log1mexp (sub ?b ?a)))"),
+        // Logarithms of near numbers.
+        rule("log_difference", Real, "(sub (log (add ?x ?c)) (log ?x)) => (log1p (div ?c ?x))"),
+        rule("log_difference_neg", Real, "(sub (log ?x) (log (add ?x ?c))) => (neg (log1p (div ?c ?x)))"),
         // Many exponentials under a logarithm, and softmax.
         function("log_sum_exp", Real, "(log (sum:r (exp ?x)))", log_sum_exp),
         function("softmax", Real, "(div (exp ?x) (broadcast:b (sum:r (exp ?x))))", softmax),
@@ -347,6 +357,83 @@ fn shifted_softmax(found: &Found<'_, '_>, axes: Axes) -> Option<Built> {
     let exponentials = Built::map(ScalarFn::Exp, [shifted]);
     let total = Built::node(Op::Reduce(Fold::Sum, axes), exponentials.clone());
     Some(Built::map(ScalarFn::Div, [exponentials, spread(total, axes, &extents)]))
+}
+
+/// `log(a b)` is `log(a) + log(b)`, and `log(a / b)` their difference: for all positive factors at once, so that a long
+/// product is no long chain of steps. A factor whose logarithm is there already stays whole: others share it.
+fn log_of_factors(found: &Found<'_, '_>, of_second: f64) -> Option<Built> {
+    let egraph = found.egraph;
+    let positive = |id: Id| egraph[id].data.facts.positive();
+    let has_log = |id: Id| {
+        let log = Term { op: Op::Map(ScalarFn::Log), operands: SmallVec::from_slice(&[id]) };
+        egraph.lookup(log).is_some()
+    };
+    // Two factors and the exponent of the second.
+    let split = |id: Id| {
+        let terms = egraph[id].nodes.iter().filter(|_| !has_log(id));
+        terms.filter(|term| term.operands.iter().all(|o| positive(*o))).find_map(|term| {
+            let of_second = match term.op {
+                Op::Map(ScalarFn::Mul) => 1.0,
+                Op::Map(ScalarFn::Div) => -1.0,
+                _ => return None,
+            };
+            Some((egraph.find(term.operands[0]), egraph.find(term.operands[1]), of_second))
+        })
+    };
+    let (first, second) = (egraph.find(found.class("a")), egraph.find(found.class("b")));
+    // Products before their factors: the order in which they are left, backwards.
+    let mut order: Vec<Id> = Vec::new();
+    let mut open: BTreeMap<Id, bool> = BTreeMap::new();
+    let mut pending = vec![(first, false), (second, false)];
+    while let Some((id, done)) = pending.pop() {
+        if done {
+            open.insert(id, false);
+            order.push(id);
+        } else if let Some(is_open) = open.get(&id) {
+            if *is_open {
+                // A value that is a factor of itself.
+                return None;
+            }
+        } else {
+            open.insert(id, true);
+            pending.push((id, true));
+            if let Some((a, b, _)) = split(id) {
+                pending.extend([(a, false), (b, false)]);
+            }
+        }
+    }
+    let mut exponents: BTreeMap<Id, f64> = BTreeMap::new();
+    *exponents.entry(first).or_default() += 1.0;
+    *exponents.entry(second).or_default() += of_second;
+    // Summands with their signs.
+    let mut logs: Vec<(Built, bool)> = Vec::new();
+    for id in order.into_iter().rev() {
+        let exponent = exponents[&id];
+        if let Some((a, b, of_second)) = split(id) {
+            *exponents.entry(a).or_default() += exponent;
+            *exponents.entry(b).or_default() += exponent * of_second;
+        } else if exponent != 0.0 {
+            let log = Built::map(ScalarFn::Log, [Built::Class(id)]);
+            let times = exponent.abs();
+            let log = if times == 1.0 { log } else { Built::map(ScalarFn::Mul, [Built::Number(times), log]) };
+            logs.push((log, exponent < 0.0));
+        }
+    }
+    // In pairs: what rules do with a sum takes as many rounds as the sum is deep.
+    while logs.len() > 1 {
+        let mut pairs = Vec::with_capacity(logs.len().div_ceil(2));
+        let mut rest = logs.into_iter();
+        while let Some((left, minus)) = rest.next() {
+            pairs.push(match rest.next() {
+                None => (left, minus),
+                Some((right, other)) if minus == other => (Built::map(ScalarFn::Add, [left, right]), minus),
+                Some((right, _)) => (Built::map(ScalarFn::Sub, [left, right]), minus),
+            });
+        }
+        logs = pairs;
+    }
+    let (sum, minus) = logs.pop().unwrap_or((Built::Number(0.0), false));
+    Some(if minus { Built::map(ScalarFn::Neg, [sum]) } else { sum })
 }
 
 fn log_prod(found: &Found<'_, '_>) -> Option<Built> {
