@@ -3,7 +3,7 @@
 //! `(log (mul ?a ?b))` names operators as the text form of graphs does. A number stands for a constant that is
 //! everywhere that number, of any shape and type. `head:name` keeps the operator with its attributes, so that the right
 //! side can use it again or a Rust function can look at it; `?x ...` ignores further operands (bounds of windows).
-//! `(stop? p)` is `p` with or without a `stop_gradient` around it. On the right side `(! mul ?a ?b)` is the constant
+//! `+0` and `-0` are the float zero of that sign, or the one integer zero, where `0` is either. `(stop? p)` is `p` with or without a `stop_gradient` around it. On the right side `(! mul ?a ?b)` is the constant
 //! `a * b`, computed in double precision. Functions that commute match in both orders, so no rule says it.
 
 use egg::Id;
@@ -190,6 +190,8 @@ pub(crate) enum Pattern {
     Variable(usize),
     /// A constant of that value.
     Number(f64),
+    /// A constant zero of that sign; integers have one zero only.
+    Zero(f64),
     /// An operator on operands; `name` keeps it.
     Node { head: Head, name: Option<usize>, operands: Vec<Pattern>, more: bool },
     /// On the right side: the operator kept on the left, again.
@@ -236,6 +238,8 @@ fn parse_tokens<'t>(
             (Some(name), _) => Ok(Pattern::Variable(slot(&mut names.variables, name))),
             (None, "true") => Ok(Pattern::Number(1.0)),
             (None, "false") => Ok(Pattern::Number(0.0)),
+            (None, "+0") => Ok(Pattern::Zero(0.0)),
+            (None, "-0") => Ok(Pattern::Zero(-0.0)),
             (None, number) => {
                 number.parse().map(Pattern::Number).map_err(|_| format!("`{token}` is no number"))
             }
@@ -287,16 +291,33 @@ impl Pattern {
             Pattern::Node { head, .. } => Some(head),
             Pattern::Variable(_)
             | Pattern::Number(_)
+            | Pattern::Zero(_)
             | Pattern::Again { .. }
             | Pattern::Stopped(_)
             | Pattern::Computed(..) => None,
         }
     }
 
+    /// Whether it stands for that constant.
+    pub(crate) fn is_number(&self, constant: Literal) -> bool {
+        match self {
+            Pattern::Number(wanted) => is_number(constant, *wanted),
+            Pattern::Zero(zero) => {
+                let alike = constant.to_f64().is_sign_negative() == zero.is_sign_negative();
+                is_number(constant, 0.0) && (alike || !constant.dtype().is_float())
+            }
+            Pattern::Variable(_)
+            | Pattern::Node { .. }
+            | Pattern::Again { .. }
+            | Pattern::Stopped(_)
+            | Pattern::Computed(..) => false,
+        }
+    }
+
     /// How many levels of operators it spans.
     pub(crate) fn depth(&self) -> usize {
         match self {
-            Pattern::Variable(_) | Pattern::Number(_) => 0,
+            Pattern::Variable(_) | Pattern::Number(_) | Pattern::Zero(_) => 0,
             Pattern::Stopped(inner) => 1 + inner.depth(),
             Pattern::Node { operands, .. }
             | Pattern::Again { operands, .. }
@@ -360,11 +381,8 @@ impl<'e, 'p, 'g> Matcher<'e, 'p, 'g> {
                     }
                 }
             }
-            Pattern::Number(wanted) => {
-                let constant = self.egraph[class].data.constant;
-                if constant
-                    .is_some_and(|value| value.to_f64() == Literal::from_f64(*wanted, value.dtype()).to_f64())
-                {
+            Pattern::Number(_) | Pattern::Zero(_) => {
+                if self.egraph[class].data.constant.is_some_and(|value| pattern.is_number(value)) {
                     self.solve(bindings);
                 }
             }
@@ -427,6 +445,8 @@ pub(crate) enum Built {
     Class(Id),
     /// A constant of the type of its place.
     Number(f64),
+    /// A constant in the shape of its place.
+    Uniform(Literal),
     /// A constant of a given type.
     Constant(f64, TensorType),
     /// An operator on built values.
@@ -448,11 +468,12 @@ impl Built {
         match self {
             Built::Class(id) => Some(*id),
             Built::Number(value) => insert_constant(egraph, *value, expected),
+            Built::Uniform(value) => insert_uniform(egraph, *value, expected),
             Built::Constant(value, ty) => insert_constant(egraph, *value, ty),
             Built::Node(op, operands) => {
                 let mut ids: SmallVec<[Option<Id>; 4]> = smallvec![None; operands.len()];
                 for (slot, operand) in ids.iter_mut().zip(operands) {
-                    if !matches!(operand, Built::Number(_)) {
+                    if !matches!(operand, Built::Number(_) | Built::Uniform(_)) {
                         *slot = Some(operand.insert(egraph, expected)?);
                     }
                 }
@@ -475,16 +496,23 @@ impl Built {
     }
 }
 
-/// A constant of that type; `None` where the type has no normal number for it.
+/// A constant of that type; `None` where the type has no normal number, or not that integer, for it.
 pub(crate) fn insert_constant(egraph: &mut Egraph<'_>, value: f64, ty: &TensorType) -> Option<Id> {
     let literal = Literal::from_f64(value, ty.dtype);
+    if !is_number(literal, value) && !value.is_nan() {
+        return None;
+    }
     if ty.dtype.is_float() && value != 0.0 {
         let held = literal.to_f64().abs();
         if held < tiny(ty.dtype) || (held.is_infinite() && value.is_finite()) {
             return None;
         }
     }
-    let scalar = insert_term(egraph, Op::Literal(literal), &[])?;
+    insert_uniform(egraph, literal, ty)
+}
+
+fn insert_uniform(egraph: &mut Egraph<'_>, value: Literal, ty: &TensorType) -> Option<Id> {
+    let scalar = insert_term(egraph, Op::Literal(value), &[])?;
     if ty.rank() == 0 {
         return Some(scalar);
     }
@@ -499,7 +527,7 @@ pub(crate) fn instantiate(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bin
     };
     Some(match pattern {
         Pattern::Variable(index) => Built::Class(bindings.classes[*index]?),
-        Pattern::Number(value) => Built::Number(*value),
+        Pattern::Number(value) | Pattern::Zero(value) => Built::Number(*value),
         Pattern::Node { head, operands, .. } => Built::Node(head.op()?, all(operands)?),
         Pattern::Again { name, operands } => {
             let term = bindings.terms[*name]?;
@@ -518,8 +546,8 @@ pub(crate) fn instantiate(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bin
 /// The value of a right side made of constants, in double precision.
 fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> Option<f64> {
     match pattern {
-        Pattern::Number(value) => Some(*value),
-        Pattern::Variable(index) => Some(egraph[bindings.classes[*index]?].data.constant?.to_f64()),
+        Pattern::Number(value) | Pattern::Zero(value) => Some(*value),
+        Pattern::Variable(index) => exact_number(egraph[bindings.classes[*index]?].data.constant?),
         Pattern::Computed(f, operands) => {
             let values: Option<Vec<Literal>> = operands
                 .iter()
@@ -530,5 +558,19 @@ fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> O
             Some(f.eval(&values?)?.to_f64())
         }
         Pattern::Node { .. } | Pattern::Again { .. } | Pattern::Stopped(_) => None,
+    }
+}
+
+/// A constant as a double; `None` of integers that are none.
+pub(crate) fn exact_number(constant: Literal) -> Option<f64> {
+    constant.to_i64().is_none_or(|n| n.unsigned_abs() <= 1 << 53).then(|| constant.to_f64())
+}
+
+/// Whether a constant is the number of a pattern: of floats, that number in their precision.
+pub(crate) fn is_number(constant: Literal, wanted: f64) -> bool {
+    if constant.dtype().is_float() {
+        constant.to_f64() == Literal::from_f64(wanted, constant.dtype()).to_f64()
+    } else {
+        constant.to_f64() == wanted
     }
 }

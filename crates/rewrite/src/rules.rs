@@ -16,7 +16,7 @@ mod tests;
 use std::sync::LazyLock;
 
 use egg::Id;
-use hypatia_graph::{Literal, Op};
+use hypatia_graph::Op;
 
 use crate::facts::{Facts, tiny};
 use crate::pattern::{Bindings, Built, KEYS, Names, Pattern, instantiate, key, match_term, parse};
@@ -27,7 +27,8 @@ use crate::term::{Data, Egraph, Term};
 pub enum Exactness {
     /// Nothing: the same bits for all inputs, NaN and infinities included (one NaN counts as another).
     Exact,
-    /// The two differ by rounding (and the sign of zero), and are NaN or infinite for the same inputs.
+    /// The two differ by rounding, and are NaN or infinite, with the same sign, for the same inputs; where both are 0
+    /// the zeros have the same sign.
     Rounding,
     /// The two are equal in real arithmetic; a NaN or infinity of the left side may become a number.
     Real,
@@ -45,6 +46,10 @@ pub(crate) enum Guard {
     Nonnegative(usize),
     Nonpositive(usize),
     Nonzero(usize),
+    /// No element is the float +0.
+    NoPlusZero(usize),
+    /// No element is the float -0.
+    NoMinusZero(usize),
     /// Neither NaN nor infinite.
     Finite(usize),
     /// Not NaN.
@@ -60,6 +65,10 @@ pub(crate) enum Guard {
     PowerOfTwo(usize),
     /// A constant whose reciprocal is a normal number.
     Invertible(usize),
+    /// A constant such that no quotient by it is larger than what is divided.
+    AtLeastOne(usize),
+    /// Where both are 0 the zeros have the same sign.
+    ZerosAgree(usize, usize),
     /// The first is below the second, element by element.
     Below(usize, usize),
     /// The first is not above the second, element by element.
@@ -86,6 +95,10 @@ impl Guard {
             ("nonnegative", &[x]) => Guard::Nonnegative(x),
             ("nonpositive", &[x]) => Guard::Nonpositive(x),
             ("nonzero", &[x]) => Guard::Nonzero(x),
+            ("no_plus_zero", &[x]) => Guard::NoPlusZero(x),
+            ("no_minus_zero", &[x]) => Guard::NoMinusZero(x),
+            ("at_least_one", &[x]) => Guard::AtLeastOne(x),
+            ("zeros_agree", &[x, y]) => Guard::ZerosAgree(x, y),
             ("finite", &[x]) => Guard::Finite(x),
             ("number", &[x]) => Guard::Number(x),
             ("integer", &[x]) => Guard::Integer(x),
@@ -104,6 +117,9 @@ impl Guard {
     fn holds(&self, found: &Found<'_, '_>) -> bool {
         let data = |index: usize| found.bindings.classes[index].map(|id| &found.egraph[id].data);
         let is = |index: usize, test: &dyn Fn(&Data) -> bool| data(index).is_some_and(test);
+        let both = |x: usize, y: usize, test: &dyn Fn(&Facts, &Facts) -> bool| {
+            data(x).zip(data(y)).is_some_and(|(x, y)| test(&x.facts, &y.facts))
+        };
         match *self {
             Guard::Constant(x) => is(x, &|d| d.constant.is_some()),
             Guard::Variable(x) => is(x, &|d| d.constant.is_none()),
@@ -112,6 +128,10 @@ impl Guard {
             Guard::Nonnegative(x) => is(x, &|d| d.facts.low >= 0.0),
             Guard::Nonpositive(x) => is(x, &|d| d.facts.high <= 0.0),
             Guard::Nonzero(x) => is(x, &|d| d.facts.nonzero()),
+            Guard::NoPlusZero(x) => is(x, &|d| d.facts.no_plus_zero()),
+            Guard::NoMinusZero(x) => is(x, &|d| d.facts.no_minus_zero()),
+            Guard::AtLeastOne(x) => is(x, &|d| d.constant.is_some_and(|c| c.to_f64().abs() >= 1.0)),
+            Guard::ZerosAgree(x, y) => both(x, y, &Facts::zeros_agree),
             Guard::Finite(x) => is(x, &|d| d.facts.finite),
             Guard::Number(x) => is(x, &|d| d.facts.number),
             Guard::Integer(x) => is(x, &|d| d.facts.integer),
@@ -132,14 +152,8 @@ impl Guard {
                     c.is_finite() && c > tiny(d.ty.dtype) * 8.0 && 1.0 / c > tiny(d.ty.dtype) * 8.0
                 })
             }),
-            Guard::Below(x, y) => {
-                let bound = data(y).map_or(f64::NAN, |d| d.facts.low);
-                is(x, &|d| d.facts.high < bound)
-            }
-            Guard::AtMost(x, y) => {
-                let bound = data(y).map_or(f64::NAN, |d| d.facts.low);
-                is(x, &|d| d.facts.high <= bound)
-            }
+            Guard::Below(x, y) => both(x, y, &Facts::below),
+            Guard::AtMost(x, y) => both(x, y, &Facts::at_most),
             Guard::Peak(x, y) => match (found.bindings.classes[x], found.bindings.classes[y]) {
                 (Some(x), Some(y)) => stability::peak(found.egraph, x, y).is_some(),
                 _ => false,
@@ -217,6 +231,8 @@ pub(crate) struct Rule {
     pub(crate) right: Right,
     pub(crate) guards: Vec<Guard>,
     pub(crate) names: Names,
+    /// Whether it is for `Strict` alone.
+    pub(crate) strict_only: bool,
 }
 
 /// A rule in text: `left => right if guard ?x, guard ?y`.
@@ -281,7 +297,7 @@ fn assemble(
         .map(|text| Guard::parse(text, &names).unwrap_or_else(|e| panic!("rule `{name}`: {e}")))
         .collect();
     assert!(left.head().is_some(), "rule `{name}` matches anything");
-    Rule { name, exactness, text, left, right, guards, names }
+    Rule { name, exactness, text, left, right, guards, names, strict_only: false }
 }
 
 /// What a rule wants to do at a class.
@@ -291,6 +307,12 @@ pub(crate) enum Step {
 }
 
 impl Rule {
+    /// The rule for `Strict` alone: under `Real` another one does the same and asks less, for it does not keep the sign
+    /// of zero or what overflows.
+    pub(crate) fn under_strict(self) -> Rule {
+        Rule { strict_only: true, ..self }
+    }
+
     /// What the rule does with a term of a class: the bindings of each match, and the step.
     pub(crate) fn apply<'e>(
         &'e self,
@@ -347,10 +369,8 @@ fn covered(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>, clas
         Pattern::Variable(index) => {
             (bindings.classes[*index] == Some(egraph.find(class))).then_some(Built::Class(class))
         }
-        Pattern::Number(wanted) => {
-            let constant = egraph[class].data.constant?;
-            let same = constant.to_f64() == Literal::from_f64(*wanted, constant.dtype()).to_f64();
-            same.then_some(Built::Class(class))
+        Pattern::Number(_) | Pattern::Zero(_) => {
+            pattern.is_number(egraph[class].data.constant?).then_some(Built::Class(class))
         }
         Pattern::Stopped(inner) => covered(egraph, inner, bindings, class).or_else(|| {
             let stops = egraph[class].nodes.iter().filter(|term| term.op == Op::StopGradient);
@@ -412,6 +432,9 @@ pub(crate) fn rule_set(strict: bool, gradients_taken: bool) -> RuleSet {
         LazyLock::new(|| (tables(false), shape::rules_after_gradients()));
     let (always, after) = &*TABLES;
     let after = after.iter().filter(|_| gradients_taken);
-    let allowed = |rule: &&Rule| !strict || rule.exactness <= Exactness::Rounding;
+    let allowed = |rule: &&Rule| match strict {
+        true => rule.exactness <= Exactness::Rounding,
+        false => !rule.strict_only,
+    };
     RuleSet::new(always.iter().chain(after).filter(allowed).collect())
 }

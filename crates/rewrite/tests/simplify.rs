@@ -95,10 +95,82 @@ fn strict_hides_nothing() {
     for kept in ["x * 0", "x / x", "0 / x", "x - x", "log(exp(x))", "sqrt(sqr(x))", "exp(x) * exp(y)"] {
         assert_eq!(strict(kept), kept);
     }
-    assert_eq!(strict("log(1 + x)"), "log1p(x)");
+    // The logarithm of 1 + -0 is +0.
+    assert_eq!(strict("log(1 + x)"), "log1p(x + 0)");
     assert_eq!(strict("x / 4"), "0.25 * x");
     assert_eq!(strict("1 - cos(x)"), "2 * sqr(sin(0.5 * x))");
     assert_eq!(strict("log(1 + exp(x))"), "log1p(exp(x))");
+}
+
+/// Zeros have a sign under `Strict`, constant or not; no rule, fact or folding changes it.
+#[test]
+fn strict_keeps_the_sign_of_zero() {
+    let x = input("x", DType::F64, &[Some(1)]);
+    let minus_zero = constant(-0.0f64);
+    let spread = |x: &Tensor| x.reshape([1]);
+    let value = |y: &Tensor, x0: f64| {
+        let (simplified, _) = simplify(&graph_of(&[&x], &[y]), Numerics::Strict);
+        interpret(&simplified, &[Array::vector(&[x0])]).unwrap().outputs[0].to_vec::<f64>().unwrap()[0]
+    };
+    let same = |y: &Tensor, x0: f64, expected: f64| {
+        let found = value(y, x0);
+        assert!(found.to_bits() == expected.to_bits(), "{found} instead of {expected} at {x0}");
+    };
+    let inf = f64::INFINITY;
+    same(&(&x - &spread(&minus_zero)), -0.0, 0.0);
+    same(&(&x + 0.0), -0.0, 0.0);
+    same(&(0.0 - &x), 0.0, 0.0);
+    same(&(1.0 / (&x + 0.0)).relu(), -0.0, inf);
+    same(&(spread(&minus_zero).abs() * &x), 3.0, 0.0);
+    same(&(spread(&minus_zero).abs() * &x), -3.0, -0.0);
+    same(&(spread(&(1.0 / minus_zero.sqrt())).relu() + &x), 1.0, 1.0);
+    same(&(1.0 / x.sqrt()).relu(), -0.0, 0.0);
+    same(&(1.0 / x.sqrt()).pow(0.5), -0.0, inf);
+    same(&(1.0 + &x).log(), -0.0, 0.0);
+    same(&(x.exp() - 1.0), -0.0, 0.0);
+    same(&(1.0 - x.exp()), 0.0, 0.0);
+    same(&-(&x - 2.0), 2.0, -0.0);
+    same(&(-&x - &spread(&minus_zero)), 0.0, 0.0);
+    same(&(&x * 0.0), -2.0, -0.0);
+    same(&x.sum_keepdims(0), -0.0, 0.0);
+}
+
+/// A quotient by an infinite constant is 0 or NaN, whatever is divided.
+#[test]
+fn an_infinite_constant_bounds_nothing_else() {
+    let x = input("x", DType::F64, &[Some(1)]);
+    for numerics in [Numerics::Strict, Numerics::Real] {
+        let value = |y: &Tensor, x0: f64| {
+            let (simplified, _) = simplify(&graph_of(&[&x], &[y]), numerics);
+            interpret(&simplified, &[Array::vector(&[x0])]).unwrap().outputs[0].to_vec::<f64>().unwrap()[0]
+        };
+        let quotient = &x / f64::INFINITY;
+        assert_eq!(value(&quotient.maximum(2.5), 1.0), 2.5);
+        assert_eq!(value(&quotient.minimum(-2.5), 1.0), -2.5);
+        assert_eq!(value(&(1.0 / &(&quotient + f64::INFINITY)).sign(), 1.0), 0.0);
+        assert_eq!(value(&(1.0 / x.sqrt()).relu(), -0.0), 0.0);
+        assert_eq!(value(&(1.0 / x.sqrt()).pow(0.5), -0.0), f64::INFINITY);
+    }
+}
+
+/// Facts about integers are exact, and what wraps has none.
+#[test]
+fn integers_at_the_ends_of_their_types() {
+    for numerics in [Numerics::Strict, Numerics::Real] {
+        let value = |dtype: DType, y: &dyn Fn(&Tensor) -> Tensor, x0: i64| {
+            let x = input("x", dtype, &[Some(1)]);
+            let (simplified, _) = simplify(&graph_of(&[&x], &[&y(&x)]), numerics);
+            let array = Array::vector(&[x0]).cast(dtype);
+            interpret(&simplified, &[array]).unwrap().outputs[0].get(0).to_i64().unwrap()
+        };
+        assert_eq!(value(DType::I64, &|x| (x.maximum(0) + 1).maximum(0), i64::MAX), 0);
+        assert_eq!(value(DType::I64, &|x| (x.maximum(i64::MAX - 1)).minimum(i64::MAX - 1), 5), i64::MAX - 1);
+        assert_eq!(value(DType::I32, &|x| x.abs().maximum(0), i64::from(i32::MIN)), 0);
+        assert_eq!(value(DType::I32, &|x| x.sqr().maximum(0), 65_537), 131_073);
+        assert_eq!(value(DType::U8, &|x| (-x).abs(), 1), 255);
+        assert_eq!(value(DType::I32, &|x| (-x).maximum(&-(x + 5)), i64::from(i32::MIN)), 2_147_483_643);
+        assert_eq!(value(DType::I32, &|x| x.cast(DType::F64).cast(DType::U8), 300), 255);
+    }
 }
 
 #[test]
@@ -107,7 +179,7 @@ fn explanations_name_each_step() {
     let expected = "\
 log(1 + exp(x))
   = log1p(exp(x))
-      log1p up to rounding: (log (add 1 ?x)) => (log1p ?x) if variable ?x
+      log1p in real arithmetic: (log (add 1 ?x)) => (log1p ?x) if variable ?x
   = softplus(x)
       log1p_exp in real arithmetic: (log1p (exp ?x)) => (softplus ?x)
 ";

@@ -10,21 +10,28 @@ use crate::pattern::Built;
 #[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
-        // Neutral elements. Only `-0` is neutral to every float: 0 + -0 is 0.
-        rule("add_zero", Rounding, "(add ?x 0) => ?x"),
-        rule("sub_zero", Exact, "(sub ?x 0) => ?x"),
-        rule("zero_sub", Rounding, "(sub 0 ?x) => (neg ?x)"),
+        // Neutral elements. Only -0 is neutral to every float: -0 + 0 is 0.
+        rule("add_minus_zero", Exact, "(add ?x -0) => ?x").under_strict(),
+        rule("add_plus_zero", Exact, "(add ?x +0) => ?x if no_minus_zero ?x").under_strict(),
+        rule("add_zero", Real, "(add ?x 0) => ?x"),
+        rule("sub_plus_zero", Exact, "(sub ?x +0) => ?x").under_strict(),
+        rule("sub_minus_zero", Exact, "(sub ?x -0) => ?x if no_minus_zero ?x").under_strict(),
+        rule("sub_zero", Real, "(sub ?x 0) => ?x"),
+        rule("minus_zero_sub", Exact, "(sub -0 ?x) => (neg ?x)").under_strict(),
+        rule("plus_zero_sub", Exact, "(sub +0 ?x) => (neg ?x) if no_plus_zero ?x").under_strict(),
+        rule("zero_sub", Real, "(sub 0 ?x) => (neg ?x)"),
         rule("mul_one", Exact, "(mul ?x 1) => ?x"),
         rule("div_one", Exact, "(div ?x 1) => ?x"),
         rule("mul_minus_one", Exact, "(mul ?x -1) => (neg ?x)"),
         rule("div_minus_one", Exact, "(div ?x -1) => (neg ?x)"),
         rule("pow_zero", Exact, "(pow ?x 0) => 1"),
         rule("pow_one", Exact, "(pow ?x 1) => ?x"),
-        rule("floordiv_one", Exact, "(floordiv ?x 1) => ?x if integer ?x, number ?x"),
+        rule("floordiv_one", Exact, "(floordiv ?x 1) => ?x if integer ?x, finite ?x"),
         // What cancels. A NaN or infinity would not.
-        rule("mul_zero", Rounding, "(mul ?x 0) => 0 if finite ?x"),
+        rule("mul_zero", Exact, "(mul ?x +0) => 0 if finite ?x, nonnegative ?x, no_minus_zero ?x").under_strict(),
+        rule("mul_zero_integer", Exact, "(mul ?x 0) => 0 if discrete ?x").under_strict(),
         rule("mul_zero_real", Real, "(mul ?x 0) => 0"),
-        rule("zero_div", Rounding, "(div 0 ?x) => 0 if nonzero ?x, number ?x"),
+        rule("zero_div", Exact, "(div +0 ?x) => 0 if positive ?x, number ?x").under_strict(),
         rule("zero_div_real", Real, "(div 0 ?x) => 0"),
         rule("sub_self", Exact, "(sub ?x ?x) => 0 if finite ?x"),
         rule("sub_self_real", Real, "(sub ?x ?x) => 0"),
@@ -42,10 +49,12 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("common_factor_cancel", Real, "(div (mul ?a ?c) (mul ?b ?c)) => (div ?a ?b) if nonzero ?c"),
         // Signs.
         rule("neg_neg", Exact, "(neg (neg ?x)) => ?x"),
-        rule("neg_sub", Rounding, "(neg (sub ?a ?b)) => (sub ?b ?a)"),
+        rule("neg_sub_integer", Exact, "(neg (sub ?a ?b)) => (sub ?b ?a) if discrete ?a").under_strict(),
+        rule("neg_sub", Real, "(neg (sub ?a ?b)) => (sub ?b ?a)"),
         rule("add_neg", Exact, "(add ?a (neg ?b)) => (sub ?a ?b)"),
         rule("sub_neg", Exact, "(sub ?a (neg ?b)) => (add ?a ?b)"),
-        rule("neg_minus", Exact, "(sub (neg ?a) ?b) => (neg (add ?a ?b))"),
+        rule("neg_minus_integer", Exact, "(sub (neg ?a) ?b) => (neg (add ?a ?b)) if discrete ?a").under_strict(),
+        rule("neg_minus", Real, "(sub (neg ?a) ?b) => (neg (add ?a ?b))"),
         rule("mul_neg", Exact, "(mul (neg ?a) ?b) => (neg (mul ?a ?b)) if variable ?b"),
         rule("div_neg", Exact, "(div (neg ?a) ?b) => (neg (div ?a ?b)) if variable ?b"),
         rule("div_by_neg", Exact, "(div ?a (neg ?b)) => (neg (div ?a ?b)) if variable ?a"),
@@ -57,7 +66,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("add_minus_constant", Exact, "(add ?x ?c) => (sub ?x (! neg ?c)) if constant ?c, negative ?c, float ?c, variable ?x"),
         rule("minus_constant_sub", Real, "(sub ?c ?x) => (neg (add (! neg ?c) ?x)) if constant ?c, negative ?c, float ?c, variable ?x"),
         rule("sub_minus_constant", Exact, "(sub ?x ?c) => (add ?x (! neg ?c)) if constant ?c, negative ?c, float ?c, variable ?x"),
-        rule("abs_neg", Exact, "(abs (neg ?x)) => (abs ?x)"),
+        rule("abs_neg", Exact, "(abs (neg ?x)) => (abs ?x) if float ?x"),
         rule("sqr_neg", Exact, "(sqr (neg ?x)) => (sqr ?x)"),
         rule("cos_neg", Exact, "(cos (neg ?x)) => (cos ?x)"),
         rule("cosh_neg", Exact, "(cosh (neg ?x)) => (cosh ?x)"),
@@ -66,10 +75,13 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("erf_neg", Exact, "(erf (neg ?x)) => (neg (erf ?x))"),
         rule("abs_sqr", Exact, "(sqr (abs ?x)) => (sqr ?x)"),
         rule("abs_abs", Exact, "(abs (abs ?x)) => (abs ?x)"),
-        rule("abs_of_nonnegative", Rounding, "(abs ?x) => ?x if nonnegative ?x"),
-        rule("abs_of_nonpositive", Rounding, "(abs ?x) => (neg ?x) if nonpositive ?x"),
+        rule("abs_of_plus", Exact, "(abs ?x) => ?x if nonnegative ?x, no_minus_zero ?x").under_strict(),
+        rule("abs_of_minus", Exact, "(abs ?x) => (neg ?x) if nonpositive ?x, no_plus_zero ?x").under_strict(),
+        rule("abs_of_nonnegative", Real, "(abs ?x) => ?x if nonnegative ?x"),
+        rule("abs_of_nonpositive", Real, "(abs ?x) => (neg ?x) if nonpositive ?x"),
         rule("sign_of_positive", Exact, "(sign ?x) => 1 if positive ?x, number ?x"),
-        rule("sign_times_abs", Exact, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x"),
+        rule("sign_times_abs", Exact, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x, no_minus_zero ?x").under_strict(),
+        rule("sign_times_abs_real", Real, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x"),
         // Constants gather: an overflow between them goes away, so none of these is for `Strict`.
         rule("mul_mul_constant", Real, "(mul ?a (mul ?b ?x)) => (mul (! mul ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
         rule("add_add_constant", Real, "(add ?a (add ?b ?x)) => (add (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
@@ -79,7 +91,9 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("sub_sub_constant", Real, "(sub ?a (sub ?b ?x)) => (add (! sub ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
         rule("mul_div_constant", Real, "(div (mul ?a ?x) ?b) => (mul (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
         rule("div_power_of_two", Exact, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if power_of_two ?c, invertible ?c, variable ?x"),
-        rule("div_constant", Rounding, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, variable ?x"),
+        // A rounded reciprocal that is larger than 1 may overflow where the quotient does not.
+        rule("div_constant", Rounding, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, at_least_one ?c, variable ?x").under_strict(),
+        rule("div_constant_real", Real, "(div ?x ?c) => (mul (! reciprocal ?c) ?x) if invertible ?c, variable ?x"),
         rule("div_of_div", Real, "(div (div ?x ?y) ?c) => (div (mul (! reciprocal ?c) ?x) ?y) if invertible ?c, variable ?x"),
         rule("constant_over_mul", Real, "(div ?a (mul ?b ?x)) => (div (! div ?a ?b) ?x) if constant ?a, constant ?b, nonzero ?b"),
         rule("mul_constant_over", Real, "(mul ?a (div ?b ?x)) => (div (! mul ?a ?b) ?x) if constant ?a, constant ?b"),
@@ -90,7 +104,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("mul_self", Exact, "(mul ?x ?x) => (sqr ?x)"),
         rule("one_over", Exact, "(div 1 ?x) => (reciprocal ?x)"),
         rule("mul_recip", Real, "(mul ?a (reciprocal ?b)) => (div ?a ?b)"),
-        rule("recip_recip", Rounding, "(reciprocal (reciprocal ?x)) => ?x if finite ?x, nonzero ?x"),
+        rule("recip_recip", Real, "(reciprocal (reciprocal ?x)) => ?x if finite ?x, nonzero ?x"),
         rule("recip_div", Real, "(reciprocal (div ?a ?b)) => (div ?b ?a) if nonzero ?a, nonzero ?b"),
         rule("div_by_recip", Real, "(div ?a (reciprocal ?b)) => (mul ?a ?b) if nonzero ?b, finite ?b"),
         rule("mul_div_same", Real, "(mul ?x (div ?y ?x)) => ?y if nonzero ?x, finite ?x, finite ?y"),
@@ -98,8 +112,10 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("pow_two", Rounding, "(pow ?x 2) => (sqr ?x)"),
         rule("pow_three", Rounding, "(pow ?x 3) => (mul (sqr ?x) ?x)"),
         rule("pow_four", Rounding, "(pow ?x 4) => (sqr (sqr ?x))"),
-        rule("pow_half", Rounding, "(pow ?x 0.5) => (sqrt ?x) if nonnegative ?x, float ?x"),
-        rule("pow_half_real", Real, "(pow ?x 0.5) => (sqrt ?x) if float ?x"),
+        // The root of -0 is -0, and of -inf NaN; the powers are 0 and inf.
+        rule("pow_half", Rounding, "(pow ?x 0.5) => (sqrt ?x) if nonnegative ?x, no_minus_zero ?x, float ?x").under_strict(),
+        rule("pow_half_real", Real, "(pow ?x 0.5) => (sqrt ?x) if nonnegative ?x, float ?x"),
+        rule("pow_half_finite", Real, "(pow ?x 0.5) => (sqrt ?x) if finite ?x, float ?x"),
         rule("pow_minus_half", Real, "(pow ?x -0.5) => (reciprocal (sqrt ?x)) if float ?x"),
         rule("pow_minus_one", Rounding, "(pow ?x -1) => (reciprocal ?x) if float ?x"),
         rule("pow_minus_two", Real, "(pow ?x -2) => (reciprocal (sqr ?x)) if float ?x"),
@@ -113,14 +129,16 @@ pub(crate) fn rules() -> Vec<Rule> {
         // Larger and smaller.
         rule("max_self", Exact, "(maximum ?x ?x) => ?x"),
         rule("min_self", Exact, "(minimum ?x ?x) => ?x"),
-        rule("max_above", Rounding, "(maximum ?x ?y) => ?y if below ?x ?y, number ?x"),
-        rule("min_below", Rounding, "(minimum ?x ?y) => ?x if below ?x ?y, number ?y"),
-        rule("max_at_least", Rounding, "(maximum ?x ?y) => ?y if at_most ?x ?y, number ?x, constant ?x"),
-        rule("min_at_most", Rounding, "(minimum ?x ?y) => ?x if at_most ?x ?y, number ?y, constant ?y"),
+        rule("max_above", Exact, "(maximum ?x ?y) => ?y if below ?x ?y, number ?x"),
+        rule("min_below", Exact, "(minimum ?x ?y) => ?x if below ?x ?y, number ?y"),
+        rule("max_at_least", Exact, "(maximum ?x ?y) => ?y if at_most ?x ?y, number ?x, constant ?x, zeros_agree ?x ?y").under_strict(),
+        rule("min_at_most", Exact, "(minimum ?x ?y) => ?x if at_most ?x ?y, number ?y, constant ?y, zeros_agree ?x ?y").under_strict(),
+        rule("max_at_least_real", Real, "(maximum ?x ?y) => ?y if at_most ?x ?y, number ?x, constant ?x"),
+        rule("min_at_most_real", Real, "(minimum ?x ?y) => ?x if at_most ?x ?y, number ?y, constant ?y"),
         rule("max_max", Exact, "(maximum ?x (maximum ?x ?y)) => (maximum ?x ?y)"),
         rule("min_min", Exact, "(minimum ?x (minimum ?x ?y)) => (minimum ?x ?y)"),
-        rule("max_of_negated", Exact, "(maximum (neg ?x) (neg ?y)) => (neg (minimum ?x ?y))"),
-        rule("min_of_negated", Exact, "(minimum (neg ?x) (neg ?y)) => (neg (maximum ?x ?y))"),
+        rule("max_of_negated", Exact, "(maximum (neg ?x) (neg ?y)) => (neg (minimum ?x ?y)) if float ?x"),
+        rule("min_of_negated", Exact, "(minimum (neg ?x) (neg ?y)) => (neg (maximum ?x ?y)) if float ?x"),
         // Choices.
         rule("switch_true", Exact, "(switch true ?a ?b) => ?a"),
         rule("switch_false", Exact, "(switch false ?a ?b) => ?b"),
@@ -134,8 +152,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("mul_switch_zero_then", Real, "(mul (switch ?c 0 ?a) ?b) => (switch ?c 0 (mul ?a ?b))"),
         rule("div_switch_zero", Real, "(div (switch ?c ?a 0) ?b) => (switch ?c (div ?a ?b) 0)"),
         rule("div_switch_zero_then", Real, "(div (switch ?c 0 ?a) ?b) => (switch ?c 0 (div ?a ?b))"),
-        rule("neg_switch_zero", Rounding, "(neg (switch ?c ?a 0)) => (switch ?c (neg ?a) 0)"),
-        rule("neg_switch_zero_then", Rounding, "(neg (switch ?c 0 ?a)) => (switch ?c 0 (neg ?a))"),
+        rule("neg_switch_zero", Real, "(neg (switch ?c ?a 0)) => (switch ?c (neg ?a) 0)"),
+        rule("neg_switch_zero_then", Real, "(neg (switch ?c 0 ?a)) => (switch ?c 0 (neg ?a))"),
         // Comparisons and truth values. That leaves are numbers is an assumption of `Real`, so no question whether
         // something is NaN (`isnan x`, `x == x`) is ever answered by it.
         rule("lt_by_range", Real, "(lt ?x ?y) => true if below ?x ?y"),
@@ -201,11 +219,13 @@ fn widens(from: DType, to: DType) -> bool {
     }
 }
 
-/// The inner conversion does not show where it loses nothing.
+/// The inner conversion does not show where it loses nothing. An integer that becomes a narrower one wraps, where a
+/// float would be limited.
 fn cast_cast(found: &Found<'_, '_>) -> Option<Built> {
     let (Op::Cast(to), Op::Cast(between)) = (found.op("c"), found.op("d")) else { return None };
-    widens(found.data("x").ty.dtype, *between)
-        .then(|| Built::node(Op::Cast(*to), Built::Class(found.class("x"))))
+    let from = found.data("x").ty.dtype;
+    let wraps = !from.is_float() && between.is_float() && to.is_int() && !widens(from, *to);
+    (widens(from, *between) && !wraps).then(|| Built::node(Op::Cast(*to), Built::Class(found.class("x"))))
 }
 
 fn cast_constant(found: &Found<'_, '_>) -> Option<Built> {

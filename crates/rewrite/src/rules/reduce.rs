@@ -1,7 +1,7 @@
 //! Reductions: of broadcasts, of reductions, of products with constants; positions of largest elements.
 
 use hypatia_graph::op::{Op, known_dims};
-use hypatia_graph::{Axes, Fold, ScalarFn};
+use hypatia_graph::{Axes, Fold, Literal, ScalarFn};
 use smallvec::SmallVec;
 
 use super::algebra::rises;
@@ -12,16 +12,21 @@ use crate::pattern::Built;
 pub(crate) fn rules() -> Vec<Rule> {
     vec![
         function("reduce_nothing", Exact, "(reduce:r ?x)", reduce_nothing),
-        function("reduce_reduce", Rounding, "(reduce:r (reduce:s ?x))", reduce_reduce),
+        // Sums in another order overflow elsewhere.
+        function("reduce_reduce_any_order", Exact, "(reduce:r (reduce:s ?x))", |found| in_any_order(found).then(|| reduce_reduce(found))?).under_strict(),
+        function("reduce_reduce", Real, "(reduce:r (reduce:s ?x))", reduce_reduce),
         function("reduce_unit_axes", Exact, "(reduce:r ?x)", reduce_unit_axes),
-        function("sum_broadcast", Rounding, "(sum:r (broadcast:b ?x))", sum_broadcast),
+        function("sum_broadcast_integer", Exact, "(sum:r (broadcast:b ?x)) if discrete ?x", sum_broadcast).under_strict(),
+        function("sum_broadcast", Real, "(sum:r (broadcast:b ?x))", sum_broadcast),
         function("fold_broadcast", Exact, "(reduce:r (broadcast:b ?x))", fold_broadcast),
-        function("reduce_permute", Rounding, "(reduce:r (permute:p ?x))", reduce_permute),
+        function("reduce_permute_same_order", Exact, "(reduce:r (permute:p ?x))", reduce_permute_same_order).under_strict(),
+        function("reduce_permute", Real, "(reduce:r (permute:p ?x))", reduce_permute),
         function("reduce_all_reshaped", Rounding, "(reduce:r (reshape:s ?x))", reduce_all_reshaped),
         // Factors and signs leave sums.
-        rule("sum_neg", Exact, "(sum:r (neg ?x)) => (neg (:r ?x))"),
-        function("sum_constant_times", Real, "(sum:r (mul ?c ?x)) if constant ?c, float ?c", sum_constant_times),
-        function("sum_over_constant", Real, "(sum:r (div ?x ?c)) if constant ?c, nonzero ?c", sum_over_constant),
+        rule("sum_neg_integer", Exact, "(sum:r (neg ?x)) => (neg (:r ?x)) if discrete ?x").under_strict(),
+        rule("sum_neg", Real, "(sum:r (neg ?x)) => (neg (:r ?x))"),
+        function("sum_constant_times", Real, "(sum:r (mul ?c ?x)) if constant ?c, finite ?c, float ?c", sum_constant_times),
+        function("sum_over_constant", Real, "(sum:r (div ?x ?c)) if constant ?c, finite ?c, nonzero ?c", sum_over_constant),
         function("sum_broadcast_times", Real, "(sum:r (mul (broadcast:b ?c) ?x))", sum_broadcast_times),
         function("sum_over_broadcast", Real, "(sum:r (div ?x (broadcast:b ?c)))", sum_over_broadcast),
         function("max_neg", Exact, "(max:r (neg ?x)) if float ?x", max_neg),
@@ -29,12 +34,12 @@ pub(crate) fn rules() -> Vec<Rule> {
         // The largest of a rising function is the function of the largest.
         function("max_of_rising", Real, "(max:r (unary:f ?x))", largest_of_rising),
         function("min_of_rising", Real, "(min:r (unary:f ?x))", largest_of_rising),
-        // The place of the largest does not change under rising functions, shifts and scales.
+        // The place of the largest does not change under rising functions, shifts and scales, unless integers wrap.
         function("argmax_of_rising", Real, "(argmax:a (unary:f ?x))", argmax_of_rising),
-        function("argmax_shifted", Real, "(argmax:a (sub ?x (broadcast:b ?m)))", argmax_of_shifted),
-        function("argmax_raised", Real, "(argmax:a (add ?x (broadcast:b ?m)))", argmax_of_shifted),
+        function("argmax_shifted", Real, "(argmax:a (sub ?x (broadcast:b ?m))) if float ?x", argmax_of_shifted),
+        function("argmax_raised", Real, "(argmax:a (add ?x (broadcast:b ?m))) if float ?x", argmax_of_shifted),
         function("argmax_scaled", Real, "(argmax:a (div ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
-        function("argmax_multiplied", Real, "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
+        function("argmax_multiplied", Real, "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m, float ?x", argmax_of_shifted),
     ]
 }
 
@@ -42,12 +47,30 @@ fn axes_of(op: &Op) -> Option<(Fold, Axes)> {
     if let Op::Reduce(fold, axes) = op { Some((*fold, *axes)) } else { None }
 }
 
+/// Whether the elements may be joined in any order and grouping: rounding and overflow of float sums and products
+/// depend on it.
+fn in_any_order(found: &Found<'_, '_>) -> bool {
+    let float = found.result().ty.dtype.is_float();
+    axes_of(found.op("r")).is_some_and(|(fold, _)| match fold {
+        Fold::Sum | Fold::Prod => !float,
+        Fold::Max | Fold::Min | Fold::All | Fold::Any => true,
+    })
+}
+
 fn reduced(fold: Fold, axes: Axes, x: Built) -> Built {
     Built::node(Op::Reduce(fold, axes), x)
 }
 
 fn reduce_nothing(found: &Found<'_, '_>) -> Option<Built> {
-    axes_of(found.op("r"))?.1.is_empty().then(|| Built::Class(found.class("x")))
+    let (fold, axes) = axes_of(found.op("r"))?;
+    axes.is_empty().then(|| of_one_element(found, fold))
+}
+
+/// The elements, each reduced by itself. A sum begins with +0, which shows beside -0.
+fn of_one_element(found: &Found<'_, '_>, fold: Fold) -> Built {
+    let x = Built::Class(found.class("x"));
+    let shows = fold == Fold::Sum && !found.data("x").facts.no_minus_zero() && found.egraph.analysis.strict;
+    if shows { Built::map(ScalarFn::Add, [x, Built::Number(0.0)]) } else { x }
 }
 
 /// Reducing axes of extent 1 is a reshape.
@@ -59,7 +82,7 @@ fn reduce_unit_axes(found: &Found<'_, '_>) -> Option<Built> {
         return None;
     }
     let inner = reduced(fold, long.iter().copied().collect(), Built::Class(found.class("x")));
-    let inner = if long.is_empty() { Built::Class(found.class("x")) } else { inner };
+    let inner = if long.is_empty() { of_one_element(found, fold) } else { inner };
     Some(Built::node(Op::Reshape(known_dims(&found.result().extents())), inner))
 }
 
@@ -114,7 +137,8 @@ fn rebuilt(found: &Found<'_, '_>, parts: &ReducedBroadcast, fold: Fold) -> Built
 fn sum_broadcast(found: &Found<'_, '_>) -> Option<Built> {
     let parts = reduced_broadcast(found)?;
     let sum = rebuilt(found, &parts, Fold::Sum);
-    Some(Built::map(ScalarFn::Mul, [Built::Number(parts.times as f64), sum]))
+    let times = Literal::from_i64(parts.times as i64, found.result().ty.dtype);
+    Some(Built::map(ScalarFn::Mul, [Built::Uniform(times), sum]))
 }
 
 /// Repetition does not show in the largest, smallest, all and any.
@@ -126,6 +150,15 @@ fn fold_broadcast(found: &Found<'_, '_>) -> Option<Built> {
         }
         Fold::Sum | Fold::Prod => None,
     }
+}
+
+/// As [`reduce_permute`], where the elements are met in the same order as before, or it does not matter.
+fn reduce_permute_same_order(found: &Found<'_, '_>) -> Option<Built> {
+    let (_, axes) = axes_of(found.op("r"))?;
+    let Op::Permute(permutation) = found.op("p") else { return None };
+    let places: SmallVec<[u8; 8]> = axes.iter().map(|axis| permutation[axis]).collect();
+    let same = places.windows(2).all(|pair| pair[0] < pair[1]);
+    (same || in_any_order(found)).then(|| reduce_permute(found))?
 }
 
 /// The axes are reduced where they stand.

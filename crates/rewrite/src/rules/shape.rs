@@ -10,7 +10,7 @@ use hypatia_graph::{Extent, ScalarFn};
 use smallvec::{SmallVec, smallvec};
 
 use super::{Exactness::*, Found, Rule, function, rule};
-use crate::pattern::Built;
+use crate::pattern::{Built, exact_number};
 
 #[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
@@ -54,10 +54,10 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("transpose_of_dot", Exact, "(permute:p (dot ?a ?b))", transpose_of_dot),
         function("dot_of_nothing", Exact, "(dot ?a ?b)", dot_of_nothing),
         function("dot_zero", Real, "(dot ?a ?b)", dot_zero),
-        function("dot_of_constant_left", Real, "(dot ?c ?x) if constant ?c", dot_of_constant_left),
-        function("dot_of_constant_right", Real, "(dot ?x ?c) if constant ?c", dot_of_constant_right),
-        function("dot_scaled_left", Real, "(dot (mul ?c ?a) ?b) if constant ?c", dot_scaled_left),
-        function("dot_scaled_right", Real, "(dot ?a (mul ?c ?b)) if constant ?c", dot_scaled_right),
+        function("dot_of_constant_left", Real, "(dot ?c ?x) if constant ?c, finite ?c", dot_of_constant_left),
+        function("dot_of_constant_right", Real, "(dot ?x ?c) if constant ?c, finite ?c", dot_of_constant_right),
+        function("dot_scaled_left", Real, "(dot (mul ?c ?a) ?b) if constant ?c, finite ?c", dot_scaled_left),
+        function("dot_scaled_right", Real, "(dot ?a (mul ?c ?b)) if constant ?c, finite ?c", dot_scaled_right),
         // One product for two with a factor in common: the gradient of x' P x for a P that is not symmetric.
         rule("dots_of_one_left", Real, "(add (dot ?a ?b) (dot ?a ?c)) => (dot ?a (add ?b ?c))"),
         rule("dots_of_one_right", Real, "(add (dot ?a ?c) (dot ?b ?c)) => (dot (add ?a ?b) ?c)"),
@@ -65,15 +65,22 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("difference_of_dots_of_one_right", Real, "(sub (dot ?a ?c) (dot ?b ?c)) => (dot (sub ?a ?b) ?c)"),
         rule("scaled_dots_of_one_left", Real, "(add (mul ?k (dot ?a ?b)) (mul ?k (dot ?a ?c))) => (mul ?k (dot ?a (add ?b ?c)))"),
         rule("scaled_dots_of_one_right", Real, "(add (mul ?k (dot ?a ?c)) (mul ?k (dot ?b ?c))) => (mul ?k (dot (add ?a ?b) ?c))"),
-        rule("dot_neg_left", Exact, "(dot (neg ?a) ?b) => (neg (dot ?a ?b))"),
-        rule("dot_neg_right", Exact, "(dot ?a (neg ?b)) => (neg (dot ?a ?b))"),
+        // What cancels is +0 on either side of the sign.
+        rule("dot_neg_left_integer", Exact, "(dot (neg ?a) ?b) => (neg (dot ?a ?b)) if discrete ?a").under_strict(),
+        rule("dot_neg_right_integer", Exact, "(dot ?a (neg ?b)) => (neg (dot ?a ?b)) if discrete ?a").under_strict(),
+        rule("dot_neg_left", Real, "(dot (neg ?a) ?b) => (neg (dot ?a ?b))"),
+        rule("dot_neg_right", Real, "(dot ?a (neg ?b)) => (neg (dot ?a ?b))"),
         // Writes.
         function("set_window_whole", Exact, "(set_window:s ?x ?y)", set_window_whole),
         function("inc_window_whole", Exact, "(inc_window:s ?x ?y)", inc_window_whole),
         // Windows with a start that is checked when run stay, as do all writes at indices: the error must.
-        rule("inc_window_zero", Rounding, "(inc_window:s ?x 0) => ?x"),
-        rule("add_scattered", Rounding, "(add ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i ?y)"),
-        rule("add_incremented", Rounding, "(add ?x (inc_window:s 0 ?y)) => (:s ?x ?y)"),
+        rule("inc_window_plus_zero", Exact, "(inc_window:s ?x 0) => ?x if no_minus_zero ?x").under_strict(),
+        rule("inc_window_zero", Real, "(inc_window:s ?x 0) => ?x"),
+        // What is added up first may overflow by itself.
+        rule("add_scattered_integer", Exact, "(add ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i ?y) if discrete ?x").under_strict(),
+        rule("add_scattered", Real, "(add ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i ?y)"),
+        rule("add_incremented_number", Exact, "(add ?x (inc_window:s +0 ?y)) => (:s ?x ?y) if no_minus_zero ?x").under_strict(),
+        rule("add_incremented", Real, "(add ?x (inc_window:s 0 ?y)) => (:s ?x ?y)"),
     ]
 }
 
@@ -314,14 +321,14 @@ fn dot_of_constant_right(found: &Found<'_, '_>) -> Option<Built> {
 
 /// The number times the sums of the other factor over its axis `summed`, repeated beside its axis `kept`.
 fn dot_of_constant(found: &Found<'_, '_>, summed: usize, kept: usize) -> Option<Built> {
-    let number = found.data("c").constant?.to_f64();
+    let number = found.data("c").constant?;
     let extents = found.result().extents();
-    if found.data("x").constant.is_some() || number == 0.0 {
+    if found.data("x").constant.is_some() || number.to_f64() == 0.0 {
         return None;
     }
     let axes = hypatia_graph::Axes::one(summed);
     let sum = Built::node(Op::Reduce(hypatia_graph::Fold::Sum, axes), x(found));
-    let scaled = Built::map(ScalarFn::Mul, [Built::Number(number), sum]);
+    let scaled = Built::map(ScalarFn::Mul, [Built::Uniform(number), sum]);
     let batch = extents.len() - 2;
     let axes = (0..batch).chain([kept]).map(|axis| axis as u8).collect();
     Some(Built::node(Op::Broadcast { axes, dims: known_dims(&extents) }, scaled))
@@ -361,9 +368,7 @@ fn binary_of_views(found: &Found<'_, '_>) -> Option<Built> {
 fn constant_below(found: &Found<'_, '_>) -> Option<Built> {
     let constant = found.data("c").constant?;
     let ty = found.data("x").ty.with_dtype(constant.dtype());
-    // Large integers are no doubles.
-    let exact = constant.to_i64().is_none_or(|n| n.unsigned_abs() < 1 << 53);
-    exact.then(|| Built::Constant(constant.to_f64(), ty))
+    exact_number(constant).map(|number| Built::Constant(number, ty))
 }
 
 fn view_and_constant(found: &Found<'_, '_>) -> Option<Built> {
@@ -448,16 +453,16 @@ fn dot_zero(found: &Found<'_, '_>) -> Option<Built> {
 
 fn dot_scaled_left(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
-    let constant = found.data("c").constant?.to_f64();
+    let constant = found.data("c").constant?;
     (found.data("a").constant.is_none())
-        .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
+        .then(|| Built::map(ScalarFn::Mul, [Built::Uniform(constant), product]))
 }
 
 fn dot_scaled_right(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
-    let constant = found.data("c").constant?.to_f64();
+    let constant = found.data("c").constant?;
     (found.data("b").constant.is_none())
-        .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
+        .then(|| Built::map(ScalarFn::Mul, [Built::Uniform(constant), product]))
 }
 
 fn writes_whole(found: &Found<'_, '_>) -> Option<Write> {

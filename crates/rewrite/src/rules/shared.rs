@@ -266,6 +266,8 @@ fn values_do_not_depend_on_what_else_is_asked_for() {
 #[test]
 fn every_stability_rule_has_a_formula() {
     let named: BTreeSet<&str> = ROWS.iter().map(|row| row.0).chain(WITHOUT_ROW).collect();
-    let rules: BTreeSet<&str> = stability::rules().iter().map(|rule| rule.name).collect();
+    // What is for `Strict` alone has the formula of its twin.
+    let rules = stability::rules();
+    let rules: BTreeSet<&str> = rules.iter().filter(|rule| !rule.strict_only).map(|rule| rule.name).collect();
     assert_eq!(named, rules);
 }
