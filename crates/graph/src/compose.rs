@@ -195,7 +195,7 @@ macro_rules! binary {
 binary! {
     /// To the power.
     pow Pow;
-    /// `floor(x / y)`, Python's `//`.
+    /// `floor(x / y)`, Python's `//`; of floats from the exact remainder, as Python and NumPy do: `1.0 // 0.1` is 9.
     floordiv FloorDiv;
     /// The larger of two; NaN where either is.
     maximum Max;

@@ -65,9 +65,11 @@ scalar_functions! {
     Mul "mul" 2 Number;
     /// True division `x / y` of floats.
     Div "div" 2 Float;
-    /// `floor(x / y)`, Python's `//`; an integer divided by zero gives 0. Its gradient is zero.
+    /// `floor(x / y)`, Python's `//`, for floats found from the exact remainder (`1 // 0.1` is 9); an integer divided by
+    /// zero gives 0. Its gradient is zero.
     FloorDiv "floordiv" 2 Number;
-    /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; an integer modulo zero gives 0.
+    /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; exact for floats but for the one sum that brings the
+    /// sign of `x` to that of `y`. An integer modulo zero gives 0.
     Mod "mod" 2 Number;
     /// `x` to the power `y`, as IEEE `pow`; integer powers wrap, a negative exponent truncates `1 / x^|y|`.
     Pow "pow" 2 Number;
@@ -231,7 +233,7 @@ impl ScalarFn {
             | ScalarFn::Select => 1,
             ScalarFn::Floor | ScalarFn::Ceil | ScalarFn::Trunc | ScalarFn::Round | ScalarFn::Sign => 2,
             ScalarFn::Div | ScalarFn::Recip | ScalarFn::Sqrt => 5,
-            ScalarFn::FloorDiv | ScalarFn::Mod => 8,
+            ScalarFn::FloorDiv | ScalarFn::Mod => 20,
             ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
             ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
             ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan => 25,
@@ -297,16 +299,8 @@ impl ScalarFn {
             ScalarFn::Sub => a.sub(x, y),
             ScalarFn::Mul => a.mul(x, y),
             ScalarFn::Div => a.div(x, y),
-            ScalarFn::FloorDiv => {
-                let quotient = a.div(x, y);
-                a.floor(quotient)
-            }
-            ScalarFn::Mod => {
-                let quotient = a.div(x, y);
-                let whole = a.floor(quotient);
-                let minus = a.neg(y);
-                a.fma(minus, whole, x)
-            }
+            ScalarFn::FloorDiv => math::floor_quotient(a, x, y),
+            ScalarFn::Mod => math::floor_remainder(a, x, y),
             ScalarFn::Pow => math::pow(a, x, y),
             ScalarFn::Max | ScalarFn::Min => {
                 let first = if self == ScalarFn::Max { a.le(y, x) } else { a.le(x, y) };
@@ -389,8 +383,8 @@ impl ScalarFn {
             ScalarFn::Sub => float(x - y),
             ScalarFn::Mul => float(x * y),
             ScalarFn::Div => float(x / y),
-            ScalarFn::FloorDiv => float((x / y).floor()),
-            ScalarFn::Mod => float((-y).mul_add((x / y).floor(), x)),
+            ScalarFn::FloorDiv => float(math::floor_quotient_f64(x, y)),
+            ScalarFn::Mod => float(math::floor_remainder_f64(x, y)),
             ScalarFn::Max => float(if x >= y || x.is_nan() { x } else { y }),
             ScalarFn::Min => float(if x <= y || x.is_nan() { x } else { y }),
             ScalarFn::Neg => float(-x),

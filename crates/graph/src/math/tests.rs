@@ -186,11 +186,6 @@ fn anywhere(_: f32) -> bool {
     true
 }
 
-/// Where the argument reduction of the circular functions is exact, and where the result is NaN.
-fn reducible(x: f32) -> bool {
-    !(1e5 < x.abs() && x.is_finite())
-}
-
 mod accuracy {
     use super::*;
 
@@ -203,9 +198,9 @@ mod accuracy {
         log10, f64::log10, 2.5, anywhere;
         log1p, f64::ln_1p, 1.5, anywhere;
         log1mexp, log1mexp64, 2.5, anywhere;
-        sin, f64::sin, 2.5, reducible;
-        cos, f64::cos, 2.5, reducible;
-        tan, f64::tan, 3.0, reducible;
+        sin, f64::sin, 2.5, anywhere;
+        cos, f64::cos, 2.5, anywhere;
+        tan, f64::tan, 3.0, anywhere;
         asin, f64::asin, 3.0, anywhere;
         acos, f64::acos, 3.0, anywhere;
         atan, f64::atan, 2.5, anywhere;
