@@ -361,10 +361,7 @@ impl<'e, 'p, 'g> Matcher<'e, 'p, 'g> {
                 }
             }
             Pattern::Number(wanted) => {
-                let constant = self.egraph[class].data.constant;
-                if constant
-                    .is_some_and(|value| value.to_f64() == Literal::from_f64(*wanted, value.dtype()).to_f64())
-                {
+                if self.egraph[class].data.constant.is_some_and(|value| is_number(value, *wanted)) {
                     self.solve(bindings);
                 }
             }
@@ -475,9 +472,12 @@ impl Built {
     }
 }
 
-/// A constant of that type; `None` where the type has no normal number for it.
+/// A constant of that type; `None` where the type has no normal number, or not that integer, for it.
 pub(crate) fn insert_constant(egraph: &mut Egraph<'_>, value: f64, ty: &TensorType) -> Option<Id> {
     let literal = Literal::from_f64(value, ty.dtype);
+    if !is_number(literal, value) && !value.is_nan() {
+        return None;
+    }
     if ty.dtype.is_float() && value != 0.0 {
         let held = literal.to_f64().abs();
         if held < tiny(ty.dtype) || (held.is_infinite() && value.is_finite()) {
@@ -519,7 +519,7 @@ pub(crate) fn instantiate(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bin
 fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> Option<f64> {
     match pattern {
         Pattern::Number(value) => Some(*value),
-        Pattern::Variable(index) => Some(egraph[bindings.classes[*index]?].data.constant?.to_f64()),
+        Pattern::Variable(index) => exact_number(egraph[bindings.classes[*index]?].data.constant?),
         Pattern::Computed(f, operands) => {
             let values: Option<Vec<Literal>> = operands
                 .iter()
@@ -530,5 +530,19 @@ fn compute(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>) -> O
             Some(f.eval(&values?)?.to_f64())
         }
         Pattern::Node { .. } | Pattern::Again { .. } | Pattern::Stopped(_) => None,
+    }
+}
+
+/// A constant as a double; `None` of integers that are none.
+pub(crate) fn exact_number(constant: Literal) -> Option<f64> {
+    constant.to_i64().is_none_or(|n| n.unsigned_abs() <= 1 << 53).then(|| constant.to_f64())
+}
+
+/// Whether a constant is the number of a pattern: of floats, that number in their precision.
+pub(crate) fn is_number(constant: Literal, wanted: f64) -> bool {
+    if constant.dtype().is_float() {
+        constant.to_f64() == Literal::from_f64(wanted, constant.dtype()).to_f64()
+    } else {
+        constant.to_f64() == wanted
     }
 }

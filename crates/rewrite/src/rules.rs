@@ -14,10 +14,10 @@ mod tests;
 use std::sync::LazyLock;
 
 use egg::Id;
-use hypatia_graph::{Literal, Op};
+use hypatia_graph::Op;
 
 use crate::facts::{Facts, tiny};
-use crate::pattern::{Bindings, Built, KEYS, Names, Pattern, instantiate, key, match_term, parse};
+use crate::pattern::{Bindings, Built, KEYS, Names, Pattern, instantiate, is_number, key, match_term, parse};
 use crate::term::{Data, Egraph, Term};
 
 /// What is lost in a step from the left side of a rule to the right one.
@@ -344,8 +344,7 @@ fn covered(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>, clas
         }
         Pattern::Number(wanted) => {
             let constant = egraph[class].data.constant?;
-            let same = constant.to_f64() == Literal::from_f64(*wanted, constant.dtype()).to_f64();
-            same.then_some(Built::Class(class))
+            is_number(constant, *wanted).then_some(Built::Class(class))
         }
         Pattern::Stopped(inner) => covered(egraph, inner, bindings, class).or_else(|| {
             let stops = egraph[class].nodes.iter().filter(|term| term.op == Op::StopGradient);

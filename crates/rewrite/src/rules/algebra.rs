@@ -20,7 +20,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("div_minus_one", Exact, "(div ?x -1) => (neg ?x)"),
         rule("pow_zero", Exact, "(pow ?x 0) => 1"),
         rule("pow_one", Exact, "(pow ?x 1) => ?x"),
-        rule("floordiv_one", Exact, "(floordiv ?x 1) => ?x if integer ?x, number ?x"),
+        rule("floordiv_one", Exact, "(floordiv ?x 1) => ?x if integer ?x, finite ?x"),
         // What cancels. A NaN or infinity would not.
         rule("mul_zero", Rounding, "(mul ?x 0) => 0 if finite ?x"),
         rule("mul_zero_real", Real, "(mul ?x 0) => 0"),
@@ -66,7 +66,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("abs_of_nonnegative", Rounding, "(abs ?x) => ?x if nonnegative ?x"),
         rule("abs_of_nonpositive", Rounding, "(abs ?x) => (neg ?x) if nonpositive ?x"),
         rule("sign_of_positive", Exact, "(sign ?x) => 1 if positive ?x, number ?x"),
-        rule("sign_times_abs", Exact, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x"),
+        rule("sign_times_abs", Exact, "(mul (sign ?x) (abs ?x)) => ?x if finite ?x, nonzero ?x"),
+        rule("sign_times_abs_real", Real, "(mul (sign ?x) (abs ?x)) => ?x"),
         // Constants gather: an overflow between them goes away, so none of these is for `Strict`.
         rule("mul_mul_constant", Real, "(mul ?a (mul ?b ?x)) => (mul (! mul ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
         rule("add_add_constant", Real, "(add ?a (add ?b ?x)) => (add (! add ?a ?b) ?x) if constant ?a, constant ?b, float ?a"),
@@ -116,8 +117,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("min_at_most", Rounding, "(minimum ?x ?y) => ?x if at_most ?x ?y, number ?y, constant ?y"),
         rule("max_max", Exact, "(maximum ?x (maximum ?x ?y)) => (maximum ?x ?y)"),
         rule("min_min", Exact, "(minimum ?x (minimum ?x ?y)) => (minimum ?x ?y)"),
-        rule("max_of_negated", Exact, "(maximum (neg ?x) (neg ?y)) => (neg (minimum ?x ?y))"),
-        rule("min_of_negated", Exact, "(minimum (neg ?x) (neg ?y)) => (neg (maximum ?x ?y))"),
+        rule("max_of_negated", Exact, "(maximum (neg ?x) (neg ?y)) => (neg (minimum ?x ?y)) if float ?x"),
+        rule("min_of_negated", Exact, "(minimum (neg ?x) (neg ?y)) => (neg (maximum ?x ?y)) if float ?x"),
         // Choices.
         rule("switch_true", Exact, "(switch true ?a ?b) => ?a"),
         rule("switch_false", Exact, "(switch false ?a ?b) => ?b"),

@@ -31,10 +31,10 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("min_of_rising", Real, "(min:r (unary:f ?x))", largest_of_rising),
         // The place of the largest does not change under rising functions, shifts and scales.
         function("argmax_of_rising", Real, "(argmax:a (unary:f ?x))", argmax_of_rising),
-        function("argmax_shifted", Real, "(argmax:a (sub ?x (broadcast:b ?m)))", argmax_of_shifted),
-        function("argmax_raised", Real, "(argmax:a (add ?x (broadcast:b ?m)))", argmax_of_shifted),
+        function("argmax_shifted", Real, "(argmax:a (sub ?x (broadcast:b ?m))) if float ?x", argmax_of_shifted),
+        function("argmax_raised", Real, "(argmax:a (add ?x (broadcast:b ?m))) if float ?x", argmax_of_shifted),
         function("argmax_scaled", Real, "(argmax:a (div ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
-        function("argmax_multiplied", Real, "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m", argmax_of_shifted),
+        function("argmax_multiplied", Real, "(argmax:a (mul ?x (broadcast:b ?m))) if positive ?m, float ?x", argmax_of_shifted),
     ]
 }
 

@@ -10,7 +10,7 @@ use hypatia_graph::{Extent, ScalarFn};
 use smallvec::{SmallVec, smallvec};
 
 use super::{Exactness::*, Found, Rule, function, rule};
-use crate::pattern::Built;
+use crate::pattern::{Built, exact_number};
 
 #[rustfmt::skip] // One line a rule.
 pub(crate) fn rules() -> Vec<Rule> {
@@ -307,7 +307,7 @@ fn dot_of_constant_right(found: &Found<'_, '_>) -> Option<Built> {
 
 /// The number times the sums of the other factor over its axis `summed`, repeated beside its axis `kept`.
 fn dot_of_constant(found: &Found<'_, '_>, summed: usize, kept: usize) -> Option<Built> {
-    let number = found.data("c").constant?.to_f64();
+    let number = exact_number(found.data("c").constant?)?;
     let extents = found.result().extents();
     if found.data("x").constant.is_some() || number == 0.0 {
         return None;
@@ -368,9 +368,7 @@ fn binary_of_views(found: &Found<'_, '_>) -> Option<Built> {
 fn constant_below(found: &Found<'_, '_>) -> Option<Built> {
     let constant = found.data("c").constant?;
     let ty = found.data("x").ty.with_dtype(constant.dtype());
-    // Large integers are no doubles.
-    let exact = constant.to_i64().is_none_or(|n| n.unsigned_abs() < 1 << 53);
-    exact.then(|| Built::Constant(constant.to_f64(), ty))
+    exact_number(constant).map(|number| Built::Constant(number, ty))
 }
 
 fn view_and_constant(found: &Found<'_, '_>) -> Option<Built> {
@@ -455,14 +453,14 @@ fn dot_zero(found: &Found<'_, '_>) -> Option<Built> {
 
 fn dot_scaled_left(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
-    let constant = found.data("c").constant?.to_f64();
+    let constant = exact_number(found.data("c").constant?)?;
     (found.data("a").constant.is_none())
         .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
 }
 
 fn dot_scaled_right(found: &Found<'_, '_>) -> Option<Built> {
     let product = Built::Node(Op::Dot, vec![Built::Class(found.class("a")), Built::Class(found.class("b"))]);
-    let constant = found.data("c").constant?.to_f64();
+    let constant = exact_number(found.data("c").constant?)?;
     (found.data("b").constant.is_none())
         .then(|| Built::map(ScalarFn::Mul, [Built::Number(constant), product]))
 }
