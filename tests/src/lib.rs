@@ -25,6 +25,8 @@ mod gradients;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod numbers;
+#[cfg(test)]
 mod operators;
 #[cfg(test)]
 mod random_graphs;
