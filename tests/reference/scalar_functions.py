@@ -74,6 +74,20 @@ UNARY = {
     "erf": (mp.erf, [uniform(-4, 4), signed(log_spread(-149, 2))]),
     "erfc": (mp.erfc, [uniform(-4, 10.1), signed(log_spread(-149, 3))]),
 }
+# Angles that take many bits of pi: the largest of each binade and others, and those nearest to a multiple of pi/2.
+LARGE_ANGLES = [1e5, 7.4e5, 4.8e6, 1e7, 2.0**40, 6.1e11, 1e30, float(16367173 * 2**72), float.fromhex("0x1.fffffep127")]
+
+
+def large_angles():
+    generator = random.Random(1)
+    for x in LARGE_ANGLES:
+        yield nearest32(x)
+        yield -nearest32(x)
+    for exponent in range(16, 128):
+        yield from_bits32((exponent + 127) << 23 | 0x7FFFFF)
+        yield from_bits32((exponent + 127) << 23 | generator.getrandbits(23))
+
+
 BINARY = {
     "pow": (exact_pow, [(log_spread(-30, 30), uniform(-4, 4)), (uniform(0.5, 2), uniform(-120, 120)), (log_spread(-149, 127), uniform(-1, 1)), (uniform(0.99, 1.01), uniform(-8000, 8000))]),
     "atan2": (mp.atan2, [(WIDE, WIDE), (uniform(-2, 2), uniform(-2, 2))]),
@@ -97,6 +111,10 @@ if __name__ == "__main__":
             if (name == "acosh" and x < 1) or (x == 0) or (abs(x) == 1 and name in ("atanh", "log1p")):
                 continue
             line(name, [x], function(mp.mpf(x)))
+    large = list(large_angles())
+    for name in ("sin", "cos", "tan"):
+        for x in large:
+            line(name, [x], UNARY[name][0](mp.mpf(x)))
     for name, (function, draws) in BINARY.items():
         for index in range(80):
             first, second = draws[index % len(draws)]

@@ -27,6 +27,8 @@ mod indexes;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod numbers;
+#[cfg(test)]
 mod operators;
 #[cfg(test)]
 mod random_graphs;

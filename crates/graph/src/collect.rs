@@ -53,9 +53,11 @@ impl fmt::Debug for Request {
 
 /// The graph of a request, with the default updates of the shared variables it reads.
 pub fn collect(request: &Request) -> Result<Graph, Diagnostics> {
+    // Expressions are known by their addresses, so these stay as long as the collector.
+    let settled: Vec<Tensor> = request.outputs.iter().map(Tensor::settled).collect();
     let mut collector = Collector::new(request);
     collector.check_inputs(request);
-    let outputs: Vec<NodeId> = request.outputs.iter().map(|t| collector.gather(t)).collect();
+    let outputs: Vec<NodeId> = settled.iter().map(|t| collector.gather(t)).collect();
     let mut updates: Vec<(LeafId, NodeId)> = Vec::new();
     for (shared, value) in &request.updates {
         collector.add_update(shared, value, &mut updates);

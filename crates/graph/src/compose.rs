@@ -14,7 +14,7 @@ use crate::made;
 use crate::op::{Dim, Fold, Op};
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, TensorType};
-use crate::tensor::{Tensor, build, cast_at, faulty, map};
+use crate::tensor::{Tensor, build, cast_at, common_dtype, faulty, map, number_as};
 
 /// All axes of a tensor.
 #[derive(Copy, Clone, Debug)]
@@ -178,7 +178,7 @@ unary! {
     erf Erf;
     /// `1 - erf(x)`.
     erfc Erfc;
-    /// Largest integer not above.
+    /// Largest integer not above; integers, here and in the next three, stay what they are.
     floor Floor;
     /// Smallest integer not below.
     ceil Ceil;
@@ -206,7 +206,7 @@ macro_rules! binary {
 binary! {
     /// To the power.
     pow Pow;
-    /// `floor(x / y)`, Python's `//`.
+    /// `floor(x / y)`, Python's `//`; of floats from the exact remainder, as Python and NumPy do: `1.0 // 0.1` is 9.
     floordiv FloorDiv;
     /// The larger of two; NaN where either is.
     maximum Max;
@@ -258,7 +258,7 @@ fn dim_of(x: &Tensor, axis: usize, operands: &mut SmallVec<[Tensor; 2]>, site: S
 }
 
 /// `x` with its axes at `places` of a result of that rank; the other axes have extent 1, or that of `like` where given.
-fn spread(x: &Tensor, places: &[usize], rank: usize, like: Option<&Tensor>, site: Site) -> Tensor {
+pub(crate) fn spread(x: &Tensor, places: &[usize], rank: usize, like: Option<&Tensor>, site: Site) -> Tensor {
     let spread = spread_plainly(x, places, rank, like, site);
     like.map_or(spread.clone(), |like| made::as_in(x, spread, places, like, site))
 }
@@ -381,14 +381,20 @@ impl Tensor {
     }
 
     fn mean_over(&self, axes: &impl AxisSet, keepdims: bool, site: Site) -> Tensor {
-        let operand = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F32) };
-        match axes.axes(self.rank()) {
-            Ok(set) => operand.fold(Fold::Sum, axes, keepdims, site) / self.count(set, operand.dtype(), site),
-            Err(message) => mistake(self, format!("`mean`: {message}"), site),
+        // Integers are not numbers of `f32`. Sums of `i64` may be none of `i64`.
+        let operand = if self.dtype() == DType::I64 { self.cast(DType::F64) } else { self.clone() };
+        let set = match axes.axes(self.rank()) {
+            Ok(set) => set,
+            Err(message) => return mistake(self, format!("`mean`: {message}"), site),
+        };
+        let sum = operand.fold(Fold::Sum, axes, keepdims, site);
+        if self.dtype().is_float() {
+            return sum / self.count(set, self.dtype(), site);
         }
+        (sum.cast(DType::F64) / self.count(set, DType::F64, site)).cast(DType::F32)
     }
 
-    /// Arithmetic mean over axes; of integers and truth values in `f32`.
+    /// Arithmetic mean over axes; of integers and truth values as `f32`, rounded once at the end.
     #[track_caller]
     pub fn mean(&self, axes: impl AxisSet) -> Tensor {
         self.mean_over(&axes, false, Location::caller())
@@ -400,12 +406,15 @@ impl Tensor {
         self.mean_over(&axes, true, Location::caller())
     }
 
-    /// Mean squared distance from the mean over axes (divided by the number of elements), computed in two passes.
+    /// Mean squared distance from the mean over axes (divided by the number of elements), computed in two passes; of
+    /// integers and truth values as `f32`, rounded once at the end.
     #[track_caller]
     pub fn var(&self, axes: impl AxisSet) -> Tensor {
         let site = Location::caller();
-        let centred = self - self.mean_over(&axes, true, site);
-        centred.sqr().mean_over(&axes, false, site)
+        let float = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F64) };
+        let centred = &float - float.mean_over(&axes, true, site);
+        let variance = centred.sqr().mean_over(&axes, false, site);
+        if self.dtype().is_float() { variance } else { variance.cast(DType::F32) }
     }
 
     /// Square root of [`Tensor::var`]. Of equal values its gradient is 0.
@@ -427,7 +436,9 @@ impl Tensor {
     /// Position of the first smallest element along an axis, `i64`.
     #[track_caller]
     pub fn argmin(&self, axis: i64) -> Tensor {
-        (-self).argmax(axis)
+        // The complement of integers turns their order around as the sign of floats does, and none overflows.
+        let turned = if self.dtype().is_float() { -self } else { !self };
+        turned.argmax(axis)
     }
 
     /// Matrix product of tensors of rank 1 or 2 (a vector stands for a row on the left, for a column on the right, and
@@ -651,17 +662,15 @@ impl Tensor {
         spread(self, &places, like.rank(), Some(like), site)
     }
 
-    /// The same value everywhere, in the shape of this tensor and with its element type.
+    /// The same value everywhere, in the shape of this tensor and with its element type, which must have the value.
     #[track_caller]
     pub fn full_like(&self, value: f64) -> Tensor {
         let site = Location::caller();
-        match literal_of(value, self.dtype()) {
-            Ok(literal) => {
-                let literal = build(Op::Literal(literal), smallvec![], site);
-                spread(&literal, &[], self.rank(), Some(self), site)
-            }
-            Err(fault) => faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
-        }
+        let literal = match number_as(value.into(), self.dtype(), "full_like") {
+            Ok(literal) => build(Op::Literal(literal), smallvec![], site),
+            Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
+        };
+        spread(&literal, &[], self.rank(), Some(self), site)
     }
 
     /// Zeros in the shape of this tensor.
@@ -802,35 +811,15 @@ pub fn arange(n: impl Into<Size>) -> Tensor {
     }
 }
 
-/// The same value everywhere, of the given element type and shape.
+/// The same value everywhere, of the given element type, which must have the value, and shape.
 #[track_caller]
 pub fn full(value: f64, dtype: DType, shape: &[usize]) -> Tensor {
     let site = Location::caller();
-    match literal_of(value, dtype) {
-        Ok(literal) => {
-            let literal = build(Op::Literal(literal), smallvec![], site);
-            let dims = crate::op::known_dims(shape);
-            build(Op::Broadcast { axes: smallvec![], dims }, smallvec![literal], site)
-        }
-        Err(fault) => faulty(fault, smallvec![], TensorType::scalar(dtype), site),
-    }
-}
-
-/// A number as an element of that type, rounded between floats. An integer type takes only integers that it holds, a
-/// float type no number that it makes infinite, `bool` any.
-pub(crate) fn literal_of(value: f64, dtype: DType) -> Result<Literal, Diagnostic> {
-    let literal = Literal::from_f64(value, dtype);
-    let holds = match dtype {
-        DType::Bool => true,
-        DType::U8 | DType::I32 | DType::I64 => literal.to_f64() == value,
-        DType::F32 | DType::F64 => literal.to_f64().is_finite() || !value.is_finite(),
+    let literal = match number_as(value.into(), dtype, "full") {
+        Ok(literal) => build(Op::Literal(literal), smallvec![], site),
+        Err(fault) => return faulty(fault, smallvec![], TensorType::known(dtype, shape), site),
     };
-    if holds {
-        return Ok(literal);
-    }
-    Err(Diagnostic::new("a number that its element type does not hold")
-        .with("type", dtype.to_string(), None)
-        .with("number", format!("{value:?}"), None))
+    build(Op::Broadcast { axes: smallvec![], dims: crate::op::known_dims(shape) }, smallvec![literal], site)
 }
 
 /// Tensors one after another along an axis they all have, converted to their common element type.
@@ -845,7 +834,7 @@ pub fn concatenate(tensors: &[Tensor], axis: i64) -> Tensor {
             site,
         );
     };
-    let dtype = tensors.iter().map(Tensor::dtype).fold(first.dtype(), DType::promote);
+    let dtype = common_dtype(tensors.iter());
     match resolve_axis(axis, first.rank()) {
         Ok(axis) => build(Op::Concat(axis as u8), tensors.iter().map(|t| t.cast(dtype)).collect(), site),
         Err(message) => mistake(first, format!("`concatenate`: {message}"), site),
@@ -868,9 +857,15 @@ pub fn stack(tensors: &[Tensor], axis: i64) -> Tensor {
         Ok(axis) => axis,
         Err(message) => return mistake(first, format!("`stack`: {message}"), site),
     };
+    let dtype = common_dtype(tensors.iter());
+    let numbers = tensors.iter().filter(|t| t.is_weak());
+    if let Some(fault) = numbers.filter_map(|t| t.number_fault(dtype, "stack")).next() {
+        return faulty(fault, tensors.iter().cloned().collect(), first.ty().clone(), site);
+    }
     let widened: Vec<Tensor> = tensors
         .iter()
         .map(|t| {
+            let t = &t.cast(dtype);
             let rank = t.rank() + 1;
             let places: Vec<usize> = (0..rank).filter(|&a| a != axis.min(rank - 1)).collect();
             spread(t, &places, rank, None, site)

@@ -45,6 +45,16 @@ impl DType {
         matches!(self, DType::U8 | DType::I32 | DType::I64)
     }
 
+    /// The least and the largest integer; `None` for floats and truth values.
+    pub fn int_range(self) -> Option<(i64, i64)> {
+        match self {
+            DType::U8 => Some((0, u8::MAX.into())),
+            DType::I32 => Some((i32::MIN.into(), i32::MAX.into())),
+            DType::I64 => Some((i64::MIN, i64::MAX)),
+            DType::Bool | DType::F32 | DType::F64 => None,
+        }
+    }
+
     /// The common type of two operands. An integer beside a float takes the float's own type, so nothing
     /// becomes `f64` unasked (NumPy and Theano widen `i32 + f32` to `f64`).
     pub fn promote(self, other: DType) -> DType {

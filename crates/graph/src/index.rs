@@ -158,6 +158,10 @@ impl Tensor {
             Err(fault) => return faulty(fault, smallvec![self.clone()], self.ty().clone(), site),
         };
         let target = self.index(indices);
+        let what = if write == Write::Set { "set_index" } else { "inc_index" };
+        if let Some(fault) = value.number_fault(self.dtype(), what) {
+            return faulty(fault, smallvec![self.clone()], self.ty().clone(), site);
+        }
         let value = value.cast(self.dtype());
         let value = if value.rank() <= target.rank() { value.broadcast_like(&target) } else { value };
         // Axes at which one position is written have an extent of 1 in the part.

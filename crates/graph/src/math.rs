@@ -4,7 +4,7 @@
 //! code generators with vector values or text. The same operations in the same order, with fused
 //! multiply-add, give the same bits on every engine.
 //!
-//! Always true: no branches, no tables, no loops over data. NaN in gives NaN out (except where IEEE 754
+//! Always true: no tables, no loops over data, and no branch but [`Arith::rarely`]. NaN in gives NaN out (except where IEEE 754
 //! says otherwise for [`pow`]), the sign of zero is kept by odd functions, subnormal numbers are exact
 //! inputs and correctly scaled results. An engine that flushes subnormals to zero, or replaces `fma` by
 //! multiply and add, keeps all of this but loses accuracy (subnormal results; the extended products of
@@ -15,6 +15,7 @@
 //! all 2^32), those of two arguments on 7 million pairs. Coefficients come from
 //! `tests/reference/minimax_coefficients.py`.
 
+mod division;
 mod error_function;
 mod exponential;
 mod hyperbolic;
@@ -26,6 +27,7 @@ mod trigonometric;
 #[cfg(test)]
 mod tests;
 
+pub use division::{floor_quotient, floor_quotient_f64, floor_remainder, floor_remainder_f64};
 pub use error_function::{erf, erfc};
 pub use exponential::{exp, exp2, expm1, sigmoid};
 pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh};
@@ -103,10 +105,19 @@ pub trait Arith {
     /// The float32 number that has these bits.
     #[expect(clippy::wrong_self_convention, reason = "the receiver is the arithmetic, not the number")]
     fn from_bits(&mut self, x: Self::I) -> Self::F;
+    /// `rare(operands)` in the lanes where `mask` holds, elsewhere `usual`. Long formulas that few lanes need go through
+    /// here: engines pass over them where no lane does.
+    fn rarely(&mut self, mask: Self::M, operands: [Self::F; 2], usual: Self::F, rare: Rare<Self>) -> Self::F;
+
+    /// Whether [`Arith::fma`] rounds once.
+    fn is_fused(&self) -> bool;
+
     /// `x + y`, wrapping.
     fn i_add(&mut self, x: Self::I, y: Self::I) -> Self::I;
     /// `x - y`, wrapping.
     fn i_sub(&mut self, x: Self::I, y: Self::I) -> Self::I;
+    /// The low 32 bits of `x * y`.
+    fn i_mul(&mut self, x: Self::I, y: Self::I) -> Self::I;
     /// Bitwise and.
     fn i_and(&mut self, x: Self::I, y: Self::I) -> Self::I;
     /// Bitwise or.
@@ -124,6 +135,9 @@ pub trait Arith {
     /// The integer part of `x`. Outside the int32 range, and for NaN, engines differ: callers stay inside.
     fn to_int(&mut self, x: Self::F) -> Self::I;
 }
+
+/// A formula of two numbers that [`Arith::rarely`] takes.
+pub type Rare<A> = fn(&mut A, [<A as Arith>::F; 2]) -> <A as Arith>::F;
 
 /// The sign bit of a float32 number.
 const SIGN: i32 = i32::MIN;

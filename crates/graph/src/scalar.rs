@@ -65,21 +65,23 @@ scalar_functions! {
     Mul "mul" 2 Number;
     /// True division `x / y` of floats.
     Div "div" 2 Float;
-    /// `floor(x / y)`, Python's `//`; an integer divided by zero gives 0. Its gradient is zero.
+    /// `floor(x / y)`, Python's `//`, for floats found from the exact remainder (`1 // 0.1` is 9); an integer divided by
+    /// zero gives 0. Its gradient is zero.
     FloorDiv "floordiv" 2 Number;
-    /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; an integer modulo zero gives 0.
+    /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; exact for floats but for the one sum that brings the
+    /// sign of `x` to that of `y`. An integer modulo zero gives 0.
     Mod "mod" 2 Number;
     /// `x` to the power `y`, as IEEE `pow`; integer powers wrap, a negative exponent truncates `1 / x^|y|`.
     Pow "pow" 2 Number;
-    /// The larger; a NaN operand gives NaN. On a tie the gradient goes to the first operand.
+    /// The larger; a NaN operand gives NaN, 0 is larger than -0. On a tie the gradient goes to the first operand.
     Max "maximum" 2 Number;
-    /// The smaller; a NaN operand gives NaN. On a tie the gradient goes to the first operand.
+    /// The smaller; a NaN operand gives NaN, -0 is smaller than 0. On a tie the gradient goes to the first operand.
     Min "minimum" 2 Number;
     /// `-x`; integers wrap.
     Neg "neg" 1 Number;
     /// `|x|`; the gradient at 0 is 0.
     Abs "abs" 1 Number;
-    /// -1, 0 or 1; NaN stays NaN. Its gradient is zero.
+    /// -1, 0 or 1, 0 of -0; NaN stays NaN. Its gradient is zero.
     Sign "sign" 1 Number;
     /// `x * x`.
     Sqr "sqr" 1 Number;
@@ -203,6 +205,35 @@ impl ScalarFn {
         )
     }
 
+    /// The comparison that holds for `(y, x)` where this one holds for `(x, y)`; other functions as they are.
+    pub(crate) fn swapped(self) -> ScalarFn {
+        const SWAPPED: [(ScalarFn, ScalarFn); 4] = [
+            (ScalarFn::Lt, ScalarFn::Gt),
+            (ScalarFn::Gt, ScalarFn::Lt),
+            (ScalarFn::Le, ScalarFn::Ge),
+            (ScalarFn::Ge, ScalarFn::Le),
+        ];
+        SWAPPED.iter().find(|(f, _)| *f == self).map_or(self, |(_, swapped)| *swapped)
+    }
+
+    /// Whether arithmetic on `i64` wraps; `y` is looked at by binary functions only.
+    pub(crate) fn overflows(self, x: i64, y: i64) -> bool {
+        const CHECKED: [(ScalarFn, fn(i64, i64) -> bool); 8] = [
+            (ScalarFn::Add, |x, y| x.checked_add(y).is_none()),
+            (ScalarFn::Sub, |x, y| x.checked_sub(y).is_none()),
+            (ScalarFn::Mul, |x, y| x.checked_mul(y).is_none()),
+            (ScalarFn::FloorDiv, |x, y| x == i64::MIN && y == -1),
+            (ScalarFn::Neg, |x, _| x == i64::MIN),
+            (ScalarFn::Abs, |x, _| x == i64::MIN),
+            (ScalarFn::Sqr, |x, _| x.checked_mul(x).is_none()),
+            (ScalarFn::Pow, |x, y| {
+                let exponent = u32::try_from(y).unwrap_or(u32::MAX);
+                y > 0 && !(-1..=1).contains(&x) && x.checked_pow(exponent).is_none()
+            }),
+        ];
+        CHECKED.iter().any(|(f, wraps)| *f == self && wraps(x, y))
+    }
+
     /// What computing an element takes, in additions: 1 for a single fast instruction, up to 2 for a few of them, up to 8
     /// for what a division or a root is part of, 20 and more for series. This is the one grading of functions by cost:
     /// what is cheaper to compute again than to keep or to load is decided by it, and what a formula costs.
@@ -231,7 +262,7 @@ impl ScalarFn {
             | ScalarFn::Select => 1,
             ScalarFn::Floor | ScalarFn::Ceil | ScalarFn::Trunc | ScalarFn::Round | ScalarFn::Sign => 2,
             ScalarFn::Div | ScalarFn::Recip | ScalarFn::Sqrt => 5,
-            ScalarFn::FloorDiv | ScalarFn::Mod => 8,
+            ScalarFn::FloorDiv | ScalarFn::Mod => 20,
             ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
             ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
             ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan => 25,
@@ -297,23 +328,21 @@ impl ScalarFn {
             ScalarFn::Sub => a.sub(x, y),
             ScalarFn::Mul => a.mul(x, y),
             ScalarFn::Div => a.div(x, y),
-            ScalarFn::FloorDiv => {
-                let quotient = a.div(x, y);
-                a.floor(quotient)
-            }
-            ScalarFn::Mod => {
-                let quotient = a.div(x, y);
-                let whole = a.floor(quotient);
-                let minus = a.neg(y);
-                a.fma(minus, whole, x)
-            }
+            ScalarFn::FloorDiv => math::floor_quotient(a, x, y),
+            ScalarFn::Mod => math::floor_remainder(a, x, y),
             ScalarFn::Pow => math::pow(a, x, y),
             ScalarFn::Max | ScalarFn::Min => {
-                let first = if self == ScalarFn::Max { a.le(y, x) } else { a.le(x, y) };
-                let number = a.eq(x, x);
-                let nan = a.not(number);
-                let keep = a.or(first, nan);
-                a.select(keep, x, y)
+                let is_max = self == ScalarFn::Max;
+                let is_second = if is_max { a.lt(x, y) } else { a.lt(y, x) };
+                let beyond = a.select(is_second, y, x);
+                // Equal numbers have equal bits, but for zeros.
+                let (x_bits, y_bits) = (a.bits(x), a.bits(y));
+                let both = if is_max { a.i_and(x_bits, y_bits) } else { a.i_or(x_bits, y_bits) };
+                let both = a.from_bits(both);
+                let are_equal = a.eq(x, y);
+                let found = a.select(are_equal, both, beyond);
+                let is_number = a.eq(y, y);
+                a.select(is_number, found, y)
             }
             ScalarFn::Neg => a.neg(x),
             ScalarFn::Abs => a.abs(x),
@@ -321,7 +350,8 @@ impl ScalarFn {
                 let (zero, one, minus) = (a.f(0.0), a.f(1.0), a.f(-1.0));
                 let positive = a.lt(zero, x);
                 let negative = a.lt(x, zero);
-                let otherwise = a.select(negative, minus, x);
+                let zero_or_nan = a.add(x, zero);
+                let otherwise = a.select(negative, minus, zero_or_nan);
                 a.select(positive, one, otherwise)
             }
             ScalarFn::Sqr => a.mul(x, x),
@@ -389,10 +419,13 @@ impl ScalarFn {
             ScalarFn::Sub => float(x - y),
             ScalarFn::Mul => float(x * y),
             ScalarFn::Div => float(x / y),
-            ScalarFn::FloorDiv => float((x / y).floor()),
-            ScalarFn::Mod => float((-y).mul_add((x / y).floor(), x)),
-            ScalarFn::Max => float(if x >= y || x.is_nan() { x } else { y }),
-            ScalarFn::Min => float(if x <= y || x.is_nan() { x } else { y }),
+            ScalarFn::FloorDiv => float(math::floor_quotient_f64(x, y)),
+            ScalarFn::Mod => float(math::floor_remainder_f64(x, y)),
+            // Equal numbers have equal bits, but for zeros.
+            ScalarFn::Max if x == y => Literal::F64(x.to_bits() & y.to_bits()),
+            ScalarFn::Min if x == y => Literal::F64(x.to_bits() | y.to_bits()),
+            ScalarFn::Max => float(if x > y || x.is_nan() { x } else { y }),
+            ScalarFn::Min => float(if x < y || x.is_nan() { x } else { y }),
             ScalarFn::Neg => float(-x),
             ScalarFn::Abs => float(x.abs()),
             ScalarFn::Sign => float(if x > 0.0 {
@@ -400,7 +433,7 @@ impl ScalarFn {
             } else if x < 0.0 {
                 -1.0
             } else {
-                x
+                x + 0.0
             }),
             ScalarFn::Sqr => float(x * x),
             ScalarFn::Sqrt => float(x.sqrt()),
@@ -673,6 +706,22 @@ mod tests {
             for f in [ScalarFn::Max, ScalarFn::Min] {
                 assert!(f.eval(&[nan, one]).unwrap().to_f64().is_nan());
                 assert!(f.eval(&[one, nan]).unwrap().to_f64().is_nan());
+            }
+        }
+    }
+
+    /// Values from mpmath.
+    #[test]
+    fn large_angles_of_doubles_are_reduced_in_full() {
+        for (x, sine, cosine, tangent) in [
+            (1e22, -0.8522008497671888, 0.523214785395139, -1.6287782256068988),
+            (6.1e11, 0.34555591951299136, 0.9383981598924472, 0.36824019300357175),
+            (f64::MAX, 0.004961954789184062, -0.9999876894265599, -0.004962015874444895),
+            (5.319372648326541e255, 1.0, -4.687165924254628e-19, -2.133485385753704e18),
+        ] {
+            for (f, exact) in [(ScalarFn::Sin, sine), (ScalarFn::Cos, cosine), (ScalarFn::Tan, tangent)] {
+                let found = f.eval(&[Literal::from(x)]).unwrap().to_f64();
+                assert!((found - exact).abs() <= 2.0 * f64::EPSILON * f64::abs(exact), "{f}({x}) = {found}");
             }
         }
     }

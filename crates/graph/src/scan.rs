@@ -286,6 +286,8 @@ impl Scan {
         }
         let mut heads = Vec::new();
         for ((lags, initial), next) in kept.iter().zip(&initial).zip(&next.carries) {
+            let fault = next.number_fault(lags[0].dtype(), "the next value of a carry");
+            faults.extend(fault.map(|fault| fault.at(Some(next.site()))));
             let next = if next.is_weak() { next.cast(lags[0].dtype()) } else { next.clone() };
             faults.extend(check_next(&lags[0], &initial[0], &next));
             heads.push(carries.len());

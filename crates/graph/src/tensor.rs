@@ -334,7 +334,10 @@ fn rebuilt(tensor: &Tensor, leaves: &[Arc<Leaf>], replaced: &HashMap<usize, Tens
 }
 
 /// A node with that operator; its type is inferred, a violated typing rule becomes its fault.
-pub(crate) fn build(op: Op, operands: SmallVec<[Tensor; 2]>, site: Site) -> Tensor {
+pub(crate) fn build(op: Op, mut operands: SmallVec<[Tensor; 2]>, site: Site) -> Tensor {
+    for operand in operands.iter_mut().filter(|t| t.0.weak) {
+        *operand = cast_at(operand, operand.settled_dtype(), site);
+    }
     match operands.iter().any(|operand| operand.0.made.is_some()) {
         true => made::build_with(op, operands, site),
         false => build_plainly(op, operands, None, site),
@@ -422,27 +425,188 @@ fn place(mut fault: Diagnostic, operands: &[Tensor], site: Site) -> Diagnostic {
 #[track_caller]
 pub(crate) fn map(f: ScalarFn, operands: &[&Tensor]) -> Tensor {
     let site = Location::caller();
-    let typed = unify_dtypes(f, operands, site);
-    match broadcast_together(f.name(), &typed, site) {
+    if let Some(found) = round_already(f, operands, site)
+        .or_else(|| of_numbers(f, operands, site))
+        .or_else(|| compared_with_number(f, operands, site))
+    {
+        return found;
+    }
+    let typed = match unify_dtypes(f, operands, site) {
+        Ok(typed) => typed,
+        Err(fault) => {
+            let ty = operands[operands.len() - 1].0.ty.clone();
+            return faulty(fault, operands.iter().map(|t| (*t).clone()).collect(), ty, site);
+        }
+    };
+    map_typed(f, &typed, site)
+}
+
+/// Elementwise function of broadcast operands of the types it takes.
+fn map_typed(f: ScalarFn, typed: &[Tensor], site: Site) -> Tensor {
+    match broadcast_together(f.name(), typed, site) {
         Ok(operands) => build(Op::Map(f), operands, site),
         Err(fault) => faulty(fault, typed.iter().cloned().collect(), typed[0].0.ty.clone(), site),
     }
 }
 
-/// The operands of `f` converted to the types it takes: a plain number follows its partners, integers become `f32`
-/// where only floats are taken.
-fn unify_dtypes(f: ScalarFn, operands: &[&Tensor], site: Site) -> SmallVec<[Tensor; 2]> {
+/// Roundings of integers: these are round, and as floats some would be other numbers.
+fn round_already(f: ScalarFn, operands: &[&Tensor], site: Site) -> Option<Tensor> {
+    let rounds = [ScalarFn::Floor, ScalarFn::Ceil, ScalarFn::Trunc, ScalarFn::Round].contains(&f);
+    match operands {
+        [x] if rounds && x.0.ty.dtype.is_int() => Some((*x).clone()),
+        [x] if rounds && x.0.ty.dtype == DType::Bool => Some(cast_at(x, DType::I64, site)),
+        _ => None,
+    }
+}
+
+/// A function of plain numbers alone is a plain number: floats are computed in double precision, and rounded to the
+/// element type of what they meet.
+fn of_numbers(f: ScalarFn, operands: &[&Tensor], site: Site) -> Option<Tensor> {
     let first = usize::from(f.domain() == Domain::Select);
-    let values = operands.get(first..).unwrap_or(&[]);
-    let strong = values.iter().filter(|t| !t.0.weak).map(|t| t.0.ty.dtype).reduce(DType::promote);
-    let weak = values.iter().filter(|t| t.0.weak).map(|t| t.0.ty.dtype).reduce(DType::promote);
-    let common = match (strong, weak) {
+    let number = |(i, t): (usize, &&Tensor)| match t.0.op {
+        Op::Literal(value) if t.0.weak || i < first => Some(value),
+        _ => None,
+    };
+    let mut numbers: SmallVec<[Literal; 3]> =
+        operands.iter().enumerate().map(number).collect::<Option<_>>()?;
+    let common = numbers[first..].iter().map(|x| x.dtype()).reduce(DType::promote)?;
+    let wanted = match f.domain() {
+        Domain::Float | Domain::Test => DType::F64,
+        Domain::Number if common == DType::Bool => DType::I64,
+        Domain::Number | Domain::Bits | Domain::Compare | Domain::Select => common,
+    };
+    for value in &mut numbers[first..] {
+        *value = value.cast(wanted);
+    }
+    if let (Literal::I64(x), Literal::I64(y)) = (numbers[0], numbers[numbers.len() - 1])
+        && f.overflows(x, y)
+    {
+        let shown: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        let fault = Diagnostic::new(format!("the result of `{f}` of numbers does not fit `i64`"))
+            .with("found", shown.join(", "), None)
+            .hint("write one of them as a float, for example `1.0` for `1`");
+        return Some(faulty(fault, smallvec![], TensorType::scalar(DType::I64), site));
+    }
+    let value = f.eval(&numbers)?;
+    // What leaves the range of doubles stays a formula, which may be part of one that does not: `log(1 + exp(1000))`.
+    let found = value.to_f64();
+    let is_given = |wanted: fn(f64) -> bool| numbers.iter().any(|x| wanted(x.to_f64()));
+    let overflows = !found.is_finite() && !is_given(|x| !x.is_finite());
+    let underflows =
+        found == 0.0 && [ScalarFn::Exp, ScalarFn::Exp2, ScalarFn::Sigmoid, ScalarFn::Pow].contains(&f);
+    let leaves =
+        value.dtype().is_float() && (overflows || underflows && !is_given(|x| x == 0.0 || x.is_infinite()));
+    (!leaves).then(|| Tensor::number(value, site))
+}
+
+/// An integer tensor (or truth values) compared with a plain number, exactly, whatever the number. `None` of what the
+/// common type compares exactly.
+fn compared_with_number(f: ScalarFn, operands: &[&Tensor], site: Site) -> Option<Tensor> {
+    let [x, y] = operands else { return None };
+    if f.domain() != Domain::Compare || x.0.weak == y.0.weak {
+        return None;
+    }
+    let (x, number, f) = if y.0.weak { (*x, *y, f) } else { (*y, *x, f.swapped()) };
+    let (Op::Literal(number), false) = (&number.0.op, x.0.ty.dtype.is_float()) else { return None };
+    if x.0.ty.dtype == DType::Bool {
+        let float = number.dtype().is_float().then(|| cast_at(x, DType::I64, site));
+        return float.and_then(|x| compared_with_number(f, &[&x, &Tensor::number(*number, site)], site));
+    }
+    let dtype = x.0.ty.dtype;
+    let (least, most) = dtype.int_range()?;
+    let (below, above, floor) = match number.to_i64() {
+        Some(n) => (n < least, n > most, n),
+        // The ends are exact as doubles, but for the largest i64, which the next double stands for.
+        None => {
+            let n = number.to_f64();
+            (n < least as f64, n >= most as f64 + 1.0, n.floor() as i64)
+        }
+    };
+    if number.to_i64().is_some() && !below && !above {
+        return None;
+    }
+    let is_nan = number.to_f64().is_nan();
+    let is_whole = number.to_f64().fract() == 0.0;
+    let (lt, le, gt, ge) = (f == ScalarFn::Lt, f == ScalarFn::Le, f == ScalarFn::Gt, f == ScalarFn::Ge);
+    let known = if is_nan {
+        Some(f == ScalarFn::Ne)
+    } else if above {
+        Some(lt || le || f == ScalarFn::Ne)
+    } else if below {
+        Some(gt || ge || f == ScalarFn::Ne)
+    } else if !is_whole && !(lt || le || gt || ge) {
+        Some(f == ScalarFn::Ne)
+    } else {
+        None
+    };
+    if let Some(known) = known {
+        let truth = build(Op::Literal(Literal::Bool(known)), smallvec![], site);
+        return Some(crate::compose::spread(&truth, &[], x.rank(), Some(x), site));
+    }
+    // Between two integers: what is below the number is up to the lower one.
+    let f = if is_whole {
+        f
+    } else if lt || le {
+        ScalarFn::Le
+    } else {
+        ScalarFn::Gt
+    };
+    let bound = build(Op::Literal(Literal::from_i64(floor, dtype)), smallvec![], site);
+    Some(map_typed(f, &[x.clone(), bound], site))
+}
+
+/// Whether an element type has that number; floats have all, rounded.
+fn holds(dtype: DType, number: Literal) -> bool {
+    if dtype.is_float() {
+        return true;
+    }
+    match number.to_i64() {
+        Some(n) => Literal::from_i64(n, dtype).to_i64() == Some(n),
+        None => {
+            let x = number.to_f64();
+            x.fract() == 0.0 && x < 2f64.powi(63) && Literal::from_f64(x, dtype).to_f64() == x
+        }
+    }
+}
+
+/// A plain number as a literal of that type, or what is wrong with it: `what` meets it.
+pub(crate) fn number_as(number: Literal, dtype: DType, what: &str) -> Result<Literal, Diagnostic> {
+    let cast = number.cast(dtype);
+    let overflows = number.to_f64().is_finite() && !cast.to_f64().is_finite();
+    if holds(dtype, number) && !overflows {
+        return Ok(cast);
+    }
+    let expected = match dtype.int_range() {
+        Some((least, most)) => format!("an integer from {least} to {most}"),
+        None if overflows => format!("a number that `{dtype}` does not round to infinity"),
+        None => "a truth value".to_string(),
+    };
+    let fault = Diagnostic::new(format!("the number of `{what}` is no `{dtype}`"))
+        .with("expected", expected, None)
+        .with("found", number.to_string(), None);
+    let wider = if number.dtype().is_float() { "F32" } else { "I64" };
+    Err(fault.hint(format!("convert the tensor to a type that has the number: `.cast(DType::{wider})`")))
+}
+
+/// The common type of tensors and plain numbers, which follow the tensors.
+pub(crate) fn common_dtype<'a>(tensors: impl Iterator<Item = &'a Tensor> + Clone) -> DType {
+    let strong = tensors.clone().filter(|t| !t.0.weak).map(|t| t.0.ty.dtype).reduce(DType::promote);
+    let weak = tensors.filter(|t| t.0.weak).map(|t| t.0.ty.dtype).reduce(DType::promote);
+    match (strong, weak) {
         (Some(strong), Some(weak)) if weak.is_float() && !strong.is_float() => DType::F32,
         (Some(DType::Bool), Some(weak)) => weak,
         (Some(strong), _) => strong,
         (None, Some(DType::F64)) => DType::F32,
         (None, weak) => weak.unwrap_or(DType::F32),
-    };
+    }
+}
+
+/// The operands of `f` converted to the types it takes: a plain number follows its partners, integers become `f32`
+/// where only floats are taken. A number that an integer type does not have is an error.
+fn unify_dtypes(f: ScalarFn, operands: &[&Tensor], site: Site) -> Result<SmallVec<[Tensor; 2]>, Diagnostic> {
+    let first = usize::from(f.domain() == Domain::Select);
+    let values = operands.get(first..).unwrap_or(&[]);
+    let common = common_dtype(values.iter().copied());
     let wanted = match f.domain() {
         Domain::Float | Domain::Test if !common.is_float() => DType::F32,
         Domain::Number if common == DType::Bool => DType::I64,
@@ -451,8 +615,13 @@ fn unify_dtypes(f: ScalarFn, operands: &[&Tensor], site: Site) -> SmallVec<[Tens
         }
     };
     let mut typed: SmallVec<[Tensor; 2]> = operands[..first].iter().map(|t| (*t).clone()).collect();
-    typed.extend(values.iter().map(|t| cast_at(t, wanted, site)));
-    typed
+    for value in values {
+        if let Some(fault) = value.number_fault(wanted, f.name()) {
+            return Err(fault);
+        }
+        typed.push(cast_at(value, wanted, site));
+    }
+    Ok(typed)
 }
 
 pub(crate) fn cast_at(x: &Tensor, dtype: DType, site: Site) -> Tensor {
@@ -624,6 +793,14 @@ impl Tensor {
         }))
     }
 
+    /// What is wrong with a plain number where `what` gives it that element type; `None` of other tensors.
+    pub(crate) fn number_fault(&self, dtype: DType, what: &str) -> Option<Diagnostic> {
+        match self.0.op {
+            Op::Literal(number) if self.0.weak => number_as(number, dtype, what).err(),
+            _ => None,
+        }
+    }
+
     /// Whether it is a plain number, which takes the element type of what it meets.
     pub(crate) fn is_weak(&self) -> bool {
         self.0.weak
@@ -632,11 +809,27 @@ impl Tensor {
     /// A plain number as what it is where it meets nothing: `f32`, `i64` or `bool`; anything else as it is.
     #[track_caller]
     pub(crate) fn settled(&self) -> Tensor {
-        match self.dtype() {
-            _ if !self.0.weak => self.clone(),
-            DType::F64 => self.cast(DType::F32),
-            dtype => self.cast(dtype),
-        }
+        if self.0.weak { self.cast(self.settled_dtype()) } else { self.clone() }
+    }
+
+    fn settled_dtype(&self) -> DType {
+        if self.0.weak && self.0.ty.dtype == DType::F64 { DType::F32 } else { self.0.ty.dtype }
+    }
+
+    /// A plain number.
+    fn number(value: Literal, site: Site) -> Tensor {
+        Tensor(Arc::new(Expression {
+            op: Op::Literal(value),
+            operands: smallvec![],
+            ty: TensorType::scalar(value.dtype()),
+            site,
+            leaf: None,
+            name: OnceLock::new(),
+            weak: true,
+            made: None,
+            fault: None,
+            poisoned: false,
+        }))
     }
 
     /// Which rows exist, where this is known only when a loop has run.
@@ -668,30 +861,21 @@ impl From<Shared> for Tensor {
 }
 
 macro_rules! weak_number {
-    ($($ty:ty => $literal:ident $as:ty),*) => {$(
+    ($($ty:ty => $as:ty),*) => {$(
         impl From<$ty> for Tensor {
-            /// A number takes the element type of what it meets: `x * 2.0` has the type of `x`.
+            /// A number takes the element type of what it meets: `x * 2.0` has the type of `x`. A function of numbers
+            /// alone is a number, in double precision until it meets something; where it meets nothing it is `f32`,
+            /// `i64` or `bool`. A number that an integer type does not have is an error, but for comparisons, which are
+            /// exact.
             #[track_caller]
             fn from(value: $ty) -> Tensor {
                 let value: $as = value.into();
-                let expression = Expression {
-                    op: Op::Literal(Literal::from(value)),
-                    operands: smallvec![],
-                    ty: TensorType::scalar(DType::$literal),
-                    site: Location::caller(),
-                    leaf: None,
-                    name: OnceLock::new(),
-                    weak: true,
-                    made: None,
-                    fault: None,
-                    poisoned: false,
-                };
-                Tensor(Arc::new(expression))
+                Tensor::number(Literal::from(value), Location::caller())
             }
         }
     )*};
 }
-weak_number!(f64 => F64 f64, f32 => F64 f64, i64 => I64 i64, i32 => I64 i64, u8 => I64 i64, bool => Bool bool);
+weak_number!(f64 => f64, f32 => f64, i64 => i64, i32 => i64, u8 => i64, bool => bool);
 
 impl From<f64> for Literal {
     fn from(value: f64) -> Literal {

@@ -25,7 +25,10 @@ fn powers_of_two_below_a_limit() {
             assert_eq!(results.arrays().len(), 6);
             assert_eq!(results.array(0).to_vec::<f64>().unwrap(), expected);
             assert_eq!(results.scalar(1).unwrap(), total);
-            assert_eq!(results.scalar(2).unwrap(), (1..=made).map(|k| f64::from(k) * 2f64.powi(k - 1)).sum::<f64>());
+            assert_eq!(
+                results.scalar(2).unwrap(),
+                (1..=made).map(|k| f64::from(k) * 2f64.powi(k - 1)).sum::<f64>()
+            );
             assert_eq!(results.scalar(3).unwrap(), total / f64::from(made));
             assert_eq!(results.scalar(4).unwrap(), expected[made as usize - 1]);
             let rest: Vec<f64> = expected[1..].iter().map(|x| x * 2.0).collect();
@@ -66,7 +69,8 @@ fn a_loop_in_a_loop_counts_its_own_rows() {
     let totals = hypatia::scan::map(&[&x], |e| total(&e[0]));
     let slope = grad(&totals.sum(All), [&x]).remove(0);
     let mut f = function(&[&x], &[&totals, &slope], &[]).unwrap();
-    let results = f.call(&[&Array::new(&[2, 4], &[1.0f64, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0]).unwrap()]).unwrap();
+    let results =
+        f.call(&[&Array::new(&[2, 4], &[1.0f64, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0]).unwrap()]).unwrap();
     assert_eq!(results.array(0).to_vec::<f64>().unwrap(), [6.0, 3.0]);
     assert_eq!(results.array(1).to_vec::<f64>().unwrap(), [3.0, 2.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
 }

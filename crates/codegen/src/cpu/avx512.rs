@@ -18,6 +18,7 @@
 mod allocate;
 mod encode;
 mod nest;
+mod rare;
 mod strip;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use hypatia_graph::DType;
 use self::allocate::{Failure, Found, Frame, Function, INDEX, MASK_COUNT, Place, TAIL, emit_block};
 use self::encode::*;
 use self::nest::{Nest, Normal, normalise};
+use self::rare::emit_rare_code;
 use self::strip::{Class, Constant, Element, Id, Node, Strip};
 use crate::kernel::{LANES, LoopKernel};
 
@@ -149,6 +151,7 @@ impl<'a> Emitter<'a> {
             homes,
             pool: plan.pool,
             failures: Vec::new(),
+            rare: Vec::new(),
             folds_lanes: nest.folds_lanes(),
             lanes: Vec::new(),
         };
@@ -194,9 +197,11 @@ impl<'a> Emitter<'a> {
         self.enter()?;
         self.level(0, self.copies, false);
         self.asm().finish_function(&saved);
+        self.function.frame.leave_blocks();
         for failure in std::mem::take(&mut self.function.failures) {
             self.failure(&failure);
         }
+        emit_rare_code(&mut self.function)?;
         let bytes = self.function.frame.bytes()?;
         self.asm().set_reserve(reserve, bytes);
         Some((self.function.asm.finish(), bytes / 4096))

@@ -27,7 +27,7 @@ use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, Stor
 /// Routines that code calls: doubles `(function, x, y) -> f64` and integers `(function, x, y) -> i64`.
 #[derive(Copy, Clone)]
 pub(super) struct Routines {
-    /// Double-precision transcendental functions.
+    /// Double-precision functions that are no instructions.
     pub(super) double: FuncRef,
     /// Integer division, remainder and power.
     pub(super) integer: FuncRef,
@@ -1170,24 +1170,29 @@ impl<'e, 'b> Emitter<'e, 'b> {
             ScalarFn::Ceil => b.ins().ceil(x),
             ScalarFn::Trunc => b.ins().trunc(x),
             ScalarFn::Round => b.ins().nearest(x),
-            ScalarFn::FloorDiv => {
-                let quotient = b.ins().fdiv(x, y);
-                b.ins().floor(quotient)
-            }
             ScalarFn::Max | ScalarFn::Min => {
-                let order =
-                    if f == ScalarFn::Max { FloatCC::GreaterThanOrEqual } else { FloatCC::LessThanOrEqual };
-                let first = b.ins().fcmp(order, x, y);
-                let nan = b.ins().fcmp(FloatCC::Unordered, x, x);
-                let keep = b.ins().bor(first, nan);
-                b.ins().select(keep, x, y)
+                let is_max = f == ScalarFn::Max;
+                let order = if is_max { FloatCC::LessThan } else { FloatCC::GreaterThan };
+                let is_second = b.ins().fcmp(order, x, y);
+                let beyond = b.ins().select(is_second, y, x);
+                // Equal numbers have equal bits, but for zeros.
+                let flags = MemFlagsData::new();
+                let x_bits = b.ins().bitcast(types::I64, flags, x);
+                let y_bits = b.ins().bitcast(types::I64, flags, y);
+                let both = if is_max { b.ins().band(x_bits, y_bits) } else { b.ins().bor(x_bits, y_bits) };
+                let both = b.ins().bitcast(types::F64, flags, both);
+                let are_equal = b.ins().fcmp(FloatCC::Equal, x, y);
+                let found = b.ins().select(are_equal, both, beyond);
+                let is_number = b.ins().fcmp(FloatCC::Ordered, y, y);
+                b.ins().select(is_number, found, y)
             }
             ScalarFn::Sign => {
                 let zero = b.ins().f64const(0.0);
                 let (one, minus) = (b.ins().f64const(1.0), b.ins().f64const(-1.0));
                 let positive = b.ins().fcmp(FloatCC::GreaterThan, x, zero);
                 let negative = b.ins().fcmp(FloatCC::LessThan, x, zero);
-                let otherwise = b.ins().select(negative, minus, x);
+                let zero_or_nan = b.ins().fadd(x, zero);
+                let otherwise = b.ins().select(negative, minus, zero_or_nan);
                 b.ins().select(positive, one, otherwise)
             }
             ScalarFn::Lt => b.ins().fcmp(FloatCC::LessThan, x, y),
@@ -1202,7 +1207,8 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 let infinity = b.ins().f64const(f64::INFINITY);
                 b.ins().fcmp(FloatCC::Equal, size, infinity)
             }
-            ScalarFn::Mod
+            ScalarFn::FloorDiv
+            | ScalarFn::Mod
             | ScalarFn::Pow
             | ScalarFn::Exp
             | ScalarFn::Exp2

@@ -6,7 +6,7 @@
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
-use hypatia_graph::math::Arith;
+use hypatia_graph::math::{Arith, Rare};
 
 /// How many elements an instruction works on.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -186,12 +186,35 @@ impl Arith for Lanes<'_, '_> {
         self.same_bits(x, ty)
     }
 
+    fn rarely(&mut self, mask: Value, operands: [Value; 2], usual: Value, rare: Rare<Self>) -> Value {
+        let any = if self.width == Width::One { mask } else { self.builder.ins().vany_true(mask) };
+        let (apart, done) = (self.builder.create_block(), self.builder.create_block());
+        self.builder.set_cold_block(apart);
+        let ty = self.float();
+        let result = self.builder.append_block_param(done, ty);
+        self.builder.ins().brif(any, apart, &[], done, &[usual.into()]);
+        self.builder.switch_to_block(apart);
+        let found = rare(self, operands);
+        let found = self.choose(mask, found, usual);
+        self.builder.ins().jump(done, &[found.into()]);
+        self.builder.switch_to_block(done);
+        result
+    }
+
+    fn is_fused(&self) -> bool {
+        self.fused
+    }
+
     fn i_add(&mut self, x: Value, y: Value) -> Value {
         self.builder.ins().iadd(x, y)
     }
 
     fn i_sub(&mut self, x: Value, y: Value) -> Value {
         self.builder.ins().isub(x, y)
+    }
+
+    fn i_mul(&mut self, x: Value, y: Value) -> Value {
+        self.builder.ins().imul(x, y)
     }
 
     fn i_and(&mut self, x: Value, y: Value) -> Value {

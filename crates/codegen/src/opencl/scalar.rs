@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 
-use hypatia_graph::math::Arith;
+use hypatia_graph::math::{Arith, Rare};
 use hypatia_graph::scalar::Applied;
 use hypatia_graph::{DType, Literal, ScalarFn};
 
@@ -147,13 +147,22 @@ fn float_expression(function: ScalarFn, dtype: DType, x: &str, y: &str) -> Optio
         ScalarFn::Sub => format!("{x} - {y}"),
         ScalarFn::Mul => format!("{x} * {y}"),
         ScalarFn::Div => format!("{x} / {y}"),
-        ScalarFn::FloorDiv => format!("floor({x} / {y})"),
-        ScalarFn::Mod => format!("fma(-{y}, floor({x} / {y}), {x})"),
-        ScalarFn::Max => format!("({x} >= {y} || {x} != {x}) ? {x} : {y}"),
-        ScalarFn::Min => format!("({x} <= {y} || {x} != {x}) ? {x} : {y}"),
+        // Equal numbers have equal bits, but for zeros.
+        ScalarFn::Max => {
+            format!(
+                "{x} == {y} ? {} : (({x} > {y} || {x} != {x}) ? {x} : {y})",
+                joined_bits(dtype, x, "&", y)
+            )
+        }
+        ScalarFn::Min => {
+            format!(
+                "{x} == {y} ? {} : (({x} < {y} || {x} != {x}) ? {x} : {y})",
+                joined_bits(dtype, x, "|", y)
+            )
+        }
         ScalarFn::Neg => format!("-{x}"),
         ScalarFn::Abs => format!("fabs({x})"),
-        ScalarFn::Sign => format!("{x} > {zero} ? {one} : ({x} < {zero} ? -{one} : {x})"),
+        ScalarFn::Sign => format!("{x} > {zero} ? {one} : ({x} < {zero} ? -{one} : {x} + {zero})"),
         ScalarFn::Sqr => format!("{x} * {x}"),
         ScalarFn::Sqrt => format!("sqrt({x})"),
         ScalarFn::Recip => format!("{one} / {x}"),
@@ -188,6 +197,8 @@ fn float_expression(function: ScalarFn, dtype: DType, x: &str, y: &str) -> Optio
         | ScalarFn::Softplus
         | ScalarFn::Erf
         | ScalarFn::Erfc
+        | ScalarFn::FloorDiv
+        | ScalarFn::Mod
         | ScalarFn::Pow => return None,
         // Not defined on floats, or written already: `call` has dealt with them.
         ScalarFn::Lt
@@ -202,6 +213,12 @@ fn float_expression(function: ScalarFn, dtype: DType, x: &str, y: &str) -> Optio
         | ScalarFn::Not
         | ScalarFn::Select => return None,
     })
+}
+
+/// The number whose bits are those of two numbers joined by an operator.
+fn joined_bits(dtype: DType, x: &str, operator: &str, y: &str) -> String {
+    let (ty, bits) = if dtype == DType::F64 { ("double", "long") } else { ("float", "int") };
+    format!("as_{ty}(as_{bits}({x}) {operator} as_{bits}({y}))")
 }
 
 fn integer_expression(function: ScalarFn, dtype: DType, x: &str, y: &str) -> Option<String> {
@@ -307,8 +324,34 @@ fn float32_function(function: ScalarFn) -> Option<String> {
     Some(format!("static float {name}({parameters})\n{{\n{lines}    return {result};\n}}\n"))
 }
 
+/// `hypatia_graph::math::floor_quotient_f64`; `fmod` is exact.
+const FLOOR_QUOTIENT_F64: &str = "static double floordiv_f64(double x, double y)
+{
+    if (y == 0.0)
+        return x / y;
+    double remainder = fmod(x, y);
+    bool differ = remainder != 0.0 && (remainder < 0.0) != (y < 0.0);
+    double quotient = (x - remainder) / y;
+    quotient = differ ? quotient - 1.0 : quotient;
+    if (quotient == 0.0)
+        return copysign(0.0, x / y);
+    double whole = floor(quotient);
+    return quotient - whole > 0.5 ? whole + 1.0 : whole;
+}";
+
+/// `hypatia_graph::math::floor_remainder_f64`.
+const FLOOR_REMAINDER_F64: &str = "static double mod_f64(double x, double y)
+{
+    double remainder = fmod(x, y);
+    if (remainder == 0.0)
+        return copysign(0.0, y);
+    return (remainder < 0.0) != (y < 0.0) ? remainder + y : remainder;
+}";
+
 fn float64_function(function: ScalarFn) -> Option<String> {
     let body = match function {
+        ScalarFn::FloorDiv => return Some(format!("{FLOOR_QUOTIENT_F64}\n")),
+        ScalarFn::Mod => return Some(format!("{FLOOR_REMAINDER_F64}\n")),
         ScalarFn::Log1mexp => "x > -0x1.62e42fefa39efp-1 ? log(-expm1(x)) : log1p(-exp(x))",
         ScalarFn::Sigmoid => "(x >= 0.0 ? 1.0 : exp(-fabs(x))) / (1.0 + exp(-fabs(x)))",
         ScalarFn::Softplus => "x != x ? x : fmax(x, 0.0) + log1p(exp(-fabs(x)))",
@@ -340,8 +383,6 @@ fn float64_function(function: ScalarFn) -> Option<String> {
         | ScalarFn::Sub
         | ScalarFn::Mul
         | ScalarFn::Div
-        | ScalarFn::FloorDiv
-        | ScalarFn::Mod
         | ScalarFn::Max
         | ScalarFn::Min
         | ScalarFn::Neg
@@ -557,11 +598,24 @@ impl Arith for Text {
     fn from_bits(&mut self, x: Operand) -> Operand {
         self.float(&format!("as_float({})", i(x)))
     }
+    fn rarely(&mut self, mask: Operand, operands: [Operand; 2], usual: Operand, rare: Rare<Text>) -> Operand {
+        let result = self.float(&f(usual));
+        let _ = writeln!(self.lines, "    if ({}) {{", m(mask));
+        let found = rare(self, operands);
+        let _ = writeln!(self.lines, "    {} = {};\n    }}", f(result), f(found));
+        result
+    }
+    fn is_fused(&self) -> bool {
+        true
+    }
     fn i_add(&mut self, x: Operand, y: Operand) -> Operand {
         self.int(&format!("as_int(as_uint({}) + as_uint({}))", i(x), i(y)))
     }
     fn i_sub(&mut self, x: Operand, y: Operand) -> Operand {
         self.int(&format!("as_int(as_uint({}) - as_uint({}))", i(x), i(y)))
+    }
+    fn i_mul(&mut self, x: Operand, y: Operand) -> Operand {
+        self.int(&format!("as_int(as_uint({}) * as_uint({}))", i(x), i(y)))
     }
     fn i_and(&mut self, x: Operand, y: Operand) -> Operand {
         self.int(&format!("{} & {}", i(x), i(y)))

@@ -211,6 +211,9 @@ pub fn log1mexp<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let inverse = a.from_bits(inverse);
     let fraction = a.fma(rest, inverse, parts.fraction);
     let y = log_of_parts(a, parts.exponent, fraction);
+    // Negative even where it rounds to zero.
+    let y = a.abs(y);
+    let y = a.neg(y);
     let below = a.lt(x, zero);
     let nan = a.f(f32::NAN);
     let infinity = a.f(f32::NEG_INFINITY);

@@ -1,6 +1,6 @@
 //! The arithmetic of plain float32 numbers, one lane, for the interpreter and for tests.
 
-use super::Arith;
+use super::{Arith, Rare};
 
 /// One lane of plain numbers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,12 +116,24 @@ impl Arith for Plain {
         f32::from_bits(x.cast_unsigned())
     }
     #[inline(always)]
+    fn rarely(&mut self, mask: bool, operands: [f32; 2], usual: f32, rare: Rare<Plain>) -> f32 {
+        if mask { rare(self, operands) } else { usual }
+    }
+    #[inline(always)]
+    fn is_fused(&self) -> bool {
+        true
+    }
+    #[inline(always)]
     fn i_add(&mut self, x: i32, y: i32) -> i32 {
         x.wrapping_add(y)
     }
     #[inline(always)]
     fn i_sub(&mut self, x: i32, y: i32) -> i32 {
         x.wrapping_sub(y)
+    }
+    #[inline(always)]
+    fn i_mul(&mut self, x: i32, y: i32) -> i32 {
+        x.wrapping_mul(y)
     }
     #[inline(always)]
     fn i_and(&mut self, x: i32, y: i32) -> i32 {

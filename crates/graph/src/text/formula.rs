@@ -9,8 +9,8 @@ use std::fmt;
 
 use super::ParseError;
 use super::lexer::{Place, Reader, Token};
-use crate::array::fits_in_memory;
 use super::shown::Few;
+use crate::array::fits_in_memory;
 use crate::collect::{Request, Unused, collect};
 use crate::compose::{AxisSet, switch};
 use crate::diagnostic::Diagnostics;

@@ -11,7 +11,7 @@
 
 use super::encode::*;
 use super::strip::{
-    Access, Accumulator, Checked, Class, Constant, Element, Id, Join, Narrowing, Node, Strip,
+    Access, Accumulator, Checked, Class, Constant, Element, Id, Join, Narrowing, Node, Strip, joined_zeros,
 };
 
 /// The mask of the lanes that exist, in strips that are not whole.
@@ -67,6 +67,11 @@ impl Frame {
         Frame::VECTORS + self.vectors - 64
     }
 
+    /// From here on places of vectors are apart from those of all blocks.
+    pub(super) fn leave_blocks(&mut self) {
+        self.vectors = self.most_vectors;
+    }
+
     /// The bytes to reserve, a multiple of 64; `None` if too many.
     pub(super) fn bytes(&self) -> Option<i32> {
         let bytes = if self.most_vectors == 0 {
@@ -86,6 +91,17 @@ pub(super) struct Failure {
     pub(super) mask: u8,
     pub(super) found: Found,
     pub(super) check: u32,
+}
+
+/// A use of rare code: it is jumped to and jumps back. The operands stay in their registers until then.
+pub(super) struct RareUse {
+    pub(super) entry: Label,
+    pub(super) back: Label,
+    pub(super) code: u16,
+    pub(super) mask: u8,
+    pub(super) operands: [u8; 2],
+    pub(super) usual: u8,
+    pub(super) result: u8,
 }
 
 /// Where the index is.
@@ -114,6 +130,7 @@ pub(super) struct Function<'a> {
     /// Registers that blocks may use.
     pub(super) pool: u32,
     pub(super) failures: Vec<Failure>,
+    pub(super) rare: Vec<RareUse>,
     /// Whether the folds run along the lanes.
     pub(super) folds_lanes: bool,
     pub(super) lanes: Vec<(i32, PoolOffset)>,
@@ -290,10 +307,13 @@ impl Function<'_> {
             }
             Join::Float(form) => {
                 // The instruction returns its second source, the accumulator, unless the value is strictly beyond it.
-                let unordered = 3;
-                self.asm.vector(VCMPPS.of_length(length), mask, value, last, Masking::All, Some(unordered));
+                let (equal, unordered) = (0, 3);
                 let old = Operand::Register(accumulator);
+                self.asm.vector(VCMPPS.of_length(length), mask, value, old, Masking::All, Some(equal));
                 self.asm.vector(form.of_length(length), accumulator, value, old, Masking::All, None);
+                let zeros = joined_zeros(form).of_length(length);
+                self.asm.vector(zeros, accumulator, accumulator, last, Masking::Merge(mask), None);
+                self.asm.vector(VCMPPS.of_length(length), mask, value, last, Masking::All, Some(unordered));
                 self.asm.vector(VMOVAPS.of_length(length), accumulator, 0, last, Masking::Merge(mask), None);
             }
         }
@@ -621,7 +641,11 @@ impl Block<'_, '_> {
     fn node(&mut self, id: Id, copy: usize) {
         let node = self.function.strip.nodes[id.index()];
         match node {
-            Node::Constant(_) => {}
+            // Operands are nodes of rare code, which is emitted apart.
+            Node::Constant(_) | Node::Operand(_) => {}
+            Node::Rarely { code, mask, operands, usual } => {
+                self.rarely(id, copy, code, mask, operands, usual)
+            }
             Node::Load(access, element) => self.load(id, copy, access, element),
             Node::LoadQuad(access, narrowing) => self.load_quads(id, copy, access, narrowing),
             Node::Gather(access, distance) => self.gather(id, copy, access, distance),
@@ -866,6 +890,24 @@ impl Block<'_, '_> {
         let d = self.define(id, copy);
         self.vector(VBLENDMPS, d, y, x, Masking::Merge(mask));
         self.finish(id, copy, d);
+    }
+
+    fn rarely(&mut self, id: Id, copy: usize, code: u16, mask: Id, operands: [Id; 2], usual: Id) {
+        let mask = self.get(mask, copy);
+        let operands = operands.map(|x| self.get(x, copy));
+        let usual = self.get(usual, copy);
+        self.release_operands(id, copy);
+        let result = self.define(id, copy);
+        let asm = &mut self.function.asm;
+        let (entry, back) = (asm.label(), asm.label());
+        asm.vex(KORTESTW, mask, 0, Operand::Register(mask), None);
+        asm.jump_if(Condition::NotEqual, entry);
+        if result != usual {
+            asm.vector(VMOVAPS, result, 0, Operand::Register(usual), Masking::All, None);
+        }
+        asm.place(back);
+        self.function.rare.push(RareUse { entry, back, code, mask, operands, usual, result });
+        self.finish(id, copy, result);
     }
 
     fn check(&mut self, id: Id, copy: usize, mask: Id, checked: Checked, check: u32) {

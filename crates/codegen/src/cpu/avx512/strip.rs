@@ -8,7 +8,7 @@
 //! Always true: a node's operands come before it, at the same or an outer level. `i32`, `u8` and those `i64` values that
 //! are known to fit are 32-bit lanes (`u8` in 0..=255); `bool` values are masks. What does not fit is refused.
 
-use hypatia_graph::math::{self, Arith};
+use hypatia_graph::math::{self, Arith, Rare};
 use hypatia_graph::{DType, Fold, Literal, ScalarFn};
 use smallvec::SmallVec;
 
@@ -78,7 +78,7 @@ pub(super) enum Narrowing {
 pub(super) enum Join {
     /// By that instruction.
     Plain(Form),
-    /// By that minimum or maximum, keeping NaN and, of equal values, the first.
+    /// By that minimum or maximum, keeping NaN and ordering zeros by their signs.
     Float(Form),
 }
 
@@ -107,6 +107,10 @@ pub(super) enum Constant {
 pub(super) enum Node {
     /// A constant, never computed: read where it is needed.
     Constant(Constant),
+    /// An operand of [`RareCode`], by its number.
+    Operand(u8),
+    /// What rare code of that number makes of the two operands in the lanes of the mask, elsewhere the last.
+    Rarely { code: u16, mask: Id, operands: [Id; 2], usual: Id },
     /// Elements of a buffer.
     Load(Access, Element),
     /// 64-bit elements, narrowed.
@@ -170,6 +174,8 @@ impl Node {
             | Node::MaskBinary(..)
             | Node::MaskNot(_) => Class::Mask,
             Node::Constant(_)
+            | Node::Operand(_)
+            | Node::Rarely { .. }
             | Node::Load(..)
             | Node::LoadQuad(..)
             | Node::Gather(..)
@@ -187,7 +193,13 @@ impl Node {
     /// Calls `visit` with each operand.
     pub(super) fn for_each_operand(&self, mut visit: impl FnMut(Id)) {
         match *self {
-            Node::Constant(_) => {}
+            Node::Constant(_) | Node::Operand(_) => {}
+            Node::Rarely { mask, operands: [x, y], usual, .. } => {
+                visit(mask);
+                visit(x);
+                visit(y);
+                visit(usual);
+            }
             Node::Load(access, _) | Node::LoadQuad(access, _) | Node::Position(access) => {
                 access.offset.into_iter().for_each(visit);
             }
@@ -221,9 +233,16 @@ impl Node {
     }
 }
 
+/// A formula that few strips need: nodes of lanes only, in order. It stands apart from the other code.
+pub(super) struct RareCode {
+    pub(super) nodes: Vec<Node>,
+    pub(super) result: Id,
+}
+
 /// A body ready for register allocation.
 #[derive(Default)]
 pub(super) struct Strip {
+    pub(super) rare: Vec<RareCode>,
     pub(super) nodes: Vec<Node>,
     /// The level of each node.
     pub(super) levels: Vec<u8>,
@@ -270,7 +289,9 @@ impl Recorder<'_> {
             Node::Load(access, _) | Node::LoadQuad(access, _) | Node::Position(access) => access.stride != 0,
             Node::Constant(constant) => matches!(constant, Constant::Lanes(_)),
             Node::Gather(..) => true,
-            Node::Offset(..)
+            Node::Operand(_)
+            | Node::Rarely { .. }
+            | Node::Offset(..)
             | Node::Unary(..)
             | Node::Shift(..)
             | Node::Binary(..)
@@ -356,12 +377,15 @@ impl Recorder<'_> {
         self.push(Node::MaskBinary(form, x, y))
     }
 
-    /// The minimum or maximum that keeps a NaN of either operand and, of equal operands, the first. The instruction
+    /// The minimum or maximum that keeps a NaN of either operand and orders zeros by their signs. The instruction
     /// returns its second source unless the first is strictly beyond it.
     fn extreme(&mut self, form: Form, x: Id, y: Id) -> Id {
-        let beyond = self.binary(form, y, x);
-        let is_nan = self.compare(y, y, UNORDERED);
-        self.push(Node::Select(is_nan, y, beyond))
+        let of_equal_x = self.binary(form, y, x);
+        let of_equal_y = self.binary(form, x, y);
+        let found = self.binary(joined_zeros(form), of_equal_x, of_equal_y);
+        let nan = self.add(x, y);
+        let is_nan = self.compare(x, y, UNORDERED);
+        self.push(Node::Select(is_nan, nan, found))
     }
 
     fn zero_or_one(&mut self, mask: Id, one: u32) -> Id {
@@ -369,6 +393,11 @@ impl Recorder<'_> {
         let one = self.splat(one);
         self.push(Node::Select(mask, one, zero))
     }
+}
+
+/// What makes of two equal numbers their minimum or maximum: they have equal bits, but for zeros.
+pub(super) fn joined_zeros(form: Form) -> Form {
+    if form == VMAXPS { VPANDD } else { VPORD }
 }
 
 impl Arith for Recorder<'_> {
@@ -467,11 +496,32 @@ impl Arith for Recorder<'_> {
     fn from_bits(&mut self, x: Id) -> Id {
         x
     }
+    fn rarely(&mut self, mask: Id, operands: [Id; 2], usual: Id, rare: Rare<Self>) -> Id {
+        let around = (
+            std::mem::take(&mut self.strip.nodes),
+            std::mem::take(&mut self.strip.levels),
+            std::mem::take(&mut self.varying),
+            std::mem::take(&mut self.constants),
+        );
+        let inner = [self.push(Node::Operand(0)), self.push(Node::Operand(1))];
+        let result = rare(self, inner);
+        let nodes = std::mem::take(&mut self.strip.nodes);
+        (self.strip.nodes, self.strip.levels, self.varying, self.constants) = around;
+        let code = self.strip.rare.len() as u16;
+        self.strip.rare.push(RareCode { nodes, result });
+        self.push(Node::Rarely { code, mask, operands, usual })
+    }
+    fn is_fused(&self) -> bool {
+        true
+    }
     fn i_add(&mut self, x: Id, y: Id) -> Id {
         self.commutative(VPADDD, x, y)
     }
     fn i_sub(&mut self, x: Id, y: Id) -> Id {
         self.binary(VPSUBD, x, y)
+    }
+    fn i_mul(&mut self, x: Id, y: Id) -> Id {
+        self.commutative(VPMULLD, x, y)
     }
     fn i_and(&mut self, x: Id, y: Id) -> Id {
         self.commutative(VPANDD, x, y)
@@ -1004,16 +1054,8 @@ impl Recorder<'_> {
             ScalarFn::Sub => return Some(float(self.sub(x, y))),
             ScalarFn::Mul => return Some(float(self.mul(x, y))),
             ScalarFn::Div => return Some(float(self.div(x, y))),
-            ScalarFn::FloorDiv => {
-                let quotient = self.div(x, y);
-                return Some(float(self.floor(quotient)));
-            }
-            ScalarFn::Mod => {
-                let quotient = self.div(x, y);
-                let quotient = self.floor(quotient);
-                let minus = self.neg(y);
-                return Some(float(self.fma(minus, quotient, x)));
-            }
+            ScalarFn::FloorDiv => return Some(float(math::floor_quotient(self, x, y))),
+            ScalarFn::Mod => return Some(float(math::floor_remainder(self, x, y))),
             ScalarFn::Pow => return Some(float(math::pow(self, x, y))),
             ScalarFn::Max => return Some(float(self.extreme(VMAXPS, x, y))),
             ScalarFn::Min => return Some(float(self.extreme(VMINPS, x, y))),
@@ -1024,7 +1066,8 @@ impl Recorder<'_> {
                 let one = self.f(1.0);
                 let minus_one = self.f(-1.0);
                 let negative = self.compare(x, zero, LESS);
-                let sign = self.select(negative, minus_one, x);
+                let zero_or_nan = self.add(x, zero);
+                let sign = self.select(negative, minus_one, zero_or_nan);
                 let positive = self.compare(x, zero, GREATER);
                 return Some(float(self.select(positive, one, sign)));
             }
@@ -1129,6 +1172,10 @@ impl Recorder<'_> {
                 .map(|(extent, reduced)| if *reduced { *extent as i64 } else { 1 })
                 .product();
             let reach = range.0.abs().max(range.1.abs()).checked_mul(count)?;
+            // The largest and the smallest of nothing are no 32-bit numbers.
+            if count == 0 && matches!(fold, Fold::Max | Fold::Min) {
+                return None;
+            }
             if fold == Fold::Prod || (fold == Fold::Sum && reach > I32_RANGE.1) {
                 return None;
             }

@@ -77,7 +77,7 @@ fn formulas_are_printed_as_they_are_written() {
         "(2 ** x) ** y",
         "a * (b + c) / -d",
         "(a < b) == (c >= d)",
-        "-(2)",
+        "-2",
         "x * -2.5",
         "softplus(x) // y % z",
         "t2 * (x - t2) where t1 = exp(x); t2 = t1 + 1 / t1",
