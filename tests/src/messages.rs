@@ -150,7 +150,11 @@ fn functions() {
     let given = Builder::new().inputs(&[&x]).outputs(&[&sum]).given(&y, w.sum(All)).given(&y, w.max(All));
     book.compile("an expression given twice", given.compile());
     let (a, b) = (scalar::<f32>("a"), scalar::<f32>("b"));
-    let chained = Builder::new().inputs(&[]).outputs(&[&a]).given(&a, &b * 2.0).given(&b, Tensor::from(3.0));
+    let chained = Builder::new()
+        .inputs(&[])
+        .outputs(&[&a])
+        .given(&a, &b * 2.0)
+        .given(&b, Tensor::from(3.0).cast(DType::F32));
     book.compile("a given that speaks of what is given", chained.compile());
     let default = Builder::new().inputs(&[&x]).input_with_default(&y, Array::vector(&[1.0f32]));
     book.compile("a default of another type", default.outputs(&[&sum]).compile());

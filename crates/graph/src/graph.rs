@@ -208,12 +208,28 @@ impl Graph {
         let ty = match inferred {
             Ok(ty) => ty,
             Err(fault) => {
-                self.faults.push(fault.at(site));
+                self.faults.push(self.placed(fault, operands).at(site));
                 let stand_in = expected.or_else(|| operands.first().map(|id| self.ty(*id)));
                 stand_in.cloned().unwrap_or_else(|| TensorType::scalar(DType::F32))
             }
         };
         self.insert(op, operands.into(), ty, site)
+    }
+
+    /// A fault that says of the operands it speaks of which they are and which lines built them.
+    fn placed(&self, mut fault: Diagnostic, operands: &[NodeId]) -> Diagnostic {
+        let mut rest = operands.iter();
+        for related in &mut fault.related {
+            let mut ahead = rest.clone();
+            if let Some(operand) = ahead.find(|id| self.ty(**id).to_string() == related.text) {
+                rest = ahead;
+                related.at = self.node(*operand).site;
+                if let Some(name) = self.name(*operand) {
+                    related.text = format!("{} `{name}`", related.text);
+                }
+            }
+        }
+        fault
     }
 
     fn insert(&mut self, op: Op, operands: Operands, ty: TensorType, site: Option<Site>) -> NodeId {

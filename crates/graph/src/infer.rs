@@ -505,6 +505,9 @@ fn gather_type(op: &Op, batch: usize, x: &TensorType, indices: &TensorType) -> I
             batch + 1
         ));
     }
+    if x.shape[batch] == Extent::Known(0) && indices.element_count().is_some_and(|count| count > 0) {
+        return fail(format!("an index into axis {batch}, which has no element"));
+    }
     let mut shape = SmallVec::new();
     for axis in 0..batch {
         match x.shape[axis].unify(indices.shape[axis]) {

@@ -67,7 +67,10 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
         let Some(leaf) = concrete.leaf(*leaf) else { continue };
         if leaf.ty != *concrete.ty(*id) {
             let title = match leaf.kind {
-                LeafKind::Carry => format!("the next value of the carry {} has another type", leaf.label()),
+                LeafKind::Carry => match &leaf.name {
+                    Some(name) => format!("the next value of the carry `{name}` has another type"),
+                    None => "the next value of a carry has another type".to_string(),
+                },
                 _ => format!("the update of {} has another type than the variable", leaf.label()),
             };
             state.faults.push(
@@ -78,7 +81,14 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
             );
         }
     }
-    if state.faults.is_empty() { Ok(concrete) } else { Err(Unspecialised::Faults(Diagnostics(state.faults))) }
+    // The results of a loop, and a gradient beside its formula, meet the same fault.
+    let mut faults: Vec<Diagnostic> = Vec::new();
+    for fault in state.faults {
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    if faults.is_empty() { Ok(concrete) } else { Err(Unspecialised::Faults(Diagnostics(faults))) }
 }
 
 /// A sum of integer nodes times factors, plus a constant.
