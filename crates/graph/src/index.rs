@@ -18,7 +18,7 @@ use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::DType;
 use crate::op::{Bound, Dim, Op, SliceAxis, Write};
 use crate::shape::{Axes, Extent};
-use crate::tensor::{Tensor, build, faulty};
+use crate::tensor::{Tensor, build, build_plainly, faulty};
 
 /// What is taken of one axis.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ impl Tensor {
             }
         });
         let dims = dims.collect();
-        build(Op::Reshape(dims), operands, site)
+        build_plainly(Op::Reshape(dims), operands, sliced.made_without(part.single), site)
     }
 
     #[track_caller]

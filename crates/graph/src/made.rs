@@ -15,7 +15,7 @@ use crate::dtype::{DType, Literal};
 use crate::index::Index;
 use crate::op::{Dim, Fold, Op, SliceAxis};
 use crate::scalar::ScalarFn;
-use crate::shape::Extent;
+use crate::shape::{Axes, Extent};
 use crate::tensor::{Tensor, build, build_plainly, faulty};
 
 /// How many rows of a tensor exist: `min(steps, limit) - less`, at least none.
@@ -391,6 +391,12 @@ impl Tensor {
     /// The extent along an axis where it is a number of rows made.
     pub(crate) fn rows_made(&self, axis: usize, site: Site) -> Option<Tensor> {
         self.made().filter(|made| made.axis == axis).map(|made| made.count(site))
+    }
+
+    /// Which rows exist once these other axes are gone.
+    pub(crate) fn made_without(&self, gone: Axes) -> Option<Made> {
+        let made = self.made()?;
+        made.at(made.axis - gone.iter().filter(|axis| *axis < made.axis).count())
     }
 
     /// A part of rows that may not exist, if it says something of their axis.
