@@ -439,6 +439,7 @@ impl Function {
                     if let Some(executable) = self.executables.recent_mut() {
                         executable.set_workspace(workspace)?;
                     }
+                    self.executables.shrink();
                     break;
                 }
                 key_of(&self.inputs, &self.needs, &all)
@@ -509,9 +510,9 @@ impl Function {
             Ok(executable) => self.keep(key, executable),
             Err(Failure::Faults(faults)) => return Err(CallError::Arguments(faults)),
             Err(Failure::Needs(needs)) => {
-                let known = self.needs.len();
-                self.needs.extend(needs.into_iter().filter(|id| !key.values.contains_key(id)));
-                if self.needs.len() == known {
+                let new: Vec<LeafId> = needs.into_iter().filter(|id| !self.needs.contains(id)).collect();
+                self.needs.extend(&new);
+                if new.is_empty() {
                     let fault =
                         Diagnostic::new("an extent depends on an input that is not an integer scalar");
                     return Err(fault.into());
