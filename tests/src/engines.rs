@@ -25,13 +25,13 @@ use hypatia_rewrite::{Numerics, Options, simplify};
 pub enum Engine {
     /// The definition of every operator.
     Interpreter {
-        /// The policy under which the graph is rewritten before it is interpreted; none leaves it as it is.
-        rewriting: Option<Numerics>,
+        /// The policy under which the graph is rewritten before it is interpreted.
+        numerics: Numerics,
     },
     /// Machine code.
     Cpu {
-        /// The policy under which the graph is rewritten; none leaves it as it is.
-        rewriting: Option<Numerics>,
+        /// The policy under which the graph is rewritten.
+        numerics: Numerics,
         /// The most that kernels may use of the processor.
         limit: InstructionSet,
         /// Threads of a call.
@@ -39,18 +39,18 @@ pub enum Engine {
     },
     /// The first OpenCL device.
     OpenCl {
-        /// The policy under which the graph is rewritten; none leaves it as it is.
-        rewriting: Option<Numerics>,
+        /// The policy under which the graph is rewritten.
+        numerics: Numerics,
     },
 }
 
 impl Engine {
     /// The interpreter on the graph as it stands.
-    pub const REFERENCE: Engine = Engine::Interpreter { rewriting: None };
+    pub const REFERENCE: Engine = Engine::Interpreter { numerics: Numerics::AsWritten };
 
     /// Engines that compute the formula as it was written.
     pub fn literal() -> Vec<Engine> {
-        let cpu = |limit, threads| Engine::Cpu { rewriting: None, limit, threads };
+        let cpu = |limit, threads| Engine::Cpu { numerics: Numerics::AsWritten, limit, threads };
         vec![
             cpu(InstructionSet::Avx512, 1),
             cpu(InstructionSet::Avx512, 2),
@@ -61,15 +61,11 @@ impl Engine {
 
     /// Engines that rewrite the formula first.
     pub fn rewriting() -> Vec<Engine> {
-        let cpu = |numerics, threads| Engine::Cpu {
-            rewriting: Some(numerics),
-            limit: InstructionSet::Avx512,
-            threads,
-        };
+        let cpu = |numerics, threads| Engine::Cpu { numerics, limit: InstructionSet::Avx512, threads };
         vec![
-            Engine::Interpreter { rewriting: Some(Numerics::Strict) },
+            Engine::Interpreter { numerics: Numerics::Strict },
             cpu(Numerics::Strict, 1),
-            Engine::Interpreter { rewriting: Some(Numerics::Real) },
+            Engine::Interpreter { numerics: Numerics::Real },
             cpu(Numerics::Real, 2),
         ]
     }
@@ -78,7 +74,7 @@ impl Engine {
     pub fn opencl() -> Vec<Engine> {
         match hypatia_codegen::opencl::devices() {
             Ok(devices) if !devices.is_empty() => {
-                vec![Engine::OpenCl { rewriting: None }, Engine::OpenCl { rewriting: Some(Numerics::Real) }]
+                [Numerics::AsWritten, Numerics::Real].map(|numerics| Engine::OpenCl { numerics }).to_vec()
             }
             Ok(_) => {
                 eprintln!("skipped: OpenCL has no device");
@@ -92,11 +88,11 @@ impl Engine {
     }
 
     /// Under which policy the formula is rewritten.
-    pub fn numerics(self) -> Option<Numerics> {
+    pub fn numerics(self) -> Numerics {
         match self {
-            Engine::Interpreter { rewriting }
-            | Engine::Cpu { rewriting, .. }
-            | Engine::OpenCl { rewriting } => rewriting,
+            Engine::Interpreter { numerics } | Engine::Cpu { numerics, .. } | Engine::OpenCl { numerics } => {
+                numerics
+            }
         }
     }
 
@@ -104,9 +100,10 @@ impl Engine {
     /// functions are defined with, and the portable kernels of a processor without it multiply and add.
     pub fn is_exact(self) -> bool {
         match self {
-            Engine::Interpreter { rewriting } | Engine::OpenCl { rewriting } => rewriting.is_none(),
-            Engine::Cpu { rewriting, limit, .. } => {
-                rewriting.is_none() && Features::detect().restricted_to(limit).fused_multiply_add()
+            Engine::Interpreter { numerics } | Engine::OpenCl { numerics } => numerics == Numerics::AsWritten,
+            Engine::Cpu { numerics, limit, .. } => {
+                numerics == Numerics::AsWritten
+                    && Features::detect().restricted_to(limit).fused_multiply_add()
             }
         }
     }
@@ -137,9 +134,9 @@ impl Engine {
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rewriting = match self.numerics() {
-            None => "as written",
-            Some(Numerics::Strict) => "strict",
-            Some(Numerics::Real) => "real",
+            Numerics::AsWritten => "as written",
+            Numerics::Strict => "strict",
+            Numerics::Real => "real",
         };
         match self {
             Engine::Interpreter { .. } => write!(f, "interpreter, {rewriting}"),
@@ -182,18 +179,16 @@ pub fn concrete(graph: &Graph, inputs: &[Array]) -> Result<Graph, String> {
     }
 }
 
-/// Takes gradients and, if a policy is given, simplifies before and after.
+/// Takes gradients, and simplifies before and after.
 ///
 /// # Errors
 /// Gradients that cannot be taken, or what a pass has broken.
-pub fn prepare(concrete: &Graph, rewriting: Option<Numerics>) -> Result<Graph, String> {
-    let rewrite = |graph: &Graph, gradients_taken| match rewriting {
-        None => graph.clone(),
-        Some(numerics) => simplify(graph, Options { numerics, gradients_taken }).0,
-    };
+pub fn prepare(concrete: &Graph, numerics: Numerics) -> Result<Graph, String> {
+    let rewrite = |graph: &Graph, gradients_taken| simplify(graph, Options { numerics, gradients_taken }).0;
     let differentiated = differentiate(concrete, &mut |forward| rewrite(forward, false))
         .map_err(|e| format!("differentiate: {e}"))?;
-    verify(&differentiated, Stage::Differentiated).map_err(|e| format!("after differentiate: {e}"))?;
+    verify(&differentiated, Stage::Differentiated)
+        .map_err(|e| format!("after differentiate: {e}\n{differentiated}"))?;
     let simplified = rewrite(&differentiated, true);
     verify(&simplified, Stage::Differentiated).map_err(|e| format!("after simplify: {e}\n{simplified}"))?;
     Ok(simplified)

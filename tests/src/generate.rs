@@ -72,6 +72,9 @@ pub struct Soil {
     pub symbolic: bool,
     /// Whether values that are not finite may occur.
     pub wild: bool,
+    /// Whether leaves and constants are the numbers at which functions change: both zeros, infinities, NaN, subnormals,
+    /// the ends of integers. Values of any size may then occur.
+    pub special: bool,
     /// How deep loops may stand in each other; 0 for none.
     pub loops: usize,
 }
@@ -148,7 +151,8 @@ const LARGEST: usize = 700;
 
 impl Growth {
     fn extent(&mut self) -> usize {
-        [1, 2, 3, 4, 5, 17, 3, 2][self.generator.below(8)]
+        let extents = if self.soil.special { [1, 2, 3, 9, 2, 3, 4, 17] } else { [1, 2, 3, 4, 5, 17, 3, 2] };
+        extents[self.generator.below(8)]
     }
 
     fn input(&mut self, dtype: DType, shape: &[usize], low: f64, high: f64) -> NodeId {
@@ -157,7 +161,7 @@ impl Growth {
             shape.iter().map(|&n| if symbolic { Extent::Unknown } else { Extent::Known(n) }).collect();
         let name = format!("x{}", self.inputs.len());
         let input = tensor::input_of_type(&name, TensorType::new(dtype, &extents));
-        let value = self.generator.array(dtype, shape, low, high);
+        let value = self.leaf_value(dtype, shape, low, high);
         self.inputs.push(value.clone());
         self.values.push(value);
         match input.leaf() {
@@ -169,6 +173,22 @@ impl Growth {
         }
     }
 
+    /// The value of an input, a shared variable or a constant array.
+    fn leaf_value(&mut self, dtype: DType, shape: &[usize], low: f64, high: f64) -> Array {
+        if self.soil.special {
+            self.generator.special_array(dtype, shape)
+        } else {
+            self.generator.array(dtype, shape, low, high)
+        }
+    }
+
+    /// An input below `limit` that bounds and extents may be made of.
+    fn count(&mut self, limit: usize) {
+        let special = std::mem::replace(&mut self.soil.special, false);
+        self.input(DType::I64, &[], 0.0, limit as f64);
+        self.soil.special = special;
+    }
+
     /// Inputs, shared variables and a constant, over few extents so that shapes meet.
     fn plant(&mut self) {
         let (m, n) = (self.extent(), self.extent());
@@ -177,18 +197,18 @@ impl Growth {
         self.input(float, &[n], -2.0, 2.0);
         self.input(float, &[], 0.2, 1.5);
         self.input(DType::I64, &[m], -3.0, 4.0);
-        self.input(DType::I64, &[], 0.0, 3.0);
+        self.count(3);
         self.input(DType::Bool, &[m, n], 0.0, 1.0);
         if self.soil.mixed {
             let dtype = [DType::F64, DType::F32, DType::I32, DType::U8][self.generator.below(4)];
             self.input(dtype, &[m, n], -3.0, 4.0);
         }
         for (name, shape) in [("w", vec![n, m]), ("b", vec![n])] {
-            let value = self.generator.array(float, &shape, -1.0, 1.0);
+            let value = self.leaf_value(float, &shape, -1.0, 1.0);
             self.graph.add_leaf(tensor::shared(name, value.clone()).leaf());
             self.values.push(value);
         }
-        let value = self.generator.array(float, &[m, n], -1.0, 1.0);
+        let value = self.leaf_value(float, &[m, n], -1.0, 1.0);
         if let Some(leaf) = tensor::constant(value.clone()).leaf() {
             self.graph.add_leaf(leaf);
             self.values.push(value);
@@ -220,7 +240,7 @@ impl Growth {
         let tame = !value.dtype().is_float() || (0..value.len()).all(|i| moderate(&value.get(i)));
         if value.len() > LARGEST
             || value.rank() > 4
-            || !(tame || self.soil.wild && self.generator.below(8) == 0)
+            || !(tame || self.soil.special || self.soil.wild && self.generator.below(8) == 0)
         {
             return None;
         }
@@ -258,7 +278,11 @@ impl Growth {
                 self.add(Op::Broadcast { axes, dims: known_dims(shape) }, &[id])
             }
             _ => {
-                let value = self.generator.between(-2.0, 3.0, dtype);
+                let value = if self.soil.special {
+                    self.generator.special(dtype)
+                } else {
+                    self.generator.between(-2.0, 3.0, dtype)
+                };
                 let scalar = self.add(Op::Literal(value), &[])?;
                 let dims = known_dims(shape);
                 self.add(Op::Broadcast { axes: SmallVec::new(), dims }, &[scalar])

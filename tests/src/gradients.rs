@@ -148,7 +148,8 @@ fn floats(graph: &Graph) -> Vec<NodeId> {
     all
 }
 
-const SMOOTH: Soil = Soil { float: DType::F64, mixed: false, symbolic: true, wild: false, loops: 0 };
+const SMOOTH: Soil =
+    Soil { float: DType::F64, mixed: false, symbolic: true, wild: false, special: false, loops: 0 };
 
 proptest! {
     #![proptest_config(config(128))]

@@ -35,6 +35,8 @@ mod random_graphs;
 #[cfg(test)]
 mod snapshot;
 #[cfg(test)]
+mod special_values;
+#[cfg(test)]
 mod threads;
 #[cfg(test)]
 mod traps;

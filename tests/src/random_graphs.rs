@@ -15,9 +15,10 @@ fn agree(recipe: &Recipe, soil: Soil, engines: &[Engine]) -> Result<(), TestCase
     agree_on(&grow(recipe, soil), engines)
 }
 
-fn agree_on(grown: &Grown, engines: &[Engine]) -> Result<(), TestCaseError> {
-    let fail =
-        |message: String| TestCaseError::fail(format!("{message}\n{}\n{:?}", grown.graph, grown.inputs));
+pub(crate) fn agree_on(grown: &Grown, engines: &[Engine]) -> Result<(), TestCaseError> {
+    let fail = |message: String| {
+        TestCaseError::fail(format!("{message}\n{}\n{:?}", grown.graph.pruned(), grown.inputs))
+    };
     let expected = expected(&grown.graph, &grown.inputs).map_err(fail)?;
     for engine in engines {
         // A panic must not keep the graph to itself.
@@ -29,7 +30,7 @@ fn agree_on(grown: &Grown, engines: &[Engine]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn engines() -> Vec<Engine> {
+pub(crate) fn engines() -> Vec<Engine> {
     let literal = Engine::literal();
     [vec![literal[1], literal[2]], Engine::rewriting()].concat()
 }
@@ -46,13 +47,13 @@ proptest! {
 
     #[test]
     fn graphs_on_opencl(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, special: false, loops: 0 };
         agree(&recipe, soil, opencl())?;
     }
 
     #[test]
     fn graphs_with_loops_on_opencl(recipe in recipes(5..30)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, loops: 2 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, special: false, loops: 2 };
         agree(&recipe, soil, opencl())?;
     }
 
@@ -63,7 +64,7 @@ proptest! {
 
     #[test]
     fn gradients_of_loops_on_opencl(recipe in recipes(5..20)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, loops: 2 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, loops: 2 };
         let mut grown = grow(&recipe, soil);
         add_gradients(&mut grown.graph);
         agree_on(&grown, opencl())?;
@@ -75,44 +76,44 @@ proptest! {
 
     #[test]
     fn graphs_of_one_float_type(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_of_all_types_and_symbolic_extents(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_with_nan_and_infinity(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, special: false, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_in_double_precision(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false, loops: 0 };
+        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false, special: false, loops: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_with_loops(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, loops: 2 };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, loops: 2 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_with_loops_in_double_precision(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F64, mixed: false, symbolic: false, wild: true, loops: 3 };
+        let soil = Soil { float: DType::F64, mixed: false, symbolic: false, wild: true, special: false, loops: 3 };
         agree(&recipe, soil, &engines())?;
     }
 
     /// Gradients of loops, also of those that gradients are made of in bodies.
     #[test]
     fn gradients_of_loops(recipe in recipes(5..30)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, loops: 2 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, loops: 2 };
         let mut grown = grow(&recipe, soil);
         add_gradients(&mut grown.graph);
         agree_on(&grown, &engines())?;
@@ -132,7 +133,7 @@ proptest! {
     /// The text form loses nothing that a graph means.
     #[test]
     fn text_returns(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, loops: 2 };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, special: false, loops: 2 };
         let text = grow(&recipe, soil).graph.to_string();
         let read = parse(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(read.to_string(), text);

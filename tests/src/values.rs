@@ -45,6 +45,19 @@ impl Generator {
         }
         array
     }
+
+    /// One of the type's [`edges`].
+    pub fn special(&mut self, dtype: DType) -> Literal {
+        let edges = edges(dtype);
+        edges[self.below(edges.len())]
+    }
+
+    /// An array of [`edges`].
+    pub fn special_array(&mut self, dtype: DType, shape: &[usize]) -> Array {
+        let mut array = Array::zeros(dtype, shape);
+        (0..array.len()).for_each(|index| array.set(index, self.special(dtype)));
+        array
+    }
 }
 
 /// Elements at which functions of that type change their behaviour, and some ordinary ones.

@@ -141,3 +141,27 @@ fn what_simplification_did_not_see_is_said() {
     let f = function(&[&x], &[&x.sigmoid().prod(All).log()], &[]).unwrap();
     assert!(f.warnings().is_empty());
 }
+
+/// Rewriting may compute in a loop what is made of its results; not where a gradient is taken with respect to one of them.
+#[test]
+fn gradients_with_respect_to_results_of_a_loop() {
+    let h0 = scalar::<f64>("h0");
+    let chain = Scan::new().carry(&h0).steps(3).run(|step| {
+        let h = &step.carries[0];
+        Next::new().carry(h * 0.5).output(h.softplus()).output(h.sigmoid())
+    });
+    let quotient = &chain.outputs[1] / &chain.outputs[0];
+    let gradients = grad(&quotient.sum(All), [&chain.outputs[0], &h0]);
+    let mut f = function(&[&h0], &[&quotient, &gradients[0], &gradients[1]], &[]).unwrap();
+    let found = f.call(&[&Array::scalar(1.2f64)]).unwrap();
+    let mut slope = 0.0;
+    for (step, h) in [1.2f64, 0.6, 0.3].into_iter().enumerate() {
+        let (softplus, sigmoid) = (h.exp().ln_1p(), 1.0 / (1.0 + (-h).exp()));
+        let at = |output: usize| found.array(output).to_vec::<f64>().unwrap()[step];
+        assert!((at(0) - sigmoid / softplus).abs() < 1e-14);
+        assert!((at(1) + sigmoid / softplus.powi(2)).abs() < 1e-14);
+        let outer = sigmoid * (1.0 - sigmoid) / softplus - (sigmoid / softplus).powi(2);
+        slope += outer * 0.5f64.powi(step as i32);
+    }
+    assert!((found.scalar(2).unwrap() - slope).abs() < 1e-14, "{} {slope}", found.scalar(2).unwrap());
+}

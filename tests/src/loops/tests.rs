@@ -93,7 +93,7 @@ proptest! {
 
     #[test]
     fn random_loops_are_their_steps_written_out(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, loops: 3 };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, special: false, loops: 3 };
         written_out(&recipe, soil)?;
     }
 }
@@ -104,7 +104,8 @@ fn random_graphs_have_loops() {
     let mut counts = [0; 6];
     for seed in 0..200u64 {
         let steps = (0..40).map(|step| (seed * 40 + step).wrapping_mul(2_654_435_761) as u32).collect();
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, loops: 2 };
+        let soil =
+            Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, loops: 2 };
         let grown = grow(&Recipe { seed, steps }, soil);
         for (_, node) in grown.graph.nodes() {
             let Op::Scan(scan) = &node.op else { continue };

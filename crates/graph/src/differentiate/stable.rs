@@ -62,6 +62,59 @@ impl Cut {
     }
 }
 
+/// Formulas made stable, and where each output of the cut graph stands in them.
+struct Stable {
+    graphs: Vec<Graph>,
+    outputs: Vec<(usize, NodeId)>,
+}
+
+impl Stable {
+    /// Stabilises `forward`, whose first outputs are the cuts, as a whole, so that all formulas read the same loops.
+    ///
+    /// A loop that has taken in what is made of its own result needs a cut before that cut is there; then every cut is
+    /// stabilised by itself, and the other outputs after them.
+    fn new(
+        forward: Graph,
+        of_leaf: &HashMap<LeafId, NodeId>,
+        cuts: &BTreeSet<NodeId>,
+        stabilise: &mut dyn FnMut(&Graph) -> Graph,
+    ) -> Stable {
+        let whole = stabilise(&forward);
+        if in_order(&whole, of_leaf, cuts) {
+            let outputs = whole.outputs.iter().map(|root| (0, *root)).collect();
+            return Stable { graphs: vec![whole], outputs };
+        }
+        let (first, others) = forward.outputs.split_at(cuts.len());
+        let parts = first.chunks(1).chain([others]).filter(|part| !part.is_empty());
+        let mut stable = Stable { graphs: Vec::new(), outputs: Vec::new() };
+        for (number, part) in parts.enumerate() {
+            let mut formulas = forward.clone();
+            formulas.outputs = part.to_vec();
+            let formulas = stabilise(&formulas.pruned());
+            stable.outputs.extend(formulas.outputs.iter().map(|root| (number, *root)));
+            stable.graphs.push(formulas);
+        }
+        stable
+    }
+
+    /// A table for [`import`] of each graph.
+    fn tables(&self) -> Vec<Vec<Option<NodeId>>> {
+        self.graphs.iter().map(|graph| vec![None; graph.len()]).collect()
+    }
+}
+
+/// Whether every cut, which are the first outputs of a graph, is made of nothing but earlier ones.
+fn in_order(graph: &Graph, of_leaf: &HashMap<LeafId, NodeId>, cuts: &BTreeSet<NodeId>) -> bool {
+    // The latest of the nodes that leaves below a node stand for.
+    let mut latest: Vec<Option<NodeId>> = Vec::with_capacity(graph.len());
+    for (_, node) in graph.nodes() {
+        let own = if let Op::Leaf(leaf) = node.op { of_leaf.get(&leaf).copied() } else { None };
+        let below = node.operands.iter().filter_map(|operand| latest[operand.index()]).max();
+        latest.push(own.max(below));
+    }
+    cuts.iter().zip(&graph.outputs).all(|(cut, root)| latest[root.index()] < Some(*cut))
+}
+
 /// Whether formulas made stable still use a node as it is: a leaf, unless it is a constant, which is computed with.
 fn stays(graph: &Graph, id: NodeId) -> bool {
     let Op::Leaf(leaf) = graph.node(id).op else { return false };
@@ -79,15 +132,16 @@ pub(super) fn stable_forward(
         .filter(|id| !stays(out, *id))
         .collect();
     let cut = Cut::new(out, &cuts, &[]);
-    let forward = loops.settle(cut.forward);
-    let stable = (loops.stabilise)(&forward);
-    loops.note(&stable);
+    let stable = Stable::new(loops.settle(cut.forward), &cut.of_leaf, &cuts, loops.stabilise);
+    for graph in &stable.graphs {
+        loops.note(graph);
+    }
     let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
-    let mut imported: Vec<Option<NodeId>> = vec![None; stable.len()];
+    let mut imported = stable.tables();
     // Each formula may use the cut nodes before it, so they are brought over one by one.
-    for (id, root) in cuts.iter().zip(&stable.outputs) {
+    for (id, (part, root)) in cuts.iter().zip(&stable.outputs) {
         let place = |leaf| cut.of_leaf.get(&leaf).and_then(|id| placed.get(id)).copied();
-        let new = import(out, &stable, *root, &mut imported, &place);
+        let new = import(out, &stable.graphs[*part], *root, &mut imported[*part], &place);
         placed.insert(*id, new);
     }
     placed
@@ -110,19 +164,23 @@ pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> 
         asked.filter(|id| !stays(&graph, *id) && !matches!(graph.node(*id).op, Op::Grad(_))).collect();
     let roots: Vec<NodeId> = graph.roots().collect();
     let cut = Cut::new(&graph, &cuts, &roots);
-    let stable = (loops.stabilise)(&cut.forward);
+    let stable = Stable::new(cut.forward, &cut.of_leaf, &cuts, loops.stabilise);
     let mut out = graph.emptied();
     let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
-    let mut imported: Vec<Option<NodeId>> = vec![None; stable.len()];
+    let mut imported = stable.tables();
     let place = |placed: &BTreeMap<NodeId, NodeId>, leaf: LeafId| {
         cut.of_leaf.get(&leaf).and_then(|id| placed.get(id)).copied()
     };
     // Cuts and gradients in their order, as each may use those before it.
-    let outputs: HashMap<NodeId, NodeId> = cuts.iter().copied().zip(stable.outputs.iter().copied()).collect();
+    let outputs: HashMap<NodeId, (usize, NodeId)> =
+        cuts.iter().copied().zip(stable.outputs.iter().copied()).collect();
     let order: BTreeSet<NodeId> = cuts.iter().chain(&gradients).copied().collect();
     for id in order {
         let new = match outputs.get(&id) {
-            Some(root) => import(&mut out, &stable, *root, &mut imported, &|leaf| place(&placed, leaf)),
+            Some((part, root)) => {
+                let place = |leaf| place(&placed, leaf);
+                import(&mut out, &stable.graphs[*part], *root, &mut imported[*part], &place)
+            }
             None => {
                 let mut operands = Operands::new();
                 for operand in &graph.node(id).operands {
@@ -135,8 +193,9 @@ pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> 
         placed.insert(id, new);
     }
     let mut results = Vec::with_capacity(roots.len());
-    for root in &stable.outputs[cuts.len()..] {
-        results.push(import(&mut out, &stable, *root, &mut imported, &|leaf| place(&placed, leaf)));
+    for (part, root) in &stable.outputs[cuts.len()..] {
+        let place = |leaf| place(&placed, leaf);
+        results.push(import(&mut out, &stable.graphs[*part], *root, &mut imported[*part], &place));
     }
     let updated = results.split_off(graph.outputs.len());
     out.outputs = results;
