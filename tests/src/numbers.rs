@@ -9,7 +9,7 @@ const INTEGERS: [DType; 3] = [DType::U8, DType::I32, DType::I64];
 
 /// A vector of those elements.
 fn array(values: &[Literal]) -> Array {
-    let mut array = Array::zeros(values[0].dtype(), &[values.len()]);
+    let mut array = Array::zeros(values[0].dtype(), &[values.len()]).unwrap();
     for (index, value) in values.iter().enumerate() {
         array.set(index, *value);
     }

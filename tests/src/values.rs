@@ -54,7 +54,7 @@ impl Generator {
 
     /// An array of [`edges`].
     pub fn special_array(&mut self, dtype: DType, shape: &[usize]) -> Array {
-        let mut array = Array::zeros(dtype, shape);
+        let mut array = Array::zeros(dtype, shape).unwrap();
         (0..array.len()).for_each(|index| array.set(index, self.special(dtype)));
         array
     }

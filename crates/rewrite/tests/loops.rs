@@ -633,7 +633,7 @@ fn loops_with_checkpoints_store_little() {
 fn sums_over_many_steps_lose_few_digits() {
     let run = |dtype: DType| {
         let (x, w) = (input("x", dtype, &[Some(4000), Some(2)]), input("w", dtype, &[Some(2)]));
-        let h = hypatia_graph::compose::full(0.0, dtype, &[2]);
+        let h = full(0.0, dtype, &[2]);
         let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
             let next = (&step.carries[0] * &w + &step.sequences[0]).tanh();
             Next::new().carry(&next).output(&next)
@@ -645,7 +645,7 @@ fn sums_over_many_steps_lose_few_digits() {
         .unwrap();
         let (simple, report) = simplify(&taken, TAKEN);
         let inputs = [
-            Array::full(&[4000, 2], hypatia_graph::Literal::from_f64(0.3, DType::F64)).cast(dtype),
+            Array::full(&[4000, 2], hypatia_graph::Literal::from_f64(0.3, DType::F64)).unwrap().cast(dtype),
             Array::vector(&[0.5, 0.25]).cast(dtype),
         ];
         let value = interpret(&simple, &inputs).unwrap().outputs.remove(0);

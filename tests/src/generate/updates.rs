@@ -14,7 +14,7 @@ use crate::values::Generator;
 /// The graph of a recipe whose nodes are mostly windows of matrices, written into matrices of the same shape. Three shared
 /// variables get new values, and the results ask for some of the nodes on the way.
 pub fn grow_updates(recipe: &Recipe, dtype: DType) -> Grown {
-    let soil = Soil { float: dtype, mixed: false, symbolic: false, wild: false, loops: 1 };
+    let soil = Soil { float: dtype, mixed: false, symbolic: false, wild: false, special: false, loops: 1 };
     let mut growth = Growth {
         graph: Graph::new(),
         values: Vec::new(),

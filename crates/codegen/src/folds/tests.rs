@@ -16,14 +16,14 @@ fn bound(n: usize) -> f64 {
 }
 
 fn tenths(shape: &[usize]) -> Array {
-    Array::full(shape, Literal::from_f64(0.1, DType::F32))
+    Array::full(shape, Literal::from_f64(0.1, DType::F32)).unwrap()
 }
 
 /// Equal elements, whose roundings all go one way, and elements between 0 and 1.
 fn values(shape: &[usize]) -> [Array; 2] {
     let len = shape.iter().product::<usize>();
     let golden = |i: usize| ((i + 1) as f64 * 0.618_033_988_749_894_9).fract() as f32;
-    [tenths(shape), Array::new(shape, &(0..len).map(golden).collect::<Vec<f32>>())]
+    [tenths(shape), Array::new(shape, &(0..len).map(golden).collect::<Vec<f32>>()).unwrap()]
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn products_of_many_terms() {
 #[test]
 fn a_deep_product_is_added_to_a_variable() {
     let (x, d) = (matrix::<f32>("x"), matrix::<f32>("d"));
-    let w: Shared = shared("w", Array::full(&[4, 6], Literal::from_f64(0.5, DType::F32)));
+    let w: Shared = shared("w", Array::full(&[4, 6], Literal::from_f64(0.5, DType::F32)).unwrap());
     let new = &w * 0.9 - x.t().dot(&d) * 0.001;
     let [_, a] = values(&[9001, 4]);
     let [_, b] = values(&[9001, 6]);

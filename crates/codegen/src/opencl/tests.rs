@@ -899,7 +899,7 @@ fn buffers_share_the_arena_at_their_offsets() {
             step(kernels.next().unwrap(), 1, 2),
             step(Kernel::Loop(copy()), 2, 3),
         ],
-        constants: vec![Array::vector(&[1.0f32, 2.0, 3.0, 4.0, 5.0])],
+        constants: vec![Arc::new(Array::vector(&[1.0f32, 2.0, 3.0, 4.0, 5.0]))],
         outputs: vec![(DType::F32, shape.clone())],
         arena_bytes: 256,
         commit: 3,

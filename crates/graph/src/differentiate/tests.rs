@@ -757,11 +757,12 @@ fn products_of_the_others_need_no_division() {
     assert!(with_nan[0] == 10.0 && with_nan[1].is_nan() && with_nan[2].is_nan(), "{with_nan:?}");
     // Along axes that stand apart and side by side, with zeros, against all pairs.
     let shape = [2, 3, 1, 2];
-    let x = Array::new(&shape, &(0..12).map(|i| f64::from((i * 7 + 3) % 5) - 1.0).collect::<Vec<_>>());
+    let x =
+        Array::new(&shape, &(0..12).map(|i| f64::from((i * 7 + 3) % 5) - 1.0).collect::<Vec<_>>()).unwrap();
     let element = |i: [usize; 4]| x.get(((i[0] * 3 + i[1]) + i[2]) * 2 + i[3]).to_f64();
     let v = tensor3::<f64>("v");
     for axes in [[0, 1, 2].as_slice(), &[0, 2], &[1], &[1, 2], &[0, 1], &[2]] {
-        let cube = Array::new(&[2, 3, 2], &x.to_vec::<f64>().unwrap());
+        let cube = Array::new(&[2, 3, 2], &x.to_vec::<f64>().unwrap()).unwrap();
         let found = values(&grad(&v.prod(Chosen(axes)).sum(All), [&v]), &[(&v, cube)]).remove(0);
         let places: Vec<[usize; 3]> = (0..12).map(|i| [i / 6, i / 2 % 3, i % 2]).collect();
         let expected = places.iter().map(|at| {
@@ -784,7 +785,7 @@ fn norms_are_flat_at_zero() {
         let first = grad(&f(&v), [&v]).remove(0);
         let weights = constant(noise(&[n], 5));
         let second = grad(&(&first * &weights).sum(All), [&v]).remove(0);
-        let found = values(&[f(&v), first, second], &[(&v, Array::zeros(DType::F64, &[n]))]);
+        let found = values(&[f(&v), first, second], &[(&v, Array::zeros(DType::F64, &[n]).unwrap())]);
         assert_eq!(found, [vec![0.0], vec![0.0; n], vec![0.0; n]], "{name}");
     };
     zero("norm", 3, &|v| v.sqr().sum(All).sqrt());
@@ -860,9 +861,9 @@ fn loops_of_no_steps_have_gradients() {
             });
             let rows = scanned.outputs[0].sum(All) + scanned.carries[0].sqr().sum(All);
             let inputs = [
-                (&x, Array::zeros(DType::F64, &[0, 2])),
+                (&x, Array::zeros(DType::F64, &[0, 2]).unwrap()),
                 (&h, Array::vector(&[1.0f64, 2.0])),
-                (&past, Array::new(&[2, 2], &[1.0f64, 2.0, 3.0, 4.0])),
+                (&past, Array::new(&[2, 2], &[1.0f64, 2.0, 3.0, 4.0]).unwrap()),
                 (&w, Array::scalar(0.5f64)),
                 (&n, Array::scalar(0i64)),
             ];
@@ -892,11 +893,11 @@ fn loops_of_no_steps_have_gradients() {
         let cost = map(&[x], |e| (&e[0] * &w).sqr()).sum(All);
         grad(&grad(&cost, [&w])[0].sqr(), [&w]).remove(0)
     };
-    let empty = [(&x, Array::zeros(DType::F64, &[0, 2])), (&w, Array::scalar(0.5f64))];
+    let empty = [(&x, Array::zeros(DType::F64, &[0, 2]).unwrap()), (&w, Array::scalar(0.5f64))];
     assert_eq!(values(&[penalty(&x)], &empty), [vec![0.0]]);
     let outer = map(&[&x], |e| penalty(&e[0]));
     assert_eq!(values(&[outer], &empty), [vec![]]);
-    let empty = [(&x, Array::zeros(DType::F64, &[2, 0])), (&w, Array::scalar(0.5f64))];
+    let empty = [(&x, Array::zeros(DType::F64, &[2, 0]).unwrap()), (&w, Array::scalar(0.5f64))];
     let outer = map(&[&x], |e| penalty(&e[0]));
     assert_eq!(values(&[outer], &empty), [vec![0.0, 0.0]]);
 }

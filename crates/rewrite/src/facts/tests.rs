@@ -264,7 +264,7 @@ fn fault_of_reduction(fold: Fold, dtype: DType, set: &[Literal]) -> Option<Strin
     rows.extend([first, last].map(|x| vec![x; 1000]));
     rows.into_iter().find_map(|row| {
         let stated = reduce(fold, Some(row.len()), &facts_of(set), dtype, true);
-        let mut array = Array::zeros(dtype, &[row.len()]);
+        let mut array = Array::zeros(dtype, &[row.len()]).unwrap();
         for (i, x) in row.iter().enumerate() {
             array.set(i, *x);
         }

@@ -755,7 +755,7 @@ fn try_rule(rule: &Rule, random: &mut Random, kind: Values) -> Outcome {
                     Array::new(&extents, &data).unwrap()
                 }
                 None if sets.contains_key(id) => {
-                    let mut array = Array::zeros(ty.dtype, &extents);
+                    let mut array = Array::zeros(ty.dtype, &extents).unwrap();
                     for i in 0..array.len() {
                         array.set(i, random.pick(&sets[id]));
                     }

@@ -210,7 +210,7 @@ fn loop_kernels_that_break_an_invariant_are_refused() {
             ("a constant that does not exist", |p| p.buffers[0].place = Place::Constant(0)),
             ("a constant that is too short", |p| {
                 p.buffers[0].place = Place::Constant(0);
-                p.constants = vec![Arc::new(Array::zeros(DType::F32, &[47]))];
+                p.constants = vec![Arc::new(Array::zeros(DType::F32, &[47]).unwrap())];
             }),
             ("a shared variable that does not exist", |p| p.buffers[0].place = Place::Shared(0)),
             ("two buffers at one place that differ", |p| {
@@ -295,12 +295,12 @@ fn products_of_huge_extents_are_refused() {
 fn arrays_of_a_call_that_do_not_fit_are_refused() {
     let mut program = load(doubling()).unwrap();
     let whole = Array::vector(&[1.0f32; 48]);
-    let mut outputs = [Array::zeros(DType::F32, &[48])];
+    let mut outputs = [Array::zeros(DType::F32, &[48]).unwrap()];
     program.run(&[&whole], &mut [], &mut outputs).unwrap();
     assert_eq!(outputs[0], Array::vector(&[2.0f32; 48]));
     assert!(program.run(&[], &mut [], &mut outputs).is_err());
     assert!(program.run(&[&Array::vector(&[1.0f32; 47])], &mut [], &mut outputs).is_err());
     assert!(program.run(&[&Array::vector(&[1; 48])], &mut [], &mut outputs).is_err());
     assert!(program.run(&[&whole], &mut [], &mut []).is_err());
-    assert!(program.run(&[&whole], &mut [], &mut [Array::zeros(DType::F32, &[8])]).is_err());
+    assert!(program.run(&[&whole], &mut [], &mut [Array::zeros(DType::F32, &[8]).unwrap()]).is_err());
 }
