@@ -229,7 +229,6 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
     // with wrapping arithmetic and not followed, except by prefetches, which may go anywhere.
     unsafe {
         let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
-        let mut totals = Totals::<V, ROWS, VECTORS>::new();
         let mut masks = [V::mask(0); VECTORS];
         for v in 0..VECTORS {
             masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
@@ -238,41 +237,54 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         let (mut a, mut b) = (tile.a, tile.b);
         // The next tile of C is asked for two rows at a time: all at once would hold up the loads.
         let (mut ask, mut asked) = (tile.c_next, 0);
-        let (mut left, mut parts) = (tile.depth, stretches(tile.depth));
-        loop {
-            let terms = left.div_ceil(parts);
-            for _ in 0..terms {
-                if asked < ROWS {
-                    for v in 0..VECTORS {
-                        V::prefetch(ask.wrapping_add(v * V::LANES));
-                        V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
+        macro_rules! panel_terms {
+            ($terms:expr) => {
+                for _ in 0..$terms {
+                    if asked < ROWS {
+                        for v in 0..VECTORS {
+                            V::prefetch(ask.wrapping_add(v * V::LANES));
+                            V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
+                        }
+                        ask = ask.wrapping_offset(2 * tile.c_row);
+                        asked += 2;
                     }
-                    ask = ask.wrapping_offset(2 * tile.c_row);
-                    asked += 2;
-                }
-                let mut row = [V::splat(V::Element::ZERO); VECTORS];
-                for v in 0..VECTORS {
-                    let from = b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
-                    row[v] = if MASKED { V::load_masked(from, masks[v]) } else { V::load(from) };
-                    V::prefetch(from.wrapping_offset(tile.b_ahead));
-                }
-                for i in 0..ROWS {
-                    let x = V::splat(*a.wrapping_offset(i as isize * a_row));
+                    let mut row = [V::splat(V::Element::ZERO); VECTORS];
                     for v in 0..VECTORS {
-                        sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                        let from =
+                            b.wrapping_offset((v / 2) as isize * b_panel).wrapping_add(v % 2 * V::LANES);
+                        row[v] = if MASKED { V::load_masked(from, masks[v]) } else { V::load(from) };
+                        V::prefetch(from.wrapping_offset(tile.b_ahead));
                     }
+                    for i in 0..ROWS {
+                        let x = V::splat(*a.wrapping_offset(i as isize * a_row));
+                        for v in 0..VECTORS {
+                            sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                        }
+                    }
+                    a = a.wrapping_offset(a_column);
+                    b = b.wrapping_offset(b_row);
                 }
-                a = a.wrapping_offset(a_column);
-                b = b.wrapping_offset(b_row);
-            }
-            left -= terms;
-            parts -= 1;
-            if left == 0 {
-                break;
-            }
-            totals.take(&mut sums);
+            };
         }
-        totals.join(&mut sums);
+        let mut left = tile.depth;
+        // One stretch has code of its own, in which all registers are for it.
+        if left <= STRETCH {
+            panel_terms!(left);
+        } else {
+            let mut totals = Totals::<V, ROWS, VECTORS>::new();
+            let mut parts = stretches(left);
+            loop {
+                let terms = left.div_ceil(parts);
+                panel_terms!(terms);
+                left -= terms;
+                parts -= 1;
+                if left == 0 {
+                    break;
+                }
+                totals.take(&mut sums);
+            }
+            totals.join(&mut sums);
+        }
         if !tile.begins {
             for i in 0..ROWS {
                 for v in 0..VECTORS {
@@ -330,34 +342,46 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
         let zero = V::splat(V::Element::ZERO);
         let mut sums = [[zero; COLUMNS]; ROWS];
         let (mut a, mut b) = (tile.a, tile.b);
+        macro_rules! dot_vectors {
+            ($vectors:expr) => {
+                for _ in 0..$vectors {
+                    let mut rows = [zero; ROWS];
+                    for i in 0..ROWS {
+                        rows[i] = V::load(a.wrapping_offset(i as isize * tile.a_row));
+                    }
+                    if tile.ahead != 0 {
+                        for i in 0..ROWS {
+                            V::prefetch(a.wrapping_offset(i as isize * tile.a_row + tile.ahead));
+                        }
+                    }
+                    for j in 0..COLUMNS {
+                        let column = V::load(b.wrapping_offset(j as isize * tile.b_column));
+                        for i in 0..ROWS {
+                            sums[i][j] = rows[i].multiply_add(column, sums[i][j]);
+                        }
+                    }
+                    a = a.add(V::LANES);
+                    b = b.add(V::LANES);
+                }
+            };
+        }
         let mut left = tile.depth;
-        let mut totals = Totals::<V, ROWS, COLUMNS>::new();
-        loop {
-            let vectors = (left / V::LANES).min(DOT_STRETCH);
-            for _ in 0..vectors {
-                let mut rows = [zero; ROWS];
-                for i in 0..ROWS {
-                    rows[i] = V::load(a.wrapping_offset(i as isize * tile.a_row));
+        let mut vectors = left / V::LANES;
+        left -= vectors * V::LANES;
+        // One stretch has code of its own, in which all registers are for it.
+        if vectors <= DOT_STRETCH {
+            dot_vectors!(vectors);
+        } else {
+            let mut totals = Totals::<V, ROWS, COLUMNS>::new();
+            loop {
+                dot_vectors!(vectors.min(DOT_STRETCH));
+                if vectors <= DOT_STRETCH {
+                    break;
                 }
-                if tile.ahead != 0 {
-                    for i in 0..ROWS {
-                        V::prefetch(a.wrapping_offset(i as isize * tile.a_row + tile.ahead));
-                    }
-                }
-                for j in 0..COLUMNS {
-                    let column = V::load(b.wrapping_offset(j as isize * tile.b_column));
-                    for i in 0..ROWS {
-                        sums[i][j] = rows[i].multiply_add(column, sums[i][j]);
-                    }
-                }
-                a = a.add(V::LANES);
-                b = b.add(V::LANES);
+                vectors -= DOT_STRETCH;
+                totals.take(&mut sums);
             }
-            left -= vectors * V::LANES;
-            if left < V::LANES {
-                break;
-            }
-            totals.take(&mut sums);
+            totals.join(&mut sums);
         }
         if left > 0 {
             let mask = V::mask(left);
@@ -372,7 +396,6 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
                 }
             }
         }
-        totals.join(&mut sums);
         add_lanes(tile, &sums);
     }
 }
@@ -438,28 +461,37 @@ pub(super) unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile
         // A copy of its own, which no store to W can change.
         let tile = &tile.clone();
         let (depth, all) = (tile.dots.depth, V::mask(V::LANES));
+        macro_rules! pair_vectors {
+            ($column:ident, $end:expr) => {
+                while $column + 2 * V::LANES <= $end {
+                    pair_columns::<V, TERMS, ROWS, 2, false>(tile, $column, all, &mut dots);
+                    $column += 2 * V::LANES;
+                }
+                if $column + V::LANES <= $end {
+                    pair_columns::<V, TERMS, ROWS, 1, false>(tile, $column, all, &mut dots);
+                    $column += V::LANES;
+                }
+            };
+        }
         let mut column = 0;
         // The same stretches as in `dot`.
-        let mut totals = Totals::<V, TERMS, ROWS>::new();
-        loop {
-            let end = depth.min(column + DOT_STRETCH * V::LANES);
-            while column + 2 * V::LANES <= end {
-                pair_columns::<V, TERMS, ROWS, 2, false>(tile, column, all, &mut dots);
-                column += 2 * V::LANES;
+        if depth / V::LANES <= DOT_STRETCH {
+            pair_vectors!(column, depth);
+        } else {
+            let mut totals = Totals::<V, TERMS, ROWS>::new();
+            loop {
+                let end = depth.min(column + DOT_STRETCH * V::LANES);
+                pair_vectors!(column, end);
+                if column + V::LANES > depth {
+                    break;
+                }
+                totals.take(&mut dots);
             }
-            if column + V::LANES <= end {
-                pair_columns::<V, TERMS, ROWS, 1, false>(tile, column, all, &mut dots);
-                column += V::LANES;
-            }
-            if column + V::LANES > depth {
-                break;
-            }
-            totals.take(&mut dots);
+            totals.join(&mut dots);
         }
         if column < depth {
             pair_columns::<V, TERMS, ROWS, 1, true>(tile, column, V::mask(depth - column), &mut dots);
         }
-        totals.join(&mut dots);
         add_lanes(&tile.dots, &dots);
     }
 }
