@@ -526,6 +526,13 @@ impl State {
                             self.faults.push(fault);
                             complete = false;
                         }
+                        (None, Some(_)) if extent == 0 => {
+                            let title = format!("an index into axis {axis}, which has no element");
+                            let operand = describe(out, x);
+                            let fault = Diagnostic::new(title).at(site);
+                            self.faults.push(fault.with("operand", operand, out.node(x).site));
+                            complete = false;
+                        }
                         (None, Some(id)) => {
                             windows.push(WindowAxis { start: Start::Operand, len: 1, step: 1 });
                             starts.push(id);

@@ -40,7 +40,7 @@ fn powers_of_two_below_a_limit() {
 #[test]
 fn rows_of_rows_are_cut_along_their_axis() {
     let x = matrix::<f32>("x");
-    let sums = Scan::new().sequence(&x).carry(x.index(ix![0]) * 0.0).run(|s| {
+    let sums = Scan::new().sequence(&x).carry(x.sum(0) * 0.0).run(|s| {
         let next = &s.carries[0] + &s.sequences[0];
         Next::new().until(next.sum(All).gt(6.0)).carry(next)
     });

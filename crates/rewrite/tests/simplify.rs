@@ -184,7 +184,8 @@ log(1 + exp(x))
       log1p_exp in real arithmetic: (log1p (exp ?x)) => (softplus ?x)
 ";
     assert_eq!(explain(&graph, Numerics::Real).to_string(), expected);
-    let graph = parse_formula("x * (2 + 3)").unwrap().graph().unwrap();
+    let (x, two) = (input("x", DType::F32, &[]), constant(2.0f32));
+    let graph = graph_of(&[&x], &[&(x.clone() * (&two + constant(3.0f32)))]);
     assert!(explain(&graph, Numerics::Real).to_string().contains("constants computed"));
 }
 

@@ -358,10 +358,10 @@ fn a_cost_that_is_no_number_ends_the_run() {
     ] {
         let settings = Settings { learning_rate, ..settings(model) };
         let error = run(model, words, &settings, directory.path(), false, usize::MAX).0.unwrap_err();
-        let TrainError::Diverged { epoch: 1, batch: 1..=15, .. } = error else {
-            panic!("{model}: {error}");
-        };
-        assert!(error.to_string().contains("in epoch 1, minibatch "), "{error}");
+        // Either a cost that is none, or a parameter after the first step.
+        let diverged = matches!(error, TrainError::Diverged { epoch: 1, batch: 1..=15, .. });
+        assert!(diverged || matches!(error, TrainError::Useless { .. }), "{model}: {error}");
+        assert!(error.to_string().contains("epoch 1, minibatch "), "{error}");
         assert!(directory.path().join(CHECKPOINT).exists());
     }
 }

@@ -128,14 +128,16 @@ fn gcd(a: i128, b: i128) -> i128 {
 }
 
 /// Whether a kernel reads one of its buffers only at the element of another that it writes in the same iteration, or has but
-/// one iteration, which reads before it writes. `read` and `written` say which parameters lead to the buffers.
+/// one iteration, which reads before it writes. `read` and `written` say which parameters lead to the buffers; what else
+/// the kernel writes does not matter.
 pub(crate) fn reads_only_what_it_writes(
     kernel: &LoopKernel,
     read: impl Fn(u16) -> bool,
     written: impl Fn(u16) -> bool,
 ) -> bool {
-    let [store] = &kernel.stores[..] else { return false };
-    if store.kind != StoreKind::Plain || !written(store.address.param) {
+    let mut stores = kernel.stores.iter().filter(|store| written(store.address.param));
+    let (Some(store), None) = (stores.next(), stores.next()) else { return false };
+    if store.kind != StoreKind::Plain {
         return false;
     }
     let once = kernel.extents.iter().all(|extent| *extent <= 1);

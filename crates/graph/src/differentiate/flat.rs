@@ -100,9 +100,22 @@ fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands
     }
 }
 
+/// Whether the factors are the size of a value and its square, in either order.
+fn is_cube(graph: &Graph, operands: &[NodeId]) -> bool {
+    let of = |id: NodeId, f: ScalarFn| {
+        let node = graph.node(id);
+        (node.op == Op::Map(f)).then(|| node.operands[0])
+    };
+    let matches = |size: NodeId, square: NodeId| {
+        let base = of(size, ScalarFn::Abs);
+        base.is_some_and(|base| of(square, ScalarFn::Sqr).is_some_and(|x| x == base || x == size))
+    };
+    matches(operands[0], operands[1]) || matches(operands[1], operands[0])
+}
+
 fn parts_of_map(graph: &Graph, f: ScalarFn, operands: &[NodeId]) -> Option<Operands> {
     match f {
-        ScalarFn::Mul if operands[0] == operands[1] => Some(Operands::new()),
+        ScalarFn::Mul if operands[0] == operands[1] || is_cube(graph, operands) => Some(Operands::new()),
         ScalarFn::Pow => {
             let exponent = uniform(graph, operands[1])?.to_f64();
             (exponent > 1.0).then(Operands::new)

@@ -492,14 +492,10 @@ fn pullback_map(
             g.mul(c, slope)
         }
         ScalarFn::Tanh => {
-            // 1 - tanh^2 is 4 s(2x) s(-2x), which keeps its digits where the tanh is nearly 1.
-            let (two, four) = (g.like(x, 2.0), g.like(x, 4.0));
-            let twice = g.mul(two, x);
-            let rising = g.map(ScalarFn::Sigmoid, &[twice]);
-            let minus = g.neg(twice);
-            let falling = g.map(ScalarFn::Sigmoid, &[minus]);
-            let product = g.mul(rising, falling);
-            let slope = g.mul(four, product);
+            // Of the value alone, so that a loop keeps nothing else for it. Where the argument is at hand, rules find the form
+            // that keeps its digits where the tanh is nearly 1.
+            let (one, square) = (g.like(x, 1.0), g.sqr(out));
+            let slope = g.sub(one, square);
             g.mul(c, slope)
         }
         ScalarFn::Asinh => {

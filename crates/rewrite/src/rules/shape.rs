@@ -5,6 +5,7 @@
 //! which pick few elements, go the other way, below the function. Logarithms leave windows, gathers and
 //! concatenations too, so that they meet the softmax or sigmoid that was cut up.
 
+use egg::Id;
 use hypatia_graph::op::{Op, Start, WindowAxis, Write, known_dims};
 use hypatia_graph::{Extent, ScalarFn};
 use smallvec::{SmallVec, smallvec};
@@ -420,8 +421,30 @@ fn part_of_unary(found: &Found<'_, '_>) -> Option<Built> {
 }
 
 fn part_of_binary(found: &Found<'_, '_>) -> Option<Built> {
-    let y = Built::Class(found.class("y"));
-    shrinks(found).then(|| Built::Node(found.op("f").clone(), vec![again(found, x(found)), again(found, y)]))
+    let (left, right) = (found.class("x"), found.class("y"));
+    let picked = |side: Id| again(found, Built::Class(side));
+    // One side is picked in any case, so that an index out of range stays an error.
+    let sides = match (picked_plainly(found, left), picked_plainly(found, right)) {
+        (_, Some(right)) => vec![picked(left), right],
+        (Some(left), None) => vec![left, picked(right)],
+        (None, None) => vec![picked(left), picked(right)],
+    };
+    shrinks(found).then(|| Built::Node(found.op("f").clone(), sides))
+}
+
+/// What is picked of a value that is the same at every place along the axis of a gather: no index decides it.
+fn picked_plainly(found: &Found<'_, '_>, class: Id) -> Option<Built> {
+    let Op::Gather { batch } = found.op("v") else { return None };
+    let dims = known_dims(&found.result().extents());
+    found.egraph[class].nodes.iter().find_map(|term| {
+        let Op::Broadcast { axes, .. } = &term.op else { return None };
+        let inner = &found.egraph[term.operands[0]].data.ty.shape;
+        let own = axes.iter().position(|axis| axis == batch);
+        own.is_none_or(|own| inner[own] == Extent::Known(1)).then(|| {
+            let op = Op::Broadcast { axes: axes.clone(), dims: dims.clone() };
+            Built::node(op, Built::Class(term.operands[0]))
+        })
+    })
 }
 
 fn swap_last(rank: usize) -> Op {
