@@ -149,8 +149,10 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("log_add_exp_constant", Real, "(log (add ?c (exp ?x))) => (add (! log ?c) (softplus (sub ?x (! log ?c)))) if constant ?c, positive ?c"),
         rule("log_sub_exp", Real, "(log (sub (exp ?a) (exp ?b))) => (add ?a (log1mexp (sub ?b ?a)))"),
         // Logarithms of near numbers.
-        rule("log_difference", Real, "(sub (log (add ?x ?c)) (log ?x)) => (log1p (div ?c ?x))"),
-        rule("log_difference_neg", Real, "(sub (log ?x) (log (add ?x ?c))) => (neg (log1p (div ?c ?x)))"),
+        function("log_difference", Real, "(sub (log (add ?x ?c)) (log ?x)) if constant ?c", log_of_ratio),
+        function("log_difference_neg", Real, "(sub (log ?x) (log (add ?x ?c))) if constant ?c", |found| {
+            log_of_ratio(found).map(|log| Built::map(ScalarFn::Neg, [log]))
+        }),
         // Many exponentials under a logarithm, and softmax.
         function("log_sum_exp", Real, "(log (sum:r (exp ?x)))", log_sum_exp),
         function("softmax", Real, "(div (exp ?x) (broadcast:b (sum:r (exp ?x))))", softmax),
@@ -456,6 +458,13 @@ fn log_of_factors(found: &Found<'_, '_>, of_second: f64) -> Option<Built> {
     }
     let (sum, minus) = logs.pop().unwrap_or((Built::Number(0.0), false));
     Some(if minus { Built::map(ScalarFn::Neg, [sum]) } else { sum })
+}
+
+/// `log((x + c) / x)`, of a constant that no normal number makes overflow.
+fn log_of_ratio(found: &Found<'_, '_>) -> Option<Built> {
+    let small = found.data("c").constant?.to_f64().abs() <= 2.0;
+    let ratio = [Built::Class(found.class("c")), Built::Class(found.class("x"))];
+    small.then(|| Built::map(ScalarFn::Log1p, [Built::map(ScalarFn::Div, ratio)]))
 }
 
 fn log_prod(found: &Found<'_, '_>) -> Option<Built> {
