@@ -179,7 +179,7 @@ ROWS = [
     ("log_sub_exp", "log(exp(x) - exp(y))", [800.0, 799.0]),
     ("log_difference", "log(x + 1) - log(x)", [2.0**50]),
     ("log_difference", "log(1 + x) - log(x)", [2.0**-20]),
-    ("log_difference_neg", "log(x) - log(x + 1)", [2.0**50, 3.0]),
+    ("log_difference_neg", "log(x) - log(x + 1)", [2.0**50]),
     ("log_product", "log(1 - tanh(x) ** 2)", [400.0]),
     ("log_sum_exp", "v: log(sum(exp(x)))", [800.0, 801.0, -800.0]),
     ("softmax", "v: max(exp(x) / sum(exp(x)))", [800.0, 801.0, -800.0]),

@@ -852,8 +852,15 @@ fn all_are_numbers(graph: &Graph, arrays: &[Array]) -> bool {
     })
 }
 
-fn constants_are_finite(graph: &Graph) -> bool {
-    graph.nodes().all(|(_, node)| !matches!(node.op, Op::Literal(value) if !value.to_f64().is_finite()))
+/// Whether every constant is 0 or a normal number.
+fn constants_are_normal(graph: &Graph) -> bool {
+    let normal = |value: Literal| {
+        let x = value.to_f64();
+        let least =
+            if value.dtype() == DType::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE };
+        x == 0.0 || x.is_finite() && x.abs() >= least
+    };
+    graph.nodes().all(|(_, node)| !matches!(node.op, Op::Literal(value) if !normal(value)))
 }
 
 /// That a rule keeps what its exactness says, zeros, infinities and NaN above all.
@@ -874,10 +881,11 @@ fn compare_special(rule: &Rule, left: &Array, right: &Array, graph: &Graph, arra
                 let epsilon = if left.dtype() == DType::F64 { 1e-12 } else { 1e-5 };
                 (x - y).abs() <= epsilon * x.abs().max(y.abs()).max(1.0)
             }
-            // A number stays a number, unless it is next to the largest or the formula holds an infinite constant.
+            // A number stays a number, unless it is next to the largest or the formula holds an infinite or
+            // subnormal constant.
             Exactness::Real => {
                 let largest = if left.dtype() == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
-                y.is_finite() || x.abs() > 0.999 * largest || !constants_are_finite(graph)
+                y.is_finite() || x.abs() > 0.999 * largest || !constants_are_normal(graph)
             }
         };
         assert!(
