@@ -37,7 +37,7 @@ impl Step {
 pub fn pattern(shape: &[usize]) -> Array {
     let count = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|i: usize| (i * 7919 % 1000) as f32 / 1000.0).collect();
-    Array::new(shape, &values).unwrap()
+    Array::new(shape, &values).expect("as many values as the shape has")
 }
 
 fn labels(count: usize) -> Array {

@@ -225,8 +225,11 @@ fn run_on_cpu(
         shared_cells(graph, &program)?.iter().map(|cell| cell.lock().host.clone()).collect();
     let before = shared.clone();
     let inputs: Vec<&Array> = inputs.iter().collect();
-    let mut outputs: Vec<Array> =
-        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape).unwrap()).collect();
+    let mut outputs: Vec<Array> = program
+        .outputs
+        .iter()
+        .map(|(dtype, shape)| Array::zeros(*dtype, shape).expect("memory for the results"))
+        .collect();
     let mut evaluations = Vec::new();
     // The second call finds the arena as the first one left it, and must give the same.
     for _ in 0..2 {
@@ -261,8 +264,11 @@ fn run_on_opencl(graph: &Graph, inputs: &[Array]) -> Result<Evaluation, String> 
     let cells = shared_cells(graph, &program)?;
     let before: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
     let inputs: Vec<&Array> = inputs.iter().collect();
-    let mut outputs: Vec<Array> =
-        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape).unwrap()).collect();
+    let mut outputs: Vec<Array> = program
+        .outputs
+        .iter()
+        .map(|(dtype, shape)| Array::zeros(*dtype, shape).expect("memory for the results"))
+        .collect();
     let shared: Vec<&SharedCell> = cells.iter().map(|cell| &**cell).collect();
     device.run(&inputs, &shared, &mut outputs).map_err(|e| e.to_string())?;
     let mut after = Vec::new();

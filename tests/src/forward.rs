@@ -214,7 +214,7 @@ fn forward_loop(
 
 /// Element `step` of a sequence.
 fn element(sequence: &Array, step: usize) -> Array {
-    let mut element = Array::zeros(sequence.dtype(), &sequence.shape()[1..]).unwrap();
+    let mut element = Array::zeros(sequence.dtype(), &sequence.shape()[1..]).expect("a small array");
     for index in 0..element.len() {
         element.set(index, sequence.get(step * element.len() + index));
     }
@@ -235,7 +235,7 @@ pub fn inner_product(a: &Array, b: &Array) -> f64 {
 }
 
 fn zeros_like(x: &Array) -> Array {
-    Array::zeros(x.dtype(), x.shape()).unwrap()
+    Array::zeros(x.dtype(), x.shape()).expect("a small array")
 }
 
 fn tangent_of(
@@ -325,7 +325,7 @@ fn map_tangent(
     value: &Array,
     terms: Terms,
 ) -> Array {
-    let mut result = Array::zeros(DType::F64, value.shape()).unwrap();
+    let mut result = Array::zeros(DType::F64, value.shape()).expect("a small array");
     for index in 0..value.len() {
         let at = |operand: usize| operands.get(operand).map_or(0.0, |x| x.get(index).to_f64());
         let slopes = slopes(f, at(0), at(1));

@@ -456,7 +456,7 @@ impl Growth {
             let (mut ty, mut value) = (self.graph.ty(*id).clone(), self.value(*id).clone());
             if position < sequences {
                 ty.shape.remove(0);
-                let mut element = Array::zeros(value.dtype(), &value.shape()[1..]).unwrap();
+                let mut element = Array::zeros(value.dtype(), &value.shape()[1..]).expect("a small array");
                 if length > 0 {
                     (0..element.len()).for_each(|index| element.set(index, value.get(index)));
                 }

@@ -34,7 +34,7 @@ impl Generator {
 
     /// An array of such numbers; truth values are true half the time.
     pub fn array(&mut self, dtype: DType, shape: &[usize], low: f64, high: f64) -> Array {
-        let mut array = Array::zeros(dtype, shape).unwrap();
+        let mut array = Array::zeros(dtype, shape).expect("a small array");
         for index in 0..array.len() {
             let value = match dtype {
                 DType::Bool => Literal::Bool(self.unit() < 0.5),
@@ -54,7 +54,7 @@ impl Generator {
 
     /// An array of [`edges`].
     pub fn special_array(&mut self, dtype: DType, shape: &[usize]) -> Array {
-        let mut array = Array::zeros(dtype, shape).unwrap();
+        let mut array = Array::zeros(dtype, shape).expect("a small array");
         (0..array.len()).for_each(|index| array.set(index, self.special(dtype)));
         array
     }

@@ -23,7 +23,8 @@ type Failure = Box<dyn std::error::Error>;
 fn numbers(shape: &[usize], scale: f64) -> Array {
     let len = shape.iter().product::<usize>();
     let golden = |i: usize| ((i + 1) as f64 * 0.618_033_988_749_894_9).fract() * 2.0 - 1.0;
-    Array::new(shape, &(0..len).map(|i| (golden(i) * scale) as f32).collect::<Vec<_>>()).unwrap()
+    Array::new(shape, &(0..len).map(|i| (golden(i) * scale) as f32).collect::<Vec<_>>())
+        .expect("as many numbers as the shape has")
 }
 
 /// Times a function of no inputs whose result is a loop of that many steps.
@@ -44,8 +45,11 @@ fn time(name: &str, steps: usize, result: &Tensor) -> Result<(), Failure> {
             values.push(cell.lock().host.clone());
         }
     }
-    let mut outputs: Vec<Array> =
-        program.outputs.iter().map(|(dtype, shape)| Array::zeros(*dtype, shape).unwrap()).collect();
+    let mut outputs: Vec<Array> = program
+        .outputs
+        .iter()
+        .map(|(dtype, shape)| Array::zeros(*dtype, shape).expect("memory for the results"))
+        .collect();
     let mut run = |cpu: &mut CpuProgram| -> Result<Duration, Failure> {
         let begin = Instant::now();
         cpu.run(&[], &mut values.iter_mut().collect::<Vec<_>>(), &mut outputs)?;

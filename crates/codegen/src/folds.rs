@@ -1,12 +1,12 @@
 //! Long sums in stages, so that none of them is one long chain of roundings.
 //!
 //! A kernel joins the values of a fold one after another; of `n` values that is up to `n` roundings of a sum that has long
-//! outgrown its terms. So a sum or product of floats with more than [`CHAIN`] values for each partial result is cut: one
+//! outgrown its terms. So a sum or product of floats with more than `CHAIN` values for each partial result is cut: one
 //! kernel folds pieces and stores what each gives, and another folds these, which is cut again where there are many. The
 //! result has seen a few roundings for each stage, some `log(n)` in all, and the pieces are rows that threads can share.
 //! What the pieces are depends on the extents alone, so the order is the same for every engine and any number of threads.
 //!
-//! A product of matrices with more than [`TERMS`] terms is cut the same way: products of pieces, whose results are folded.
+//! A product of matrices with more than `TERMS` terms is cut the same way: products of pieces, whose results are folded.
 //! Inside of a piece, back ends cut it into stretches of their own.
 
 use hypatia_graph::{DType, Fold, ScalarFn};

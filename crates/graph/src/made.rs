@@ -1,7 +1,7 @@
 //! Rows that may not exist: results of loops that may end early.
 //!
 //! Memory holds as many rows of such a result as the loop may make steps, and those beyond the steps made repeat the last
-//! one. What a user writes speaks of the steps made, as with Theano's `until`: [`Made`] goes along with expressions while
+//! one. What a user writes speaks of the steps made, as with Theano's `until`: `Made` goes along with expressions while
 //! they are built, reductions leave out the rows beyond, an extent is the number of rows made, and a function cuts the
 //! results it returns. What cannot be said so, since the extent is known only at run time, is an error that names
 //! [`Tensor::padded`], the way to all the rows. Graphs know nothing of this.

@@ -218,7 +218,8 @@ impl ScalarFn {
 
     /// Whether arithmetic on `i64` wraps; `y` is looked at by binary functions only.
     pub(crate) fn overflows(self, x: i64, y: i64) -> bool {
-        const CHECKED: [(ScalarFn, fn(i64, i64) -> bool); 8] = [
+        type Wraps = fn(i64, i64) -> bool;
+        const CHECKED: [(ScalarFn, Wraps); 8] = [
             (ScalarFn::Add, |x, y| x.checked_add(y).is_none()),
             (ScalarFn::Sub, |x, y| x.checked_sub(y).is_none()),
             (ScalarFn::Mul, |x, y| x.checked_mul(y).is_none()),

@@ -534,7 +534,7 @@ fn compared_with_number(f: ScalarFn, operands: &[&Tensor], site: Site) -> Option
         Some(lt || le || f == ScalarFn::Ne)
     } else if below {
         Some(gt || ge || f == ScalarFn::Ne)
-    } else if !is_whole && !(lt || le || gt || ge) {
+    } else if !(is_whole || lt || le || gt || ge) {
         Some(f == ScalarFn::Ne)
     } else {
         None

@@ -39,12 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let begin = Instant::now();
     let value = f.call(&[&Array::scalar(1.0f32)])?;
-    println!(
-        "y = {}, dy/dx = {} in {:?}",
-        value.scalar(0).unwrap(),
-        value.scalar(1).unwrap(),
-        begin.elapsed()
-    );
+    println!("y = {}, dy/dx = {} in {:?}", value.scalar(0)?, value.scalar(1)?, begin.elapsed());
     let begin = Instant::now();
     drop(f);
     drop((x, y, slope));

@@ -21,23 +21,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pixels: Vec<f32> =
         random(rows * 784, 2.0).into_iter().map(|x| if x > 1.0 { x - 1.0 } else { 0.0 }).collect();
     let labels: Vec<i32> = random(rows, 5.0).into_iter().map(|x| (x + 5.0) as i32 % 10).collect();
-    let x = shared("x", Array::new(&[rows, 784], &pixels).unwrap());
+    let x = shared("x", Array::new(&[rows, 784], &pixels));
     let y = shared("y", Array::vector(&labels));
     let i = scalar::<i64>("i");
     let part = |t: &Tensor| t.index(ix![&i * batch..(&i + 1) * batch]);
     let (x, y) = (part(&x), part(&y));
     let begin = Instant::now();
     let (logits, params, decay) = if mlp {
-        let w1 = shared("w1", Array::new(&[784, 500], &random(784 * 500, 0.068)).unwrap());
-        let b1 = shared("b1", Array::new(&[500], &[0f32; 500]).unwrap());
-        let w2 = shared("w2", Array::new(&[500, 10], &random(5000, 0.1)).unwrap());
-        let b2 = shared("b2", Array::new(&[10], &[0f32; 10]).unwrap());
+        let w1 = shared("w1", Array::new(&[784, 500], &random(784 * 500, 0.068)));
+        let b1 = shared("b1", Array::new(&[500], &[0f32; 500]));
+        let w2 = shared("w2", Array::new(&[500, 10], &random(5000, 0.1)));
+        let b2 = shared("b2", Array::new(&[10], &[0f32; 10]));
         let hidden = (x.dot(&w1) + &b1).tanh();
         let decay = (w1.sqr().sum(All) + w2.sqr().sum(All)) * 1e-4;
         (hidden.dot(&w2) + &b2, vec![w1, b1, w2, b2], Some(decay))
     } else {
-        let w = shared("w", Array::new(&[784, 10], &[0f32; 7840]).unwrap());
-        let b = shared("b", Array::new(&[10], &[0f32; 10]).unwrap());
+        let w = shared("w", Array::new(&[784, 10], &[0f32; 7840]));
+        let b = shared("b", Array::new(&[10], &[0f32; 10]));
         (x.dot(&w) + &b, vec![w, b], None)
     };
     let mut cost = -logits.softmax(1).log().pick(&y).mean(All);
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for step in 0..2000i64 {
         let index = Array::scalar(step % batches);
         let begin = Instant::now();
-        let cost = train.call(&[&index])?.scalar(0).unwrap();
+        let cost = train.call(&[&index])?.scalar(0)?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
         if step < 3 {
             costs.push(cost);

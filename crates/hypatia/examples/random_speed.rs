@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let streams = RandomStreams::new(1);
     // A layer's worth of hidden units of a minibatch, which lies in the second-level cache.
     let shape = [20usize, 1284];
-    let p = shared("p", Array::zeros(DType::F32, &shape).unwrap());
+    let p = shared("p", Array::zeros(DType::F32, &shape));
     let draws: [(&str, Tensor); 6] = [
         ("uniform", streams.uniform(shape, 0.0, 1.0)),
         ("binomial, p constant", streams.binomial(shape, 1, 0.3)),

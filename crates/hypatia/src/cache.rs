@@ -6,11 +6,14 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+/// Entries of one hash.
+type Bucket<K, V> = SmallVec<[Box<Entry<K, V>>; 1]>;
+
 /// Values by keys that are looked up by their hash. The value in use lies apart from the others, where finding it again costs
 /// one comparison.
 pub(crate) struct Cache<K, V> {
     recent: Option<Box<Entry<K, V>>>,
-    others: HashMap<u64, SmallVec<[Box<Entry<K, V>>; 1]>>,
+    others: HashMap<u64, Bucket<K, V>>,
     limit: usize,
     /// Counts the changes from one value to another.
     clock: u64,

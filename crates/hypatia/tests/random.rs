@@ -317,7 +317,11 @@ fn rows_are_drawn_with_their_probabilities() {
 /// How often each column of a row is drawn from `n` rows like it.
 fn counts_of_row(streams: &RandomStreams, row: impl Into<Array>, n: usize) -> Vec<usize> {
     let row = shared("row", row);
-    let rows = row.broadcast_like(&hypatia::full(0.0, DType::F32, &[n, row.ty().shape[0].known().unwrap()]));
+    let rows = row.broadcast_like(&hypatia::full(
+        0.0,
+        DType::F32,
+        &[n, row.ty().shape[0].known().expect("a row of known length")],
+    ));
     let counts = streams.multinomial(&rows).sum(0);
     let columns = draw(&streams.categorical(&rows));
     let by_multinomial: Vec<usize> = draw(&counts).iter().map(|count| *count as usize).collect();

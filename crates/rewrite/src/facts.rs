@@ -412,7 +412,8 @@ fn sum(count: Option<usize>, x: &Facts, dtype: DType, strict: bool) -> Facts {
                 (true, true) => 2.0 * lost * size,
                 (true, false) => f64::INFINITY,
             };
-            (x.low * n - error, x.high * n + error, !(size + error <= largest(dtype)))
+            let fits = size + error <= largest(dtype);
+            (x.low * n - error, x.high * n + error, !fits)
         }
         None => (f64::NEG_INFINITY, f64::INFINITY, true),
     };

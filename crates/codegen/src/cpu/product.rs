@@ -196,7 +196,7 @@ pub enum ProductError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Summation {
     /// In the order of k, in `blocks` nearly equal ranges of k whose sums are added in order, as are those of the
-    /// [`stretches`] of each range; with a fused multiply-add or without.
+    /// `stretches` of each range; with a fused multiply-add or without.
     Sequential {
         /// Ranges of k.
         blocks: usize,

@@ -288,11 +288,8 @@ fn about(f: ScalarFn, dtype: DType, x: f64) -> (f64, f64) {
     let Some(value) = f.eval(&[Literal::from_f64(x, DType::F64)]).map(Literal::to_f64) else {
         return (f64::NEG_INFINITY, f64::INFINITY);
     };
-    let exact = match f {
-        ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => x == 0.0 || x == 1.0,
-        ScalarFn::Softplus => false,
-        _ => x == 0.0,
-    };
+    let logarithm = matches!(f, ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10);
+    let exact = x == 0.0 && f != ScalarFn::Softplus || x == 1.0 && logarithm;
     if exact || x.is_infinite() || value.is_nan() {
         return (value, value);
     }
