@@ -33,6 +33,15 @@ fn resident() -> usize {
     pages.unwrap_or(0) * 4096
 }
 
+/// Whether long runs and times are asked for: `HYPATIA_LONG=1 cargo test --release -p hypatia --test shapes -- --nocapture`.
+fn long(what: &str) -> bool {
+    let asked = std::env::var_os("HYPATIA_LONG").is_some();
+    if !asked {
+        eprintln!("skipped: set HYPATIA_LONG=1 to {what}");
+    }
+    asked
+}
+
 fn sum() -> Function {
     let x = vector::<f32>("x");
     function(&[&x], &[&x.sum(All)], &[]).unwrap()
@@ -91,6 +100,9 @@ fn calls_are_as_fast_after_many_shapes() {
         assert_eq!(f.call(&[array]).unwrap().scalar(0).unwrap(), f64::from(length));
     }
     assert_eq!(f.profile().executables.cached, 200);
+    if !long("time calls of two hundred shapes") {
+        return;
+    }
     let time = |f: &mut Function, arrays: &[Array]| {
         let rounds = 20_000 / arrays.len();
         let least = (0..5).map(|_| {
@@ -115,10 +127,11 @@ fn calls_are_as_fast_after_many_shapes() {
     assert!(all < 4.0 * few + 1e-6, "two shapes {few:.2e} s, two hundred {all:.2e} s");
 }
 
-/// A long run: `cargo test --release -p hypatia --test shapes -- --ignored --nocapture`.
 #[test]
-#[ignore = "compiles thousands of executables"]
 fn memory_stays_bounded_over_thousands_of_shapes() {
+    if !long("compile thousands of executables") {
+        return;
+    }
     let (mut step, _) = recurrent(Builder::new());
     step.call(&[&numbers(&[1], 4)]).unwrap();
     let start = resident();
