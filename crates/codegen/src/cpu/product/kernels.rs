@@ -18,9 +18,9 @@ use std::mem::MaybeUninit;
 /// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
 pub(super) const LONG_DOT_SUMS: usize = 8;
 /// The terms that a panel tile adds up one after another, at most.
-const STRETCH: usize = 64;
+const STRETCH: usize = 134;
 /// The vectors that a dot tile adds up one after another: a multiple of 2, which a tile of two products takes at one go.
-const DOT_STRETCH: usize = 64;
+const DOT_STRETCH: usize = 128;
 /// The same of [`long_dot`], for each of its sums.
 const LONG_DOT_STRETCH: usize = 32;
 /// How many vectors of W ahead of its use a tile of two products asks for it from the second-level cache.
@@ -235,19 +235,9 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         }
         let (a_row, a_column, b_row, b_panel) = (tile.a_row, tile.a_column, tile.b_row, tile.b_panel);
         let (mut a, mut b) = (tile.a, tile.b);
-        // The next tile of C is asked for two rows at a time: all at once would hold up the loads.
-        let (mut ask, mut asked) = (tile.c_next, 0);
         macro_rules! panel_terms {
             ($terms:expr) => {
                 for _ in 0..$terms {
-                    if asked < ROWS {
-                        for v in 0..VECTORS {
-                            V::prefetch(ask.wrapping_add(v * V::LANES));
-                            V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
-                        }
-                        ask = ask.wrapping_offset(2 * tile.c_row);
-                        asked += 2;
-                    }
                     let mut row = [V::splat(V::Element::ZERO); VECTORS];
                     for v in 0..VECTORS {
                         let from =
@@ -266,16 +256,28 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
                 }
             };
         }
-        let mut left = tile.depth;
+        // The next tile of C is asked for two rows at a time: all at once would hold up the loads.
+        let asking = tile.depth.min(ROWS.div_ceil(2));
+        let mut ask = tile.c_next;
+        for _ in 0..asking {
+            for v in 0..VECTORS {
+                V::prefetch(ask.wrapping_add(v * V::LANES));
+                V::prefetch(ask.wrapping_offset(tile.c_row).wrapping_add(v * V::LANES));
+            }
+            ask = ask.wrapping_offset(2 * tile.c_row);
+            panel_terms!(1);
+        }
         // One stretch has code of its own, in which all registers are for it.
-        if left <= STRETCH {
-            panel_terms!(left);
+        if tile.depth <= STRETCH {
+            panel_terms!(tile.depth - asking);
         } else {
             let mut totals = Totals::<V, ROWS, VECTORS>::new();
-            let mut parts = stretches(left);
+            let (mut left, mut parts) = (tile.depth, stretches(tile.depth));
+            let mut done = asking;
             loop {
                 let terms = left.div_ceil(parts);
-                panel_terms!(terms);
+                panel_terms!(terms - done);
+                done = 0;
                 left -= terms;
                 parts -= 1;
                 if left == 0 {
