@@ -285,9 +285,9 @@ impl RandomStreams {
     /// back to `p`.
     ///
     /// A probability is right to 2^-48, and for an `f32` to 2^-24 of itself. The lower bits of the uniform numbers are
-    /// shared along the first axis (the trials, for `n > 1`) up to 65,536 elements: between elements whose probability
-    /// is below 2^-24 this leaves a dependence of at most 2^-8. Constants between 2^-10 and 1 - 2^-10 are compared with
-    /// 24 bits.
+    /// shared by up to 65,536 elements: all of them, or those along the first axis (the trials, for `n > 1`). Between
+    /// elements whose probability is below 2^-24 this leaves a dependence of at most 2^-8. Constants between 2^-10 and
+    /// 1 - 2^-10 are compared with 24 bits.
     #[track_caller]
     pub fn binomial<S: Into<Size>>(
         &self,
@@ -305,37 +305,45 @@ impl RandomStreams {
         let plain = |p: &f64| *p == 0.0 || *p == 1.0 || (COARSE..=1.0 - COARSE).contains(p);
         let coarse = !fixed.is_empty() && fixed.iter().all(plain);
         let p = if coarse { parameter(p) } else { probability(p) };
-        let u = match coarse {
-            true => self.draw("binomial", &all),
-            false => self.refined("binomial", &all, p.dtype()),
+        let hits = if coarse {
+            let u = self.draw("binomial", &all);
+            u.lt(expand("binomial", &p, &u, sizes.len()))
+        } else {
+            let (upper, lower) = self.refined("binomial", &all, p.dtype());
+            // Whether `upper + lower STEP < p`, without a rounding: where the difference is below a step, it is exact.
+            (expand("binomial", &p, &upper, sizes.len()) - upper).gt(lower * STEP)
         };
-        let hits = u.lt(expand("binomial", &p, &u, sizes.len())).cast(DType::F32);
+        let hits = hits.cast(DType::F32);
         if n == 1 { hits } else { hits.sum(0) }
     }
 
-    /// A draw of uniform numbers in [0, 1) of that type, with 48 bits: a word of its own for each, and a second one,
-    /// which stands in one more row, for the elements along the first axis together.
+    /// Draws of that type for uniform numbers `upper + lower STEP` of 48 bits: a word of its own for each, and a second
+    /// one for all elements, or for those along the first axis, which stands behind them.
     #[track_caller]
-    fn refined(&self, method: &str, sizes: &[Size], dtype: DType) -> Tensor {
-        let shared = match sizes.first() {
-            Some(Size::Number(n)) if (0..=SHARING).contains(n) => Some(Size::Number(n + 1)),
+    fn refined(&self, method: &str, sizes: &[Size], dtype: DType) -> (Tensor, Tensor) {
+        let few = |n: &i64| (0..=SHARING).contains(n);
+        let number = |size: &Size| match size {
+            Size::Number(n) => few(n).then_some(*n),
+            Size::Tensor(_) => None,
+        };
+        let all = sizes.iter().try_fold(1, |all: i64, size| all.checked_mul(number(size)?)).filter(few);
+        let rows = match sizes.first() {
+            _ if all.is_some() => None,
             Some(Size::Tensor(t)) if t.rank() == 0 && t.dtype().is_int() => Some(Size::from(t + 1)),
-            Some(_) | None => None,
+            Some(first) => number(first).map(|n| Size::Number(n + 1)),
+            None => None,
         };
-        let (upper, lower) = match shared {
-            Some(rows) => {
-                let rows: Sizes = std::iter::once(rows).chain(sizes[1..].iter().cloned()).collect();
-                let words = self.draw(method, &rows).cast(dtype);
-                (words.index(ix![..-1]), words.index(ix![-1]))
-            }
-            None => {
-                let words = self.draw(method, &with_lead(2, sizes)).cast(dtype);
-                (first(&words), second(&words))
-            }
-        };
-        let u = lower * STEP + upper;
-        // In `f32` the sum may round to 1.
-        if dtype == DType::F32 { u.minimum(BELOW_ONE) } else { u }
+        if let Some(all) = all {
+            let words = self.draw(method, &[Size::Number(all + 1)]).cast(dtype);
+            (words.index(ix![..-1]).reshape(sizes.iter().cloned()), words.index(ix![-1]))
+        } else if let Some(rows) = rows {
+            let sizes: Sizes = std::iter::once(rows).chain(sizes[1..].iter().cloned()).collect();
+            let words = self.draw(method, &sizes).cast(dtype);
+            (words.index(ix![..-1]), words.index(ix![-1]))
+        } else {
+            let words = self.draw(method, &with_lead(2, sizes)).cast(dtype);
+            (first(&words), second(&words))
+        }
     }
 
     /// One draw from each row (last axis) of probabilities `p[.., k]`, as `f32[.., k]`: 1 in the column drawn, else 0.
