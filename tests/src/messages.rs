@@ -114,6 +114,8 @@ fn building() {
     book.expression("stack of unequal shapes", &[&x, &y], &stack(&[x.clone(), y.clone()], 0));
     book.expression("stack of nothing", &[], &stack(&[], 0));
     book.expression("broadcast to a lower rank", &[&x], &x.broadcast_like(&x.sum(0)));
+    let add: fn(Tensor, Tensor) -> Tensor = std::ops::Add::add;
+    book.expression("a function that does not see its caller", &[&x, &y], &add(x.clone(), &y + 1.0));
     book.expression("switch between unequal shapes", &[&x, &y], &switch(x.gt(0.0), &x, &y));
     book.expression("bit operations on floats", &[&x], &(&x & &x));
     book.expression("logic on unequal types", &[&x], &!&x);

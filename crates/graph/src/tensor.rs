@@ -351,6 +351,7 @@ pub(crate) fn build_plainly(
     made: Option<Made>,
     site: Site,
 ) -> Tensor {
+    let site = of_user(site, &operands);
     let inferred = {
         let types: SmallVec<[&TensorType; 4]> = operands.iter().map(|t| &t.0.ty).collect();
         infer(&op, &types)
@@ -363,6 +364,19 @@ pub(crate) fn build_plainly(
             assemble(op, operands, ty, None, Some(fault), site)
         }
     }
+}
+
+/// The nearest known line of a user. A function that is called through a pointer (`.map(Tensor::tanh)`) does not see its
+/// caller but a line of the library: the line that built its operand is the nearest then.
+fn of_user(site: Site, operands: &[Tensor]) -> Site {
+    // This file's name as the compiler wrote it, in front of which the library's sources have the same path.
+    const THIS: &str = file!();
+    let sources = THIS.strip_suffix("tensor.rs").unwrap_or(THIS);
+    let library = |site: Site| site.file().strip_prefix(sources).is_some_and(|file| !file.contains("tests"));
+    if !library(site) {
+        return site;
+    }
+    operands.iter().map(|operand| operand.0.site).find(|site| !library(site)).unwrap_or(site)
 }
 
 fn assemble(
@@ -400,6 +414,7 @@ pub(crate) fn faulty(
     ty: TensorType,
     site: Site,
 ) -> Tensor {
+    let site = of_user(site, &operands);
     let fault = place(fault, &operands, site);
     assemble(Op::StopGradient, operands, ty, None, Some(fault), site)
 }
