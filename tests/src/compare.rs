@@ -25,7 +25,8 @@ const DISTURBANCE: f64 = 4.0;
 /// How many times the spread is allowed.
 const MARGIN: f64 = 24.0;
 
-/// What sums and products whose parts overflow come to in the disturbed runs; a zero takes its sign.
+/// What sums and products whose parts overflow come to in the disturbed runs, neighbours differently; a zero takes its
+/// sign.
 const ENDS: [f64; 4] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0];
 
 /// Error of the functions of `f32` where products are rounded before they are added.
@@ -64,7 +65,7 @@ pub fn expected(graph: &Graph, inputs: &[Array]) -> Result<Expected, String> {
             &graph,
             inputs,
             &mut Generator(run),
-            ENDS[run as usize % ENDS.len()],
+            run as usize,
             &mut finite,
             &mut decisions,
         )?);
@@ -312,7 +313,7 @@ fn interpret_disturbed(
     graph: &Graph,
     inputs: &[Array],
     generator: &mut Generator,
-    end: f64,
+    run: usize,
     finite: &mut bool,
     decisions: &mut Vec<Decision>,
 ) -> Result<Evaluation, String> {
@@ -343,7 +344,7 @@ fn interpret_disturbed(
         };
         let mut value = if disturbs && value.dtype().is_float() { disturb(&value, generator) } else { value };
         if accumulates && value.dtype().is_float() {
-            disturb_ends(op, &moved, &mut value, end)?;
+            disturb_ends(op, &moved, &mut value, run)?;
         }
         *finite &= keeps_finite(op, operands, &value);
         Ok(value)
@@ -353,7 +354,7 @@ fn interpret_disturbed(
 
 /// Sums and products of several elements are made in any order: one that comes to zero has either sign, and one whose
 /// parts overflow, or vanish, may have any value.
-fn disturb_ends(op: &Op, operands: &[Array], value: &mut Array, end: f64) -> Result<(), Diagnostic> {
+fn disturb_ends(op: &Op, operands: &[Array], value: &mut Array, run: usize) -> Result<(), Diagnostic> {
     // Magnitudes bound every part of a sum; those above 1, and those below, every part of a product.
     let bounds: &[fn(f64) -> f64] = match op {
         Op::Reduce(Fold::Prod, _) => &[|x| x.abs().max(1.0), |x| x.abs().min(1.0)],
@@ -367,6 +368,7 @@ fn disturb_ends(op: &Op, operands: &[Array], value: &mut Array, end: f64) -> Res
         parts.push(evaluate_node(op, &sizes.iter().collect::<Vec<_>>())?);
     }
     for index in 0..value.len() {
+        let end = ENDS[(run + index) % ENDS.len()];
         let vanishes = parts.get(1).is_some_and(|part| part.get(index).to_f64() < least);
         if vanishes || !parts[0].get(index).to_f64().is_finite() {
             value.set(index, Literal::from_f64(end, value.dtype()));
