@@ -166,7 +166,7 @@ pub struct Param {
 }
 
 /// A nest of loops around a body.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct LoopKernel {
     /// Loop extents, outermost first.
     pub extents: Extents,
@@ -183,6 +183,12 @@ pub struct LoopKernel {
     pub types: Vec<DType>,
     /// What is written.
     pub stores: Vec<Store>,
+}
+
+impl fmt::Debug for LoopKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoopKernel({:?}, {} instructions)", self.extents, self.body.len())
+    }
 }
 
 impl LoopKernel {
@@ -332,7 +338,7 @@ pub struct RowCarry {
 ///
 /// Inputs of the body are [`Element`]s, its shared variables the carries, which it updates in place, its outputs rows of
 /// parameters. The body's arena is a parameter too, so that all memory of nested loops is that of the program.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ScanKernel {
     /// Steps to make, at most if there is a condition.
     pub steps: usize,
@@ -353,6 +359,12 @@ pub struct ScanKernel {
     pub arena: Option<u16>,
     /// Buffers.
     pub params: Vec<Param>,
+}
+
+impl fmt::Debug for ScanKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScanKernel({} steps of {:?})", self.steps, self.body)
+    }
 }
 
 impl PartialEq for ScanKernel {
@@ -600,7 +612,7 @@ pub struct Step {
 }
 
 /// A compiled function before it becomes machine code.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Program {
     /// All memory.
     pub buffers: Vec<Buffer>,
@@ -617,6 +629,12 @@ pub struct Program {
     /// The number of steps before the first that writes a shared variable. Every step that can fail (it checks an index
     /// or a start) is among them, so a failed call changes nothing.
     pub commit: usize,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Program({} steps, {} buffers)", self.steps.len(), self.buffers.len())
+    }
 }
 
 impl Step {

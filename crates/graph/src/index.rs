@@ -36,8 +36,13 @@ pub enum Index {
     },
 }
 
+/// A range of positions, as [`step`] takes it.
+pub trait Span: Into<Index> {}
+
+impl Span for RangeFull {}
+
 /// The range with another step: `step(.., -1)` reverses.
-pub fn step(range: impl Into<Index>, by: i64) -> Index {
+pub fn step(range: impl Span, by: i64) -> Index {
     match range.into() {
         Index::Range { start, stop, .. } => Index::Range { start, stop, step: by },
         at @ Index::At(_) => at,
@@ -60,6 +65,9 @@ macro_rules! index_from {
         impl From<RangeTo<$ty>> for Index {
             fn from(r: RangeTo<$ty>) -> Index { Index::Range { start: None, stop: Some(r.end.into()), step: 1 } }
         }
+        impl Span for Range<$ty> {}
+        impl Span for RangeFrom<$ty> {}
+        impl Span for RangeTo<$ty> {}
     )*};
 }
 index_from!(i32, i64, usize, Tensor, &Tensor);

@@ -52,7 +52,7 @@ pub(crate) mod shown;
 pub use formula::{Formula, parse_formula};
 pub use infix::formula;
 pub use parse::parse;
-pub use shown::abridged;
+pub use shown::{Few, abridged};
 
 /// The most characters of a text that an error shows.
 const LINE: usize = 80;

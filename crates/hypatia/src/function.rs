@@ -25,6 +25,7 @@ use hypatia_graph::differentiate::{check, differentiate};
 use hypatia_graph::leaf::{Leaf, LeafKind, SharedCell, SharedState};
 use hypatia_graph::made::cuts;
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
+use hypatia_graph::text::Few;
 use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
 use hypatia_rewrite::{Numerics, Options, Report, Stop, simplify};
 use smallvec::SmallVec;
@@ -58,7 +59,7 @@ pub fn function(
 }
 
 /// A function with choices.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Builder {
     request: Request,
     defaults: HashMap<LeafId, Array>,
@@ -68,6 +69,18 @@ pub struct Builder {
     threads: Option<usize>,
     device: Device,
     cache_bytes: Option<usize>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("inputs", &Few(&self.request.inputs))
+            .field("outputs", &Few(&self.request.outputs))
+            .field("updates", &self.request.updates.len())
+            .field("numerics", &self.numerics)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Builder {
@@ -382,8 +395,14 @@ impl From<Diagnostic> for CallError {
 }
 
 /// The results of a call, borrowed from the function until the next one.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone)]
 pub struct Outputs<'f>(&'f [Array]);
+
+impl fmt::Debug for Outputs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Outputs").field(&Few(self.0)).finish()
+    }
+}
 
 impl<'f> Outputs<'f> {
     /// A result by its number, which is below the number of outputs of the function.
@@ -879,7 +898,7 @@ fn run_on_cpu(
 }
 
 /// What the kernels of a function cost.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Profile {
     /// One row a kernel, in the order in which they run; a loop comes before the kernels of its body.
     pub rows: Vec<ProfileRow>,
@@ -908,6 +927,17 @@ pub struct ProfileRow {
     pub operations: u64,
     /// Bytes of the elements that one run touches.
     pub bytes: u64,
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile")
+            .field("rows", &Few(&self.rows))
+            .field("executables", &self.executables)
+            .field("stop", &self.stop)
+            .field("warnings", &Few(&self.warnings))
+            .finish()
+    }
 }
 
 impl fmt::Display for Profile {

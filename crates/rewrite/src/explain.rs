@@ -8,7 +8,7 @@
 use std::fmt;
 
 use egg::{EGraph, FlatTerm, Id};
-use hypatia_graph::text::formula;
+use hypatia_graph::text::{Few, abridged, formula};
 use hypatia_graph::{Diagnostic, Graph, NodeId, Op};
 use smallvec::SmallVec;
 
@@ -24,7 +24,7 @@ use crate::{Numerics, Options, rules_for};
 const LARGEST: usize = 2_000;
 
 /// How the outputs of a graph were simplified.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Explanation {
     /// One derivation an output.
     pub derivations: Vec<Derivation>,
@@ -35,7 +35,7 @@ pub struct Explanation {
 }
 
 /// How one formula became another.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Derivation {
     /// The formula as it was given.
     pub given: String,
@@ -48,7 +48,7 @@ pub struct Derivation {
 }
 
 /// One step of a derivation.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Derived {
     /// The name of the rule.
     pub rule: String,
@@ -60,6 +60,32 @@ pub struct Derived {
     pub reversed: bool,
     /// The formula after the step.
     pub formula: String,
+}
+
+impl fmt::Debug for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explanation")
+            .field("derivations", &Few(&self.derivations))
+            .field("stop", &self.stop)
+            .field("warnings", &Few(&self.warnings))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Derivation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Derivation")
+            .field("given", &abridged(&self.given, 200))
+            .field("steps", &self.steps.len())
+            .field("result", &abridged(&self.result, 200))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Derived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Derived({}: {})", self.rule, abridged(&self.formula, 200))
+    }
 }
 
 /// The simplified outputs of a graph, and every step with its rule.

@@ -5,13 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use hypatia_graph::diagnostic::Site;
+use hypatia_graph::text::Few;
 use hypatia_graph::{Diagnostic, Graph};
 
 use crate::loops::Description;
 use crate::saturate::Stop;
 
 /// What [`crate::simplify`] did. Equal for equal graphs, but for `time`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Report {
     /// How often each rule brought something new, by name; and how many loops each rewriting of loops changed. Bodies
     /// count as part of the graph, here and below.
@@ -37,6 +38,19 @@ pub struct Report {
     pub time: Duration,
     /// What was done to the graph, one after another, where an explanation is wanted.
     pub(crate) stages: Option<Vec<Stage>>,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("rules", &self.rules.len())
+            .field("rounds", &self.rounds)
+            .field("stop", &self.stop)
+            .field("nodes_before", &self.nodes_before)
+            .field("nodes_after", &self.nodes_after)
+            .field("risky", &Few(&self.risky))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A term that stayed though it may break or lose digits.

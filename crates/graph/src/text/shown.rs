@@ -108,7 +108,7 @@ pub fn abridged(text: &str, most: usize) -> String {
 }
 
 /// The first elements of a list, and how many more there are.
-pub(crate) struct Few<'a, T>(pub(crate) &'a [T]);
+pub struct Few<'a, T>(pub &'a [T]);
 
 impl<T: fmt::Debug> fmt::Debug for Few<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
