@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use hypatia::codegen::cpu::call::CpuProgram;
-use hypatia::codegen::cpu::features::Features;
-use hypatia::codegen::cpu::pool::Pool;
 use hypatia::graph::collect::{Request, collect};
 use hypatia::graph::differentiate::differentiate;
 use hypatia::graph::specialise::{Arguments, specialise};
+use hypatia::kernels::features::Features;
+use hypatia::kernels::pool::Pool;
 use hypatia::rewrite::{Numerics, Options, simplify};
 use hypatia::{Graph, codegen};
 use hypatia_benches::{Step, logistic_regression, multilayer_perceptron};

@@ -8,8 +8,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hypatia_codegen::cpu::call::CpuProgram;
-use hypatia_codegen::cpu::features::{Features, InstructionSet};
-use hypatia_codegen::cpu::pool::Pool;
 use hypatia_codegen::kernel::Program;
 use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::differentiate::differentiate;
@@ -18,6 +16,8 @@ use hypatia_graph::leaf::{LeafKind, SharedCell};
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::verify::{Stage, verify};
 use hypatia_graph::{Array, Graph, LeafId};
+use hypatia_kernels::features::{Features, InstructionSet};
+use hypatia_kernels::pool::Pool;
 use hypatia_rewrite::{Numerics, Options, simplify};
 
 /// A way to run a graph.

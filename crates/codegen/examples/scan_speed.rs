@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hypatia_codegen::cpu::call::CpuProgram;
-use hypatia_codegen::cpu::features::Features;
-use hypatia_codegen::cpu::pool::Pool;
 use hypatia_graph::collect::{Request, collect};
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::scan::{Next, Scan};
@@ -16,6 +14,8 @@ use hypatia_graph::specialise::{Arguments, specialise};
 use hypatia_graph::streams::RandomStreams;
 use hypatia_graph::tensor::shared;
 use hypatia_graph::{Array, Tensor};
+use hypatia_kernels::features::Features;
+use hypatia_kernels::pool::Pool;
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -9,13 +9,9 @@ pub mod avx512;
 pub mod call;
 mod code;
 mod emit;
-pub mod features;
 mod held;
 mod lanes;
 mod native;
-pub mod pool;
-pub mod product;
-pub mod random;
 mod steps;
 
 pub use code::CodeError;

@@ -61,5 +61,5 @@
 //! [`Array`]: hypatia_graph::Array
 //! [`Array::zeros`]: hypatia_graph::Array::zeros
 //! [`Instruction::Index`]: crate::kernel::Instruction::Index
-//! [`Pool::run`]: crate::cpu::pool::Pool::run
-//! [`Features`]: crate::cpu::features::Features
+//! [`Pool::run`]: hypatia_kernels::pool::Pool::run
+//! [`Features`]: hypatia_kernels::features::Features

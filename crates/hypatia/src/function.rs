@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use hypatia_codegen::cpu::CodeError;
 use hypatia_codegen::cpu::call::{CpuProgram, Workspace};
-use hypatia_codegen::cpu::features::Features;
-use hypatia_codegen::cpu::pool::Pool;
 use hypatia_codegen::kernel::{Place, Program, RunError};
 use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::array::{Extents, IntoArray};
@@ -27,6 +25,8 @@ use hypatia_graph::made::cuts;
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::text::Few;
 use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
+use hypatia_kernels::features::Features;
+use hypatia_kernels::pool::Pool;
 use hypatia_rewrite::{Numerics, Options, Report, Stop, simplify};
 use smallvec::SmallVec;
 

@@ -24,6 +24,7 @@ pub use hypatia_graph::{
     Axes, DType, Diagnostic, Diagnostics, Extent, Fold, Graph, Literal, ScalarFn, Shared, Tensor, TensorType,
     ix,
 };
+pub use hypatia_kernels as kernels;
 pub use hypatia_rewrite as rewrite;
 pub use hypatia_rewrite::Numerics;
 

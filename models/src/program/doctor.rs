@@ -1,8 +1,8 @@
 //! `hypatia doctor`: what this machine offers.
 
 use clap::Command;
-use hypatia::codegen::cpu::features::Features;
 use hypatia::codegen::opencl;
+use hypatia::kernels::features::Features;
 
 use super::{Failure, print};
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 use hypatia_graph::{Array, DType};
 
 use crate::cpu::code::{Code, CodeError};
-use crate::cpu::features::Features;
-use crate::cpu::pool::Pool;
 use crate::cpu::steps::{Context, Loader, Routine, Steps, units};
 use crate::kernel::verify::verify;
 use crate::kernel::{Place, Program, RunError};
+use hypatia_kernels::features::Features;
+use hypatia_kernels::pool::Pool;
 
 /// A program with its machine code and memory.
 pub struct CpuProgram {
@@ -113,7 +113,8 @@ impl CpuProgram {
             Some(array) if array.bytes().len() >= bytes => Ok(array),
             _ => Array::zeros(DType::U8, &[bytes]).map_err(|_| CodeError::Memory(bytes)),
         };
-        let mut arena = fitting(arena, self.program.arena_bytes)?;
+        let mut arena = fitting(arena, self.program.arena_bytes + GUARD)?;
+        arena.bytes_mut()[self.program.arena_bytes..][..GUARD].fill(GUARDED);
         let scratch = scratch.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let scratch = scratch.take(self.context.pool.threads());
         self.context.scratch =
@@ -189,9 +190,21 @@ impl CpuProgram {
             };
             self.steps.point(*slot, pointer);
         }
-        self.steps.run(&mut self.context)
+        let result = self.steps.run(&mut self.context);
+        let guard = self.arena.as_ref().map(|arena| &arena.bytes()[self.program.arena_bytes..][..GUARD]);
+        assert!(
+            guard.is_some_and(|guard| guard.iter().all(|byte| *byte == GUARDED)),
+            "a kernel wrote behind the arena of the program\n{}",
+            self.program
+        );
+        result
     }
 }
+
+/// Bytes behind the arena that no kernel may change: a check of builds with assertions.
+const GUARD: usize = if cfg!(debug_assertions) { 64 } else { 0 };
+/// What stands in them.
+const GUARDED: u8 = 0xa5;
 
 /// Memory that programs which never run at one time may have one after another: what they find in it does not matter.
 #[derive(Default)]

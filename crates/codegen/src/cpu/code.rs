@@ -12,9 +12,9 @@ use hypatia_graph::{Literal, ScalarFn};
 
 use crate::cpu::avx512;
 use crate::cpu::emit::{Routines, emit};
-use crate::cpu::features::{Features, InstructionSet};
 use crate::cpu::native;
 use crate::kernel::{LoopKernel, ScanKernel};
+use hypatia_kernels::features::{Features, InstructionSet};
 
 /// What becomes a function of its own.
 #[derive(Copy, Clone)]

@@ -20,9 +20,9 @@ use cranelift_frontend::FunctionBuilder;
 use hypatia_graph::DType;
 
 use crate::cpu::emit::{Memory, Report, Routines, emit_between, row_parts, scalar_type, table_entry};
-use crate::cpu::features::{Features, InstructionSet};
 use crate::cpu::held::{Element, Held};
 use crate::kernel::{Instruction, Kernel, LoopKernel, Place, ScanKernel};
+use hypatia_kernels::features::{Features, InstructionSet};
 
 /// Instructions of a kernel at most, about.
 const MOST_WORK: usize = 4000;

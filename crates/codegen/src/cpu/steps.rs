@@ -17,15 +17,15 @@ use hypatia_graph::{Array, DType};
 use smallvec::SmallVec;
 
 use crate::cpu::code::{CodeError, Unit};
-use crate::cpu::features::Features;
 use crate::cpu::native;
-use crate::cpu::pool::Pool;
-use crate::cpu::product::{Batch, Float, PackPlan, PairOperands, PairPlan, ProductPlan, ProductShape};
-use crate::cpu::random;
 use crate::kernel::{
     Affine, Kernel, LoopKernel, OutOfRange, Place, ProductKernel, Program, RandomKernel, RunError, Scale,
     ScanKernel, StoreKind,
 };
+use hypatia_kernels::features::Features;
+use hypatia_kernels::pool::Pool;
+use hypatia_kernels::product::{Batch, Float, PackPlan, PairOperands, PairPlan, ProductPlan, ProductShape};
+use hypatia_kernels::random;
 
 /// What a function reports: whether an index was out of range, which, and of what extent. The first word is 0, or 1 for the
 /// function's own step, 2 for the one after it and so on.

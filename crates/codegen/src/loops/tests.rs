@@ -14,12 +14,12 @@ use hypatia_graph::tensor::{Shared, constant, matrix, scalar, shared, vector};
 use hypatia_graph::{Array, Graph, Tensor, ix};
 
 use crate::cpu::call::CpuProgram;
-use crate::cpu::features::{Features, InstructionSet};
-use crate::cpu::pool::Pool;
 use crate::kernel::reference::evaluate;
 use crate::kernel::verify::verify;
 use crate::kernel::{Kernel, OutOfRange, Program, RunError, ScanKernel};
 use crate::opencl::OpenClProgram;
+use hypatia_kernels::features::{Features, InstructionSet};
+use hypatia_kernels::pool::Pool;
 
 /// Numbers that are not exact, in [-1, 1): the fractional parts of multiples of the golden ratio.
 pub(crate) fn numbers(shape: &[usize], seed: usize) -> Array {

@@ -12,11 +12,11 @@ use cranelift_frontend::{FunctionBuilder, Variable};
 use hypatia_graph::DType;
 
 use crate::cpu::emit::{Memory, flags};
-use crate::cpu::features::Features;
 use crate::cpu::held::{Element, Held};
-use crate::cpu::product::{ProductPlan, Summation, piece, stretches};
 use crate::cpu::steps::product_shape;
 use crate::kernel::{Matrix, ProductKernel, Scale};
+use hypatia_kernels::features::Features;
+use hypatia_kernels::product::{ProductPlan, Summation, piece, stretches};
 
 /// Sums of a tile, at most: enough to hide the latency of the multiply-add, few enough for sixteen registers to hold them
 /// with a row of the right side and an element of the left.

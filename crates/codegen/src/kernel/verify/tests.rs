@@ -8,9 +8,9 @@ use smallvec::smallvec;
 use super::*;
 use crate::cpu::CodeError;
 use crate::cpu::call::CpuProgram;
-use crate::cpu::features::Features;
-use crate::cpu::pool::Pool;
 use crate::kernel::{Buffer, CarryPlace, Element, Matrix, RowCarry, Step, Store};
+use hypatia_kernels::features::Features;
+use hypatia_kernels::pool::Pool;
 
 fn param(dtype: DType, len: usize, written: bool) -> Param {
     Param { dtype, len, written }

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use hypatia_graph::compose::switch;
+use hypatia_graph::compose::{full, switch};
 use hypatia_graph::scan::{Next, Scan};
-use hypatia_graph::tensor::{Shared, Tensor, matrix, scalar, shared, vector};
+use hypatia_graph::tensor::{Shared, Tensor, input, matrix, scalar, shared, vector};
 use hypatia_graph::{Array, DType, ix};
 
 use super::{cells, check, floats, graph, numbers, on_cpu};
 use crate::cpu::call::CpuProgram;
-use crate::cpu::features::{Features, InstructionSet};
-use crate::cpu::pool::Pool;
 use crate::kernel::reference::evaluate;
 use crate::kernel::{Kernel, OutOfRange, Program, RunError};
+use hypatia_kernels::features::{Features, InstructionSet};
+use hypatia_kernels::pool::Pool;
 
 /// What the processor says of each step, on every instruction set.
 fn described(program: &Program) -> Vec<String> {
@@ -367,5 +367,20 @@ fn larger_kernels_are_called() {
     assert!(matches!(expected, RunError::OutOfRange(OutOfRange { value: -101, .. })));
     for set in Features::detect().available() {
         assert_eq!(on_cpu(&graph, &values, set, 1), Err(expected.clone()), "{set}");
+    }
+}
+
+/// Sums over an outer axis begin with zeros in the row that they go to, and nowhere else: what follows it stays.
+#[test]
+fn sums_to_rows_stay_in_them() {
+    for (rows, columns) in [(1, 4), (2, 4), (4, 4), (3, 7), (2, 8)] {
+        let x = input("x", DType::F32, &[Some(2), Some(2), Some(rows), Some(columns)]);
+        let zeros = full(0.0, DType::F32, &[rows, columns]);
+        let scanned = Scan::new()
+            .sequence(&x)
+            .carry(&zeros)
+            .run(|step| Next::new().carry(&step.carries[0] + step.sequences[0].sum(0)));
+        let last = scanned.carries[0].index(ix![-1]);
+        native(&[&last], &[], &[(&x, numbers(&[2, 2, rows, columns], 1))], 1e-6);
     }
 }

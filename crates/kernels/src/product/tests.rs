@@ -5,7 +5,7 @@
 //! are for alpha and beta.
 
 use super::*;
-use crate::cpu::pool::Pool;
+use crate::pool::Pool;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 

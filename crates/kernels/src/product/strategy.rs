@@ -1,12 +1,12 @@
 //! The choice of a strategy from a product's shape.
 //!
-//! The strategies were compared with `examples/product_speed.rs` on one processor with AVX-512; the thresholds between them
+//! The strategies were compared with `examples/product_speed.rs` of this crate on one processor with AVX-512; the thresholds between them
 //! were not swept one by one, nor tuned for other processors. None changes what a product means.
 //! The number of ranges that k is cut into depends on k alone, so that all panel strategies sum in one order.
 
 use super::vector::{Element, sealed::Sealed};
 use super::{Float, Grid, ProductPlan, ProductShape, Scratch};
-use crate::cpu::features::{Features, InstructionSet};
+use crate::features::{Features, InstructionSet};
 
 /// The most terms that are summed without a visit to C: a panel of this depth fits the first-level cache, nearly.
 const DEPTH: usize = 400;

@@ -10,7 +10,7 @@
 
 use hypatia_graph::random::{BLOCK, KEY_STEPS, LANES, MULTIPLIERS, ROUNDS, unit_float};
 
-use crate::cpu::features::{Features, InstructionSet};
+use crate::features::{Features, InstructionSet};
 
 /// Counters side by side.
 const WIDTH: usize = LANES as usize;
@@ -164,7 +164,7 @@ mod avx512 {
 #[cfg(test)]
 mod tests {
     use super::fill;
-    use crate::cpu::features::Features;
+    use crate::features::Features;
     use hypatia_graph::random::uniform_element;
 
     /// Every instruction set, lengths around a block, counters whose lower and upper halves overflow.

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "vectors read and write raw memory")]
 
 use super::kernels::Kernels;
-use crate::cpu::features::InstructionSet;
+use crate::features::InstructionSet;
 use std::fmt;
 use std::ops::{Add, Mul};
 

@@ -29,7 +29,7 @@ const PAIR_AHEAD: usize = 4;
 const PAIR_ROWS_AHEAD: isize = 4;
 
 /// The stretches of a range of k, which are nearly equal.
-pub(in crate::cpu) fn stretches(depth: usize) -> usize {
+pub fn stretches(depth: usize) -> usize {
     depth.div_ceil(STRETCH).max(1)
 }
 
@@ -736,7 +736,7 @@ macro_rules! kernel_tables {
         pair_terms = [$($pair_terms:literal),*];
         pair_rows = $pair_rows:tt;
     ) => {
-        $crate::cpu::product::kernels::enabling! { $features;
+        $crate::product::kernels::enabling! { $features;
             unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
                 tile: &kernels::Tile<V::Element>,
             ) {
@@ -764,8 +764,8 @@ macro_rules! kernel_tables {
                 unsafe { kernels::transpose::<V>(transposed) }
             }
         }
-        $crate::cpu::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
-        $crate::cpu::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
+        $crate::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
+        $crate::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
     };
 }
 

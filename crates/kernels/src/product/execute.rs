@@ -8,7 +8,7 @@ use super::kernels::{Copy2, DotTile, Kernels, Tile, Transposed};
 use super::strategy::{self, Method, Oriented, Outer, PanelSource};
 use super::vector::Element;
 use super::{Float, PackPlan, ProductError, ProductPlan, ProductShape, Region, piece};
-use crate::cpu::pool::Pool;
+use crate::pool::Pool;
 use std::ops::Range;
 
 /// The alignment in bytes of what lies in scratch memory: a cache line.

@@ -1,11 +1,11 @@
-//! Times the matrix products of the models, shape by shape: `cargo run --release --example product_speed [FILTER]`.
+//! Times the matrix products of the models, shape by shape: `cargo run --release -p hypatia-kernels --example product_speed [FILTER]`.
 //!
 //! Prints the plan, and the median and the best of many repetitions in GFLOP/s; on one thread, or on the number in the
 //! environment variable `THREADS`. Run it on a core of its own (`taskset -c 1`).
 
-use hypatia_codegen::cpu::features::{Features, InstructionSet};
-use hypatia_codegen::cpu::pool::Pool;
-use hypatia_codegen::cpu::product::{Element, Float, PackPlan, PairPlan, ProductPlan, ProductShape};
+use hypatia_kernels::features::{Features, InstructionSet};
+use hypatia_kernels::pool::Pool;
+use hypatia_kernels::product::{Element, Float, PackPlan, PairPlan, ProductPlan, ProductShape};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 

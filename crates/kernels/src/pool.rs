@@ -70,7 +70,7 @@ unsafe impl Send for Shared {}
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
-/// let pool = hypatia_codegen::cpu::pool::Pool::new(2);
+/// let pool = hypatia_kernels::pool::Pool::new(2);
 /// let sum = AtomicUsize::new(0);
 /// pool.run(10, &|part, _thread| {
 ///     sum.fetch_add(part, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use super::strategy::{Method, Outer};
 use super::vector::Element;
 use super::vector::sealed::Sealed;
 use super::{Float, ProductError, ProductPlan, Region};
-use crate::cpu::pool::Pool;
+use crate::pool::Pool;
 use std::fmt;
 
 /// How both products are computed: row after row of W. Prints as one line.

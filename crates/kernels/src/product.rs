@@ -22,8 +22,8 @@ mod strategy;
 mod tests;
 mod vector;
 
-use crate::cpu::features::{Features, InstructionSet};
-pub(in crate::cpu) use kernels::stretches;
+use crate::features::{Features, InstructionSet};
+pub use kernels::stretches;
 pub use pair::{PairOperands, PairPlan};
 use std::fmt;
 use std::ops::Range;
@@ -257,7 +257,7 @@ struct Scratch {
 }
 
 /// The `index`-th of `pieces` nearly equal pieces of `0..total`.
-pub(in crate::cpu) fn piece(total: usize, pieces: usize, index: usize) -> Range<usize> {
+pub fn piece(total: usize, pieces: usize, index: usize) -> Range<usize> {
     // Not `total * index / pieces`, which could overflow.
     let (whole, rest) = (total / pieces, total % pieces);
     let start = whole * index + rest.min(index);
