@@ -642,6 +642,8 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 e.counters.pop();
             }
         });
+        // What follows is no vector: where loops are unrolled, the next row begins with single elements.
+        self.width = Width::One;
         if let Some(slot) = lanes {
             for (i, variable) in partials.iter().enumerate() {
                 let value = self.b.use_var(*variable);
