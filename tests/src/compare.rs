@@ -9,6 +9,8 @@
 //! to edges and across them as far as the spread of the runs before allows. What that changes is not compared either.
 //! Always true: where nothing rounds, the tolerance is zero but for the last place.
 
+use std::f64::consts::{FRAC_PI_2, PI};
+
 use hypatia_graph::interp::{Evaluation, evaluate_node, interpret_with};
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::op::Write;
@@ -86,6 +88,8 @@ enum Edge {
     Jump,
     /// It has no value, or an infinite one, at 0 or 1 or beyond.
     End,
+    /// It has a pole in each period, which the roundings of a large operand step over.
+    Pole,
 }
 
 fn edge(op: &Op, operands: &[&Array]) -> Option<Edge> {
@@ -123,6 +127,7 @@ fn edge(op: &Op, operands: &[&Array]) -> Option<Edge> {
             | ScalarFn::Acos
             | ScalarFn::Acosh
             | ScalarFn::Atanh => Some(Edge::End),
+            ScalarFn::Tan => Some(Edge::Pole),
             _ => None,
         },
         _ => None,
@@ -210,6 +215,12 @@ fn move_operand(
         let (low, high) = values.fold((x, x), |(low, high), value| (low.min(value), high.max(value)));
         let reach = MARGIN * (high - low);
         if !x.is_finite() || !reach.is_finite() || reach == 0.0 {
+            continue;
+        }
+        if edge == Edge::Pole {
+            if ((x / PI - 0.5).round() * PI + FRAC_PI_2 - x).abs() <= reach {
+                operands[position].set(index, Literal::F64(FRAC_PI_2.to_bits()));
+            }
             continue;
         }
         let other = operands.get(1 - position.min(1)).filter(|y| position < 2 && y.len() > index);
