@@ -715,8 +715,8 @@ fn mismatch(name: &str, operands: &[Tensor]) -> Diagnostic {
     let [left, right] = operands else { return fault };
     let reversed: SmallVec<[Extent; 4]> = right.0.ty.shape.iter().rev().copied().collect();
     if reversed == left.0.ty.shape {
-        let name = right.0.name.get().map_or("the right operand", |name| name);
-        return fault.hint(format!("the transpose of `{name}` would match: use `.t()`"));
+        let right = right.0.name.get().map_or("the right operand".to_owned(), |name| format!("`{name}`"));
+        return fault.hint(format!("the transpose of {right} would match: use `.t()`"));
     }
     fault
 }

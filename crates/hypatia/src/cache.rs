@@ -99,21 +99,19 @@ impl<K, V> Cache<K, V> {
     pub(crate) fn shrink(&mut self) {
         let in_use = self.recent.as_ref().map_or(0, |entry| entry.bytes);
         while self.counts.bytes - in_use > self.limit {
-            let all = self.others.values().flatten();
-            let Some((used, hash)) = all.map(|entry| (entry.used, entry.hash)).min() else { return };
-            let Some(entries) = self.others.get_mut(&hash) else { return };
-            entries.retain(|entry| {
-                let stays = entry.used != used;
-                if !stays {
-                    self.counts.bytes -= entry.bytes;
-                    self.counts.cached -= 1;
-                    self.counts.evicted += 1;
-                }
-                stays
+            let Some(oldest) = self.others.values().flatten().map(|entry| entry.used).min() else { break };
+            self.others.retain(|_, entries| {
+                entries.retain(|entry| {
+                    let stays = entry.used != oldest;
+                    if !stays {
+                        self.counts.bytes -= entry.bytes;
+                        self.counts.cached -= 1;
+                        self.counts.evicted += 1;
+                    }
+                    stays
+                });
+                !entries.is_empty()
             });
-            if entries.is_empty() {
-                self.others.remove(&hash);
-            }
         }
     }
 

@@ -113,8 +113,9 @@ impl CpuProgram {
             Some(array) if array.bytes().len() >= bytes => Ok(array),
             _ => Array::zeros(DType::U8, &[bytes]).map_err(|_| CodeError::Memory(bytes)),
         };
-        let mut arena = fitting(arena, self.program.arena_bytes + GUARD)?;
-        arena.bytes_mut()[self.program.arena_bytes..][..GUARD].fill(GUARDED);
+        let bytes = self.program.arena_bytes;
+        let mut arena = fitting(arena, bytes.saturating_add(GUARD)).map_err(|_| CodeError::Memory(bytes))?;
+        arena.bytes_mut()[bytes..][..GUARD].fill(GUARDED);
         let scratch = scratch.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let scratch = scratch.take(self.context.pool.threads());
         self.context.scratch =
