@@ -400,7 +400,10 @@ fn wrong_slices_are_refused() {
 fn plans_print() {
     let plan = |shape| ProductPlan::new(shape, &Features::portable(), THREADS).to_string();
     let shape = ProductShape::row_major(Float::F32, 20, 784, 500);
-    assert_eq!(plan(shape), "f32 20x784x500: streamed, by panels, k in 2 x 392, 10 parts, portable");
+    assert_eq!(
+        plan(shape),
+        "f32 20x784x500: streamed in stretches, by panels, k in 2 x 392, 10 parts, portable"
+    );
     assert_eq!(
         plan(shape.packed()),
         "f32 20x784x500: packed beforehand, by panels, k in 2 x 392, 10 parts, portable"
