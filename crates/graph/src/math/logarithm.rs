@@ -4,7 +4,7 @@
 //! `log(1 + f) = f + f^2 (-1/2 + f P(f))`.
 
 use super::exponential::{EXP_ZERO, exp_in_two_parts, exp_of_negative, scale};
-use super::{Arith, ONE, at_least, polynomial, with_sign_of};
+use super::{Arith, ONE, at_least, polynomial};
 
 const LN_2: f32 = std::f32::consts::LN_2;
 const LOG10_2_HIGH: f32 = std::f32::consts::LOG10_2;
@@ -183,7 +183,7 @@ pub fn log1p<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let ln_4 = a.f(2.0 * LN_2);
     let more = a.add(y, ln_4);
     let y = a.select(is_large, more, y);
-    let y = with_sign_of(a, y, x);
+    let y = a.with_sign_of(y, x);
     log_limits(a, y, x, -1.0)
 }
 
