@@ -43,7 +43,11 @@ pub(super) struct Lanes<'a, 'b> {
     pub(super) fused: bool,
 }
 
-impl Lanes<'_, '_> {
+impl<'b> Lanes<'_, 'b> {
+    fn builder(&mut self) -> &mut FunctionBuilder<'b> {
+        self.builder
+    }
+
     fn float(&self) -> Type {
         match (self.precision, self.width) {
             (Precision::Single, Width::One) => types::F32,
@@ -98,19 +102,22 @@ impl Lanes<'_, '_> {
     }
 }
 
+/// Methods that are one instruction each, of one or two operands.
+macro_rules! instructions {
+    ($builder:ident: $($method:ident($($x:ident),+) = $instruction:ident($($argument:expr),+);)*) => {$(
+        fn $method(&mut self, $($x: Value),+) -> Value {
+            self.$builder().ins().$instruction($($argument),+)
+        }
+    )*};
+}
+
 impl Masks for Lanes<'_, '_> {
     type M = Value;
 
-    fn and(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().band(x, y)
-    }
-
-    fn or(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().bor(x, y)
-    }
-
-    fn xor(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().bxor(x, y)
+    instructions! { builder:
+        and(x, y) = band(x, y);
+        or(x, y) = bor(x, y);
+        xor(x, y) = bxor(x, y);
     }
 
     fn not(&mut self, x: Value) -> Value {
@@ -125,6 +132,24 @@ impl Masks for Lanes<'_, '_> {
 impl Floats for Lanes<'_, '_> {
     type F = Value;
 
+    instructions! { builder:
+        add(x, y) = fadd(x, y);
+        sub(x, y) = fsub(x, y);
+        mul(x, y) = fmul(x, y);
+        div(x, y) = fdiv(x, y);
+        sqrt(x) = sqrt(x);
+        neg(x) = fneg(x);
+        abs(x) = fabs(x);
+        floor(x) = floor(x);
+        ceil(x) = ceil(x);
+        trunc(x) = trunc(x);
+        nearest(x) = nearest(x);
+        lt(x, y) = fcmp(FloatCC::LessThan, x, y);
+        le(x, y) = fcmp(FloatCC::LessThanOrEqual, x, y);
+        eq(x, y) = fcmp(FloatCC::Equal, x, y);
+        ne(x, y) = fcmp(FloatCC::NotEqual, x, y);
+    }
+
     fn f(&mut self, value: f32) -> Value {
         let x = match self.precision {
             Precision::Single => self.builder.ins().f32const(value),
@@ -132,66 +157,6 @@ impl Floats for Lanes<'_, '_> {
         };
         let ty = self.float();
         self.everywhere(x, ty)
-    }
-
-    fn add(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fadd(x, y)
-    }
-
-    fn sub(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fsub(x, y)
-    }
-
-    fn mul(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fmul(x, y)
-    }
-
-    fn div(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fdiv(x, y)
-    }
-
-    fn sqrt(&mut self, x: Value) -> Value {
-        self.builder.ins().sqrt(x)
-    }
-
-    fn neg(&mut self, x: Value) -> Value {
-        self.builder.ins().fneg(x)
-    }
-
-    fn abs(&mut self, x: Value) -> Value {
-        self.builder.ins().fabs(x)
-    }
-
-    fn floor(&mut self, x: Value) -> Value {
-        self.builder.ins().floor(x)
-    }
-
-    fn ceil(&mut self, x: Value) -> Value {
-        self.builder.ins().ceil(x)
-    }
-
-    fn trunc(&mut self, x: Value) -> Value {
-        self.builder.ins().trunc(x)
-    }
-
-    fn nearest(&mut self, x: Value) -> Value {
-        self.builder.ins().nearest(x)
-    }
-
-    fn lt(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fcmp(FloatCC::LessThan, x, y)
-    }
-
-    fn le(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fcmp(FloatCC::LessThanOrEqual, x, y)
-    }
-
-    fn eq(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fcmp(FloatCC::Equal, x, y)
-    }
-
-    fn ne(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().fcmp(FloatCC::NotEqual, x, y)
     }
 
     fn select(&mut self, mask: Value, x: Value, y: Value) -> Value {
@@ -210,6 +175,17 @@ impl Floats for Lanes<'_, '_> {
 impl Arith for Lanes<'_, '_> {
     type I = Value;
 
+    instructions! { builder:
+        i_lt(x, y) = icmp(IntCC::SignedLessThan, x, y);
+        i_eq(x, y) = icmp(IntCC::Equal, x, y);
+        i_add(x, y) = iadd(x, y);
+        i_sub(x, y) = isub(x, y);
+        i_mul(x, y) = imul(x, y);
+        i_and(x, y) = band(x, y);
+        i_or(x, y) = bor(x, y);
+        i_xor(x, y) = bxor(x, y);
+    }
+
     fn i(&mut self, value: i32) -> Value {
         let x = self.builder.ins().iconst(types::I32, i64::from(value as u32));
         self.everywhere(x, types::I32X4)
@@ -221,14 +197,6 @@ impl Arith for Lanes<'_, '_> {
         }
         let product = self.builder.ins().fmul(x, y);
         self.builder.ins().fadd(product, z)
-    }
-
-    fn i_lt(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().icmp(IntCC::SignedLessThan, x, y)
-    }
-
-    fn i_eq(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().icmp(IntCC::Equal, x, y)
     }
 
     fn select_i(&mut self, mask: Value, x: Value, y: Value) -> Value {
@@ -262,30 +230,6 @@ impl Arith for Lanes<'_, '_> {
 
     fn is_fused(&self) -> bool {
         self.fused
-    }
-
-    fn i_add(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().iadd(x, y)
-    }
-
-    fn i_sub(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().isub(x, y)
-    }
-
-    fn i_mul(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().imul(x, y)
-    }
-
-    fn i_and(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().band(x, y)
-    }
-
-    fn i_or(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().bor(x, y)
-    }
-
-    fn i_xor(&mut self, x: Value, y: Value) -> Value {
-        self.builder.ins().bxor(x, y)
     }
 
     fn shl(&mut self, x: Value, count: u32) -> Value {
@@ -324,7 +268,11 @@ pub(super) struct IntegerLanes<'a, 'b> {
     pub(super) routines: Routines,
 }
 
-impl IntegerLanes<'_, '_> {
+impl<'b> IntegerLanes<'_, 'b> {
+    fn builder(&mut self) -> &mut FunctionBuilder<'b> {
+        self.lanes.builder
+    }
+
     /// A division of numbers that have 32 bits or more.
     fn divided(
         &mut self,
@@ -354,16 +302,10 @@ impl IntegerLanes<'_, '_> {
 impl Masks for IntegerLanes<'_, '_> {
     type M = Value;
 
-    fn and(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.and(x, y)
-    }
-
-    fn or(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.or(x, y)
-    }
-
-    fn xor(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.xor(x, y)
+    instructions! { builder:
+        and(x, y) = band(x, y);
+        or(x, y) = bor(x, y);
+        xor(x, y) = bxor(x, y);
     }
 
     fn not(&mut self, x: Value) -> Value {
@@ -374,6 +316,19 @@ impl Masks for IntegerLanes<'_, '_> {
 impl Integers for IntegerLanes<'_, '_> {
     type N = Value;
 
+    instructions! { builder:
+        add(x, y) = iadd(x, y);
+        sub(x, y) = isub(x, y);
+        mul(x, y) = imul(x, y);
+        neg(x) = ineg(x);
+        bit_and(x, y) = band(x, y);
+        bit_or(x, y) = bor(x, y);
+        bit_xor(x, y) = bxor(x, y);
+        bit_not(x) = bnot(x);
+        eq(x, y) = icmp(IntCC::Equal, x, y);
+        ne(x, y) = icmp(IntCC::NotEqual, x, y);
+    }
+
     fn is_signed(&self) -> bool {
         self.dtype != DType::U8
     }
@@ -383,18 +338,6 @@ impl Integers for IntegerLanes<'_, '_> {
         let bits = if ty.bits() == 64 { value } else { value & ((1 << ty.bits()) - 1) };
         let x = self.lanes.builder.ins().iconst(ty, bits);
         self.lanes.everywhere(x, types::I32X4)
-    }
-
-    fn add(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().iadd(x, y)
-    }
-
-    fn sub(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().isub(x, y)
-    }
-
-    fn mul(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().imul(x, y)
     }
 
     fn truncated_quotient(&mut self, x: Value, y: Value) -> Value {
@@ -433,22 +376,6 @@ impl Integers for IntegerLanes<'_, '_> {
         if self.dtype == DType::U8 { ins.umin(x, y) } else { ins.smin(x, y) }
     }
 
-    fn bit_and(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().band(x, y)
-    }
-
-    fn bit_or(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().bor(x, y)
-    }
-
-    fn bit_xor(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().bxor(x, y)
-    }
-
-    fn bit_not(&mut self, x: Value) -> Value {
-        self.lanes.builder.ins().bnot(x)
-    }
-
     fn lt(&mut self, x: Value, y: Value) -> Value {
         let order = if self.is_signed() { IntCC::SignedLessThan } else { IntCC::UnsignedLessThan };
         self.lanes.builder.ins().icmp(order, x, y)
@@ -460,23 +387,11 @@ impl Integers for IntegerLanes<'_, '_> {
         self.lanes.builder.ins().icmp(order, x, y)
     }
 
-    fn eq(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().icmp(IntCC::Equal, x, y)
-    }
-
     fn select(&mut self, mask: Value, x: Value, y: Value) -> Value {
         self.lanes.choose(mask, x, y)
     }
 
-    fn neg(&mut self, x: Value) -> Value {
-        self.lanes.builder.ins().ineg(x)
-    }
-
     fn abs(&mut self, x: Value) -> Value {
         if self.is_signed() { self.lanes.builder.ins().iabs(x) } else { x }
-    }
-
-    fn ne(&mut self, x: Value, y: Value) -> Value {
-        self.lanes.builder.ins().icmp(IntCC::NotEqual, x, y)
     }
 }

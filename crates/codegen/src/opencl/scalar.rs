@@ -264,48 +264,54 @@ impl Text {
         format!("as_{ty}(as_{bits}({}) {operator} as_{bits}({}))", self.of(x), self.of(y))
     }
 
-    /// An operation of integers that wraps.
-    fn wrapping(&self, dtype: DType, x: Operand, operator: &str, y: Operand) -> String {
+    /// An operation of integers that wraps, on ints where elements are floats.
+    fn wrapping(&self, x: Operand, operator: &str, y: Operand) -> String {
         let (x, y) = (self.of(x), self.of(y));
-        match dtype {
-            DType::I32 => format!("as_int(as_uint({x}) {operator} as_uint({y}))"),
-            DType::I64 => format!("as_long(as_ulong({x}) {operator} as_ulong({y}))"),
-            DType::Bool | DType::U8 | DType::F32 | DType::F64 => {
-                format!("({})({x} {operator} {y})", register_type(dtype))
-            }
+        match self.dtype {
+            DType::I32 | DType::F32 => format!("as_int(as_uint({x}) {operator} as_uint({y}))"),
+            DType::I64 | DType::F64 => format!("as_long(as_ulong({x}) {operator} as_ulong({y}))"),
+            DType::Bool | DType::U8 => format!("(uchar)({x} {operator} {y})"),
         }
     }
+
+    /// An operation whose operands C promotes to larger integers.
+    fn narrowed(&self, x: Operand, operator: &str, y: Operand) -> String {
+        format!("({})({})", register_type(self.dtype), self.infix(x, operator, y))
+    }
+
+    fn text(&mut self) -> &mut Text {
+        self
+    }
+}
+
+/// Methods that are a statement each: a variable of an element, an int or a mask, of an operator between two operands
+/// (`infix`, `wrapping`, `on_bits`, `narrowed`) or of a function of one (`called`).
+macro_rules! statements {
+    ($kind:ident infix $($more:tt)*) => { statements! { @two $kind infix $($more)* } };
+    ($kind:ident wrapping $($more:tt)*) => { statements! { @two $kind wrapping $($more)* } };
+    ($kind:ident on_bits $($more:tt)*) => { statements! { @two $kind on_bits $($more)* } };
+    ($kind:ident narrowed $($more:tt)*) => { statements! { @two $kind narrowed $($more)* } };
+    ($kind:ident called: $($method:ident $name:literal),*) => {$(
+        fn $method(&mut self, x: Operand) -> Operand {
+            let expression = self.text().called($name, x);
+            self.text().$kind(expression)
+        }
+    )*};
+    (@two $kind:ident $form:ident: $($method:ident $operator:literal),*) => {$(
+        fn $method(&mut self, x: Operand, y: Operand) -> Operand {
+            let expression = self.text().$form(x, $operator, y);
+            self.text().$kind(expression)
+        }
+    )*};
 }
 
 impl Masks for Text {
     type M = Operand;
 
-    fn and(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "&&", y);
-        self.mask(expression)
-    }
-    fn or(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "||", y);
-        self.mask(expression)
-    }
-    fn xor(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "!=", y);
-        self.mask(expression)
-    }
+    statements! { mask infix: and "&&", or "||", xor "!=", truth_eq "==", truth_lt "<", truth_le "<=" }
+
     fn not(&mut self, x: Operand) -> Operand {
         let expression = format!("!{}", self.of(x));
-        self.mask(expression)
-    }
-    fn truth_eq(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "==", y);
-        self.mask(expression)
-    }
-    fn truth_lt(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "<", y);
-        self.mask(expression)
-    }
-    fn truth_le(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "<=", y);
         self.mask(expression)
     }
 }
@@ -313,79 +319,22 @@ impl Masks for Text {
 impl Floats for Text {
     type F = Operand;
 
+    statements! { element infix: add "+", sub "-", mul "*", div "/" }
+    statements! {
+        element called: sqrt "sqrt", abs "fabs", floor "floor", ceil "ceil", trunc "trunc", nearest "rint"
+    }
+    statements! { mask infix: lt "<", le "<=", eq "==", ne "!=" }
+    statements! { element on_bits: common_bits "&", joined_bits "|" }
+
     fn f(&mut self, value: f32) -> Operand {
         self.constant(Literal::from_f64(value.into(), self.dtype))
-    }
-    fn add(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "+", y);
-        self.element(expression)
-    }
-    fn sub(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "-", y);
-        self.element(expression)
-    }
-    fn mul(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "*", y);
-        self.element(expression)
-    }
-    fn div(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "/", y);
-        self.element(expression)
-    }
-    fn sqrt(&mut self, x: Operand) -> Operand {
-        let expression = self.called("sqrt", x);
-        self.element(expression)
-    }
-    fn abs(&mut self, x: Operand) -> Operand {
-        let expression = self.called("fabs", x);
-        self.element(expression)
-    }
-    fn floor(&mut self, x: Operand) -> Operand {
-        let expression = self.called("floor", x);
-        self.element(expression)
-    }
-    fn ceil(&mut self, x: Operand) -> Operand {
-        let expression = self.called("ceil", x);
-        self.element(expression)
-    }
-    fn trunc(&mut self, x: Operand) -> Operand {
-        let expression = self.called("trunc", x);
-        self.element(expression)
-    }
-    fn nearest(&mut self, x: Operand) -> Operand {
-        let expression = self.called("rint", x);
-        self.element(expression)
     }
     fn neg(&mut self, x: Operand) -> Operand {
         let expression = format!("-{}", self.of(x));
         self.element(expression)
     }
-    fn lt(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "<", y);
-        self.mask(expression)
-    }
-    fn le(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "<=", y);
-        self.mask(expression)
-    }
-    fn eq(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "==", y);
-        self.mask(expression)
-    }
-    fn ne(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "!=", y);
-        self.mask(expression)
-    }
     fn select(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
         let expression = self.choice(mask, x, y);
-        self.element(expression)
-    }
-    fn common_bits(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.on_bits(x, "&", y);
-        self.element(expression)
-    }
-    fn joined_bits(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.on_bits(x, "|", y);
         self.element(expression)
     }
     fn maximum(&mut self, x: Operand, y: Operand) -> Operand {
@@ -412,6 +361,12 @@ impl Doubles for Text {
 impl Arith for Text {
     type I = Operand;
 
+    statements! { mask infix: i_lt "<", i_eq "==" }
+    statements! { int called: bits "as_int" }
+    statements! { element called: from_bits "as_float" }
+    statements! { int wrapping: i_add "+", i_sub "-", i_mul "*" }
+    statements! { int infix: i_and "&", i_or "|", i_xor "^" }
+
     fn i(&mut self, value: i32) -> Operand {
         self.constant(Literal::I32(value))
     }
@@ -419,25 +374,9 @@ impl Arith for Text {
         let expression = format!("fma({}, {}, {})", self.of(x), self.of(y), self.of(z));
         self.element(expression)
     }
-    fn i_lt(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "<", y);
-        self.mask(expression)
-    }
-    fn i_eq(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "==", y);
-        self.mask(expression)
-    }
     fn select_i(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
         let expression = self.choice(mask, x, y);
         self.int(expression)
-    }
-    fn bits(&mut self, x: Operand) -> Operand {
-        let expression = self.called("as_int", x);
-        self.int(expression)
-    }
-    fn from_bits(&mut self, x: Operand) -> Operand {
-        let expression = self.called("as_float", x);
-        self.element(expression)
     }
     fn rarely(&mut self, mask: Operand, operands: [Operand; 2], usual: Operand, rare: Rare<Text>) -> Operand {
         let expression = self.of(usual).to_owned();
@@ -450,30 +389,6 @@ impl Arith for Text {
     }
     fn is_fused(&self) -> bool {
         true
-    }
-    fn i_add(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.wrapping(DType::I32, x, "+", y);
-        self.int(expression)
-    }
-    fn i_sub(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.wrapping(DType::I32, x, "-", y);
-        self.int(expression)
-    }
-    fn i_mul(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.wrapping(DType::I32, x, "*", y);
-        self.int(expression)
-    }
-    fn i_and(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "&", y);
-        self.int(expression)
-    }
-    fn i_or(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "|", y);
-        self.int(expression)
-    }
-    fn i_xor(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.infix(x, "^", y);
-        self.int(expression)
     }
     fn shl(&mut self, x: Operand, count: u32) -> Operand {
         let expression = format!("as_int(as_uint({}) << {count})", self.of(x));
@@ -500,6 +415,12 @@ impl Arith for Text {
 /// Arithmetic of integers of the type of a text.
 struct Whole<'t>(&'t mut Text);
 
+impl Whole<'_> {
+    fn text(&mut self) -> &mut Text {
+        self.0
+    }
+}
+
 impl Masks for Whole<'_> {
     type M = Operand;
 
@@ -520,43 +441,17 @@ impl Masks for Whole<'_> {
 impl Integers for Whole<'_> {
     type N = Operand;
 
+    statements! { element wrapping: add "+", sub "-", mul "*" }
+    statements! {
+        element narrowed: truncated_quotient "/", truncated_remainder "%", bit_and "&", bit_or "|", bit_xor "^"
+    }
+    statements! { mask infix: lt "<", le "<=", eq "==", ne "!=" }
+
     fn is_signed(&self) -> bool {
         self.0.dtype != DType::U8
     }
     fn n(&mut self, value: i64) -> Operand {
         self.0.constant(Literal::from_i64(value, self.0.dtype))
-    }
-    fn add(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.wrapping(self.0.dtype, x, "+", y);
-        self.0.element(expression)
-    }
-    fn sub(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.wrapping(self.0.dtype, x, "-", y);
-        self.0.element(expression)
-    }
-    fn mul(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.wrapping(self.0.dtype, x, "*", y);
-        self.0.element(expression)
-    }
-    fn truncated_quotient(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = format!("({})({})", register_type(self.0.dtype), self.0.infix(x, "/", y));
-        self.0.element(expression)
-    }
-    fn truncated_remainder(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = format!("({})({})", register_type(self.0.dtype), self.0.infix(x, "%", y));
-        self.0.element(expression)
-    }
-    fn bit_and(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = format!("({})({})", register_type(self.0.dtype), self.0.infix(x, "&", y));
-        self.0.element(expression)
-    }
-    fn bit_or(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = format!("({})({})", register_type(self.0.dtype), self.0.infix(x, "|", y));
-        self.0.element(expression)
-    }
-    fn bit_xor(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = format!("({})({})", register_type(self.0.dtype), self.0.infix(x, "^", y));
-        self.0.element(expression)
     }
     fn natural_power(&mut self, x: Operand, y: Operand) -> Operand {
         let (ty, unsigned) =
@@ -578,22 +473,6 @@ impl Integers for Whole<'_> {
     fn bit_not(&mut self, x: Operand) -> Operand {
         let expression = format!("({})~{}", register_type(self.0.dtype), self.0.of(x));
         self.0.element(expression)
-    }
-    fn lt(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.infix(x, "<", y);
-        self.0.mask(expression)
-    }
-    fn le(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.infix(x, "<=", y);
-        self.0.mask(expression)
-    }
-    fn eq(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.infix(x, "==", y);
-        self.0.mask(expression)
-    }
-    fn ne(&mut self, x: Operand, y: Operand) -> Operand {
-        let expression = self.0.infix(x, "!=", y);
-        self.0.mask(expression)
     }
     fn select(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
         let expression = self.0.choice(mask, x, y);

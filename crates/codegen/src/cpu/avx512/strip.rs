@@ -401,27 +401,29 @@ pub(super) fn joined_zeros(form: Form) -> Form {
     if form == VMAXPS { VPANDD } else { VPORD }
 }
 
+/// Methods that record one node each.
+macro_rules! nodes {
+    ($($method:ident($($x:ident $(: $ty:ty)?),+) = $record:ident($($argument:expr),+);)*) => {$(
+        fn $method(&mut self, $($x: nodes!(@ $($ty)?)),+) -> Id {
+            self.$record($($argument),+)
+        }
+    )*};
+    (@) => { Id };
+    (@ $ty:ty) => { $ty };
+}
+
 impl Masks for Recorder<'_> {
     type M = Id;
 
-    fn and(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KANDW, x, y)
+    nodes! {
+        and(x, y) = mask_binary(KANDW, x, y);
+        or(x, y) = mask_binary(KORW, x, y);
+        xor(x, y) = mask_binary(KXORW, x, y);
+        not(x) = push(Node::MaskNot(x));
+        truth_eq(x, y) = mask_binary(KXNORW, x, y);
+        truth_lt(x, y) = mask_binary(KANDNW, x, y);
     }
-    fn or(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KORW, x, y)
-    }
-    fn xor(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KXORW, x, y)
-    }
-    fn not(&mut self, x: Id) -> Id {
-        self.push(Node::MaskNot(x))
-    }
-    fn truth_eq(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KXNORW, x, y)
-    }
-    fn truth_lt(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KANDNW, x, y)
-    }
+
     fn truth_le(&mut self, x: Id, y: Id) -> Id {
         let greater = self.mask_binary(KANDNW, y, x);
         self.not(greater)
@@ -431,23 +433,28 @@ impl Masks for Recorder<'_> {
 impl Floats for Recorder<'_> {
     type F = Id;
 
+    nodes! {
+        add(x, y) = commutative(VADDPS, x, y);
+        sub(x, y) = binary(VSUBPS, x, y);
+        mul(x, y) = commutative(VMULPS, x, y);
+        div(x, y) = binary(VDIVPS, x, y);
+        sqrt(x) = push(Node::Unary(VSQRTPS, x, None));
+        floor(x) = round(x, ROUND_DOWN);
+        ceil(x) = round(x, ROUND_UP);
+        trunc(x) = round(x, ROUND_TO_ZERO);
+        nearest(x) = round(x, ROUND_NEAREST);
+        lt(x, y) = compare(x, y, LESS);
+        le(x, y) = compare(x, y, LESS_OR_EQUAL);
+        eq(x, y) = compare(x, y, EQUAL);
+        ne(x, y) = compare(x, y, NOT_EQUAL);
+        common_bits(x, y) = commutative(VPANDD, x, y);
+        joined_bits(x, y) = commutative(VPORD, x, y);
+        maximum(x, y) = extreme(VMAXPS, x, y);
+        minimum(x, y) = extreme(VMINPS, x, y);
+    }
+
     fn f(&mut self, value: f32) -> Id {
         self.splat(value.to_bits())
-    }
-    fn add(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VADDPS, x, y)
-    }
-    fn sub(&mut self, x: Id, y: Id) -> Id {
-        self.binary(VSUBPS, x, y)
-    }
-    fn mul(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VMULPS, x, y)
-    }
-    fn div(&mut self, x: Id, y: Id) -> Id {
-        self.binary(VDIVPS, x, y)
-    }
-    fn sqrt(&mut self, x: Id) -> Id {
-        self.push(Node::Unary(VSQRTPS, x, None))
     }
     fn neg(&mut self, x: Id) -> Id {
         let sign = self.splat(SIGN);
@@ -456,27 +463,6 @@ impl Floats for Recorder<'_> {
     fn abs(&mut self, x: Id) -> Id {
         let magnitude = self.splat(!SIGN);
         self.commutative(VPANDD, x, magnitude)
-    }
-    fn floor(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_DOWN)
-    }
-    fn ceil(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_UP)
-    }
-    fn trunc(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_TO_ZERO)
-    }
-    fn nearest(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_NEAREST)
-    }
-    fn lt(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, LESS)
-    }
-    fn le(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, LESS_OR_EQUAL)
-    }
-    fn eq(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, EQUAL)
     }
     fn select(&mut self, mask: Id, x: Id, y: Id) -> Id {
         // `p < q ? p : q` is the definition of the minimum instruction: its second source unless the first is less.
@@ -492,37 +478,32 @@ impl Floats for Recorder<'_> {
         }
         self.push(Node::Select(mask, x, y))
     }
-    fn common_bits(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPANDD, x, y)
-    }
-    fn joined_bits(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPORD, x, y)
-    }
-    fn ne(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, NOT_EQUAL)
-    }
-    fn maximum(&mut self, x: Id, y: Id) -> Id {
-        self.extreme(VMAXPS, x, y)
-    }
-    fn minimum(&mut self, x: Id, y: Id) -> Id {
-        self.extreme(VMINPS, x, y)
-    }
 }
 
 impl Arith for Recorder<'_> {
     type I = Id;
+
+    nodes! {
+        i_lt(x, y) = compare_integers(x, y, INTEGER_LESS);
+        i_eq(x, y) = compare_integers(x, y, EQUAL);
+        i_add(x, y) = commutative(VPADDD, x, y);
+        i_sub(x, y) = binary(VPSUBD, x, y);
+        i_mul(x, y) = commutative(VPMULLD, x, y);
+        i_and(x, y) = commutative(VPANDD, x, y);
+        i_or(x, y) = commutative(VPORD, x, y);
+        i_xor(x, y) = commutative(VPXORD, x, y);
+        shl(x, count: u32) = push(Node::Shift(SHIFT_LEFT, x, count as u8));
+        shr(x, count: u32) = push(Node::Shift(SHIFT_RIGHT_LOGICAL, x, count as u8));
+        sar(x, count: u32) = push(Node::Shift(SHIFT_RIGHT_ARITHMETIC, x, count as u8));
+        to_float(x) = push(Node::Unary(VCVTDQ2PS, x, None));
+        to_int(x) = push(Node::Unary(VCVTTPS2DQ, x, None));
+    }
 
     fn i(&mut self, value: i32) -> Id {
         self.integer(value)
     }
     fn fma(&mut self, x: Id, y: Id, z: Id) -> Id {
         self.push(Node::Fma(x, y, z))
-    }
-    fn i_lt(&mut self, x: Id, y: Id) -> Id {
-        self.compare_integers(x, y, INTEGER_LESS)
-    }
-    fn i_eq(&mut self, x: Id, y: Id) -> Id {
-        self.compare_integers(x, y, EQUAL)
     }
     fn select_i(&mut self, mask: Id, x: Id, y: Id) -> Id {
         self.push(Node::Select(mask, x, y))
@@ -550,39 +531,6 @@ impl Arith for Recorder<'_> {
     }
     fn is_fused(&self) -> bool {
         true
-    }
-    fn i_add(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPADDD, x, y)
-    }
-    fn i_sub(&mut self, x: Id, y: Id) -> Id {
-        self.binary(VPSUBD, x, y)
-    }
-    fn i_mul(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPMULLD, x, y)
-    }
-    fn i_and(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPANDD, x, y)
-    }
-    fn i_or(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPORD, x, y)
-    }
-    fn i_xor(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPXORD, x, y)
-    }
-    fn shl(&mut self, x: Id, count: u32) -> Id {
-        self.push(Node::Shift(SHIFT_LEFT, x, count as u8))
-    }
-    fn shr(&mut self, x: Id, count: u32) -> Id {
-        self.push(Node::Shift(SHIFT_RIGHT_LOGICAL, x, count as u8))
-    }
-    fn sar(&mut self, x: Id, count: u32) -> Id {
-        self.push(Node::Shift(SHIFT_RIGHT_ARITHMETIC, x, count as u8))
-    }
-    fn to_float(&mut self, x: Id) -> Id {
-        self.push(Node::Unary(VCVTDQ2PS, x, None))
-    }
-    fn to_int(&mut self, x: Id) -> Id {
-        self.push(Node::Unary(VCVTTPS2DQ, x, None))
     }
 }
 
@@ -622,8 +570,13 @@ impl IntegerLanes<'_, '_> {
         Some((id, full_range(self.dtype)))
     }
 
-    fn compared(&mut self, x: Ranged, y: Ranged, predicate: u8) -> Option<Id> {
+    fn compared(&mut self, predicate: u8, x: Ranged, y: Ranged) -> Option<Id> {
         Some(self.recorder.compare_integers(x?.0, y?.0, predicate))
+    }
+
+    /// What has no instruction.
+    fn refused(&mut self, (): (), _: Ranged, _: Ranged) -> Ranged {
+        None
     }
 }
 
@@ -644,8 +597,32 @@ impl Masks for IntegerLanes<'_, '_> {
     }
 }
 
+/// Methods that are a call each.
+macro_rules! calls {
+    ($($method:ident -> $ty:ty = $call:ident($argument:expr);)*) => {$(
+        fn $method(&mut self, x: Ranged, y: Ranged) -> $ty {
+            self.$call($argument, x, y)
+        }
+    )*};
+}
+
 impl Integers for IntegerLanes<'_, '_> {
     type N = Ranged;
+
+    calls! {
+        bit_and -> Ranged = on_bits(VPANDD);
+        bit_or -> Ranged = on_bits(VPORD);
+        bit_xor -> Ranged = on_bits(VPXORD);
+        lt -> Option<Id> = compared(INTEGER_LESS);
+        le -> Option<Id> = compared(INTEGER_LESS_OR_EQUAL);
+        gt -> Option<Id> = compared(INTEGER_GREATER);
+        ge -> Option<Id> = compared(INTEGER_NOT_LESS);
+        eq -> Option<Id> = compared(EQUAL);
+        ne -> Option<Id> = compared(NOT_EQUAL);
+        truncated_quotient -> Ranged = refused(());
+        truncated_remainder -> Ranged = refused(());
+        natural_power -> Ranged = refused(());
+    }
 
     fn is_signed(&self) -> bool {
         self.dtype != DType::U8
@@ -669,15 +646,6 @@ impl Integers for IntegerLanes<'_, '_> {
         let product = self.recorder.commutative(VPMULLD, x, y);
         self.fitted(product, (ends.into_iter().min()?, ends.into_iter().max()?))
     }
-    fn truncated_quotient(&mut self, _: Ranged, _: Ranged) -> Ranged {
-        None
-    }
-    fn truncated_remainder(&mut self, _: Ranged, _: Ranged) -> Ranged {
-        None
-    }
-    fn natural_power(&mut self, _: Ranged, _: Ranged) -> Ranged {
-        None
-    }
     fn maximum(&mut self, x: Ranged, y: Ranged) -> Ranged {
         let ((x, of_x), (y, of_y)) = (x?, y?);
         let largest = self.recorder.commutative(VPMAXSD, x, y);
@@ -688,38 +656,11 @@ impl Integers for IntegerLanes<'_, '_> {
         let smallest = self.recorder.commutative(VPMINSD, x, y);
         self.fitted(smallest, (of_x.0.min(of_y.0), of_x.1.min(of_y.1)))
     }
-    fn bit_and(&mut self, x: Ranged, y: Ranged) -> Ranged {
-        self.on_bits(VPANDD, x, y)
-    }
-    fn bit_or(&mut self, x: Ranged, y: Ranged) -> Ranged {
-        self.on_bits(VPORD, x, y)
-    }
-    fn bit_xor(&mut self, x: Ranged, y: Ranged) -> Ranged {
-        self.on_bits(VPXORD, x, y)
-    }
     fn bit_not(&mut self, x: Ranged) -> Ranged {
         let ones = Some((self.recorder.integer(-1), full_range(self.dtype)));
         let (flipped, _) = self.on_bits(VPXORD, x, ones)?;
         let (_, of_x) = x?;
         self.fitted(flipped, (-1 - of_x.1, -1 - of_x.0))
-    }
-    fn lt(&mut self, x: Ranged, y: Ranged) -> Option<Id> {
-        self.compared(x, y, INTEGER_LESS)
-    }
-    fn le(&mut self, x: Ranged, y: Ranged) -> Option<Id> {
-        self.compared(x, y, INTEGER_LESS_OR_EQUAL)
-    }
-    fn eq(&mut self, x: Ranged, y: Ranged) -> Option<Id> {
-        self.compared(x, y, EQUAL)
-    }
-    fn ne(&mut self, x: Ranged, y: Ranged) -> Option<Id> {
-        self.compared(x, y, NOT_EQUAL)
-    }
-    fn gt(&mut self, x: Ranged, y: Ranged) -> Option<Id> {
-        self.compared(x, y, INTEGER_GREATER)
-    }
-    fn ge(&mut self, x: Ranged, y: Ranged) -> Option<Id> {
-        self.compared(x, y, INTEGER_NOT_LESS)
     }
     fn select(&mut self, mask: Option<Id>, x: Ranged, y: Ranged) -> Ranged {
         let ((x, of_x), (y, of_y)) = (x?, y?);
