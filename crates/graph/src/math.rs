@@ -29,16 +29,16 @@ mod trigonometric;
 #[cfg(test)]
 mod tests;
 
-pub use division::{floor_quotient, floor_remainder};
+pub use division::*;
 pub use double::{Doubles, Library};
-pub use error_function::{erf, erfc};
-pub use exponential::{exp, exp2, expm1, sigmoid};
-pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh};
+pub use error_function::*;
+pub use exponential::*;
+pub use hyperbolic::*;
 pub use integer::Integers;
-pub use logarithm::{log, log1mexp, log1p, log2, log10, softplus};
+pub use logarithm::*;
 pub use plain::{Checked, Plain, PlainDouble, PlainInteger};
-pub use power::pow;
-pub use trigonometric::{acos, asin, atan, atan2, cos, sin, tan};
+pub use power::*;
+pub use trigonometric::*;
 
 /// Truth values in lanes. `false` comes before `true`.
 ///

@@ -36,12 +36,12 @@ macro_rules! scalar_functions {
             /// `floor(x / y)`, Python's `//`, for floats found from the exact remainder (`1.0 // 0.1` is 9); an integer
             /// divided by zero gives 0. Its gradient is zero.
             FloorDiv "floordiv" 2
-                Number(math::floor_quotient, math::double::floor_quotient, Integers::floor_quotient)
+                Number(math::floor_quotient, math::floor_quotient_double, Integers::floor_quotient)
                 { work: 20, takes_steps: true, edge: Edge::Jump } as floordiv;
             /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; exact for floats but for the one sum that
             /// brings the sign of `x` to that of `y`. An integer modulo zero gives 0.
             Mod "mod" 2
-                Number(math::floor_remainder, math::double::floor_remainder, Integers::floor_remainder)
+                Number(math::floor_remainder, math::floor_remainder_double, Integers::floor_remainder)
                 { work: 20, takes_steps: true, edge: Edge::Jump };
             /// `x` to the power `y`, as IEEE `pow`; integer powers wrap, a negative exponent truncates `1 / x^|y|`.
             Pow "pow" 2 Number(math::pow, math::double::pow, Integers::power)
@@ -109,7 +109,7 @@ macro_rules! scalar_functions {
                     edge: Edge::End, smooth: (-1.0, f64::INFINITY),
                 } as log1p;
             /// `log(1 - e^x)` of `x <= 0`, accurate at both ends (Maechler 2012).
-            Log1mexp "log1mexp" 1 Float(math::log1mexp, math::double::log1mexp)
+            Log1mexp "log1mexp" 1 Float(math::log1mexp, math::log1mexp_double)
                 { work: 35, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: (f64::NEG_INFINITY, 0.0) }
                 as log1mexp;
             /// Sine of radians.
@@ -144,17 +144,17 @@ macro_rules! scalar_functions {
             Asinh "arcsinh" 1 Float(math::asinh, math::double::asinh)
                 { work: 30, ulps: 2.5, zeros: Zeros::OfOperands } as arcsinh;
             /// Inverse hyperbolic cosine.
-            Acosh "arccosh" 1 Float(math::acosh, math::double::acosh)
+            Acosh "arccosh" 1 Float(math::acosh, math::acosh_double)
                 { work: 30, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: (1.0, f64::INFINITY) }
                 as arccosh;
             /// Inverse hyperbolic tangent.
             Atanh "arctanh" 1 Float(math::atanh, math::double::atanh)
                 { work: 30, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: BETWEEN_ONES } as arctanh;
             /// `1 / (1 + e^-x)`, accurate in both tails.
-            Sigmoid "sigmoid" 1 Float(math::sigmoid, math::double::sigmoid)
+            Sigmoid "sigmoid" 1 Float(math::sigmoid, math::sigmoid_double)
                 { work: 20, ulps: 1.5, saturates: true, zeros: Zeros::Flat } as sigmoid;
             /// `log(1 + e^x)`, finite for all finite `x`.
-            Softplus "softplus" 1 Float(math::softplus, math::double::softplus)
+            Softplus "softplus" 1 Float(math::softplus, math::softplus_double)
                 { work: 35, ulps: 1.53, is_sensitive: true, zeros: Zeros::Flat } as softplus;
             /// Error function.
             Erf "erf" 1 Float(math::erf, math::double::erf) { work: 35, ulps: 2.5, saturates: true } as erf;

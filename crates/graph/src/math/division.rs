@@ -3,7 +3,7 @@
 //! The remainder is exact: that of the truncated division, as C's `fmod`, brought to the sign of the divisor, which is
 //! the only rounding. The quotient is `(x - remainder) / y`, rounded to the integer that it is next to.
 
-use super::{Arith, Floats};
+use super::{Arith, Doubles, Floats, double};
 
 /// Below it every integer is a float32 number.
 const INTEGERS: f32 = 16_777_216.0;
@@ -138,7 +138,7 @@ pub fn floor_quotient<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
 }
 
 /// [`floor_remainder`] given the remainder of the truncated division, in either precision.
-pub(super) fn floor_remainder_of<A: Floats>(a: &mut A, y: A::F, truncated: A::F) -> A::F {
+fn floor_remainder_of<A: Floats>(a: &mut A, y: A::F, truncated: A::F) -> A::F {
     let differ = differ_in_sign(a, truncated, y);
     let raised = a.add(truncated, y);
     let found = a.select(differ, raised, truncated);
@@ -149,7 +149,7 @@ pub(super) fn floor_remainder_of<A: Floats>(a: &mut A, y: A::F, truncated: A::F)
 }
 
 /// [`floor_quotient`] given the remainder of the truncated division, in either precision.
-pub(super) fn floor_quotient_of<A: Floats>(a: &mut A, x: A::F, y: A::F, truncated: A::F) -> A::F {
+fn floor_quotient_of<A: Floats>(a: &mut A, x: A::F, y: A::F, truncated: A::F) -> A::F {
     let differ = differ_in_sign(a, truncated, y);
     let multiple = a.sub(x, truncated);
     let quotient = a.div(multiple, y);
@@ -169,4 +169,16 @@ pub(super) fn floor_quotient_of<A: Floats>(a: &mut A, x: A::F, y: A::F, truncate
     let found = a.select(is_zero, signed, found);
     let by_zero = a.eq(y, zero);
     a.select(by_zero, plain, found)
+}
+
+/// The largest integer not above `x / y`, Python's `//`, as [`floor_quotient`].
+pub fn floor_quotient_double<A: Doubles>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let truncated = double::fmod(a, x, y);
+    floor_quotient_of(a, x, y, truncated)
+}
+
+/// Python's `%`, as [`floor_remainder`].
+pub fn floor_remainder_double<A: Doubles>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let truncated = double::fmod(a, x, y);
+    floor_remainder_of(a, y, truncated)
 }

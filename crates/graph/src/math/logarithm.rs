@@ -3,8 +3,8 @@
 //! `x = 2^e (1 + f)` with `1 + f` between the square roots of 1/2 and 2, and
 //! `log(1 + f) = f + f^2 (-1/2 + f P(f))`.
 
-use super::exponential::{EXP_ZERO, exp_in_two_parts, exp_of_negative, scale};
-use super::{Arith, ONE, at_least, polynomial};
+use super::exponential::{EXP_ZERO, decay, exp_in_two_parts, exp_of_negative, scale};
+use super::{Arith, Doubles, ONE, at_least, double, polynomial};
 
 const LN_2: f32 = std::f32::consts::LN_2;
 const LOG10_2_HIGH: f32 = std::f32::consts::LOG10_2;
@@ -261,4 +261,26 @@ pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let limit = a.f(20.0);
     let is_curved = a.lt(x, limit);
     a.select(is_curved, y, x)
+}
+
+/// `log(1 - e^x)` of `x <= 0`, accurate at both ends (Maechler 2012).
+pub fn log1mexp_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let middle = a.d(-std::f64::consts::LN_2);
+    let near = double::expm1(a, x);
+    let near = a.neg(near);
+    let near = double::log(a, near);
+    let far = double::exp(a, x);
+    let far = a.neg(far);
+    let far = double::log1p(a, far);
+    let is_near = a.lt(middle, x);
+    a.select(is_near, near, far)
+}
+
+/// `log(1 + e^x)`, finite for all finite `x`.
+pub fn softplus_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let e = decay(a, x);
+    let rest = double::log1p(a, e);
+    let zero = a.f(0.0);
+    let positive = a.maximum(x, zero);
+    a.add(positive, rest)
 }

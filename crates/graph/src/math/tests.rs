@@ -383,8 +383,8 @@ fn division_is_that_of_numpy() {
             let same =
                 |found: f64, i: usize| found.to_bits() == bits(i) || found.is_nan() && number(i).is_nan();
             let (x, y) = (number(1), number(2));
-            let quotient = crate::math::double::floor_quotient(&mut PlainDouble, x, y);
-            let remainder = crate::math::double::floor_remainder(&mut PlainDouble, x, y);
+            let quotient = crate::math::floor_quotient_double(&mut PlainDouble, x, y);
+            let remainder = crate::math::floor_remainder_double(&mut PlainDouble, x, y);
             assert!(same(quotient, 3), "{x:e} // {y:e} = {quotient:e}, expected {:e}", number(3));
             assert!(same(remainder, 4), "{x:e} % {y:e} = {remainder:e}, expected {:e}", number(4));
         }
