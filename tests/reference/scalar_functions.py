@@ -89,6 +89,7 @@ def large_angles():
 
 BINARY = {
     "pow": (exact_pow, [(log_spread(-30, 30), uniform(-4, 4)), (uniform(0.5, 2), uniform(-120, 120)), (log_spread(-149, 127), uniform(-1, 1)), (uniform(0.99, 1.01), uniform(-8000, 8000))]),
+    "xlogy": (lambda x, y: x * mp.log(y), [(signed(log_spread(-60, 60)), log_spread(-149, 127)), (uniform(-2, 2), uniform(0, 2))]),
     "arctan2": (mp.atan2, [(WIDE, WIDE), (uniform(-2, 2), uniform(-2, 2))]),
 }
 

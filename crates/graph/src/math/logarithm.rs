@@ -4,7 +4,7 @@
 //! `log(1 + f) = f + f^2 (-1/2 + f P(f))`.
 
 use super::exponential::{EXP_ZERO, decay, exp_in_two_parts, exp_of_negative, scale};
-use super::{Arith, Doubles, ONE, at_least, double, polynomial};
+use super::{Arith, Doubles, Floats, ONE, at_least, double, polynomial};
 
 const LN_2: f32 = std::f32::consts::LN_2;
 const LOG10_2_HIGH: f32 = std::f32::consts::LOG10_2;
@@ -283,4 +283,25 @@ pub fn softplus_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
     let zero = a.f(0.0);
     let positive = a.maximum(x, zero);
     a.add(positive, rest)
+}
+
+/// `x log(y)`, and 0 for `x = 0` whatever number `y` is.
+pub fn xlogy<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let logarithm = log(a, y);
+    xlogy_of(a, x, y, logarithm)
+}
+
+/// As [`xlogy`].
+pub fn xlogy_double<A: Doubles>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let logarithm = double::log(a, y);
+    xlogy_of(a, x, y, logarithm)
+}
+
+/// [`xlogy`] given the logarithm.
+fn xlogy_of<A: Floats>(a: &mut A, x: A::F, y: A::F, logarithm: A::F) -> A::F {
+    let product = a.mul(x, logarithm);
+    let zero = a.f(0.0);
+    let (is_zero, is_number) = (a.eq(x, zero), a.eq(y, y));
+    let vanishes = a.and(is_zero, is_number);
+    a.select(vanishes, zero, product)
 }
