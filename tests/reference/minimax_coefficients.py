@@ -54,6 +54,13 @@ half = mp.mpf("0.5005")
 quarter_pi = mp.pi / 4 * mp.mpf("1.002")
 root = mp.sqrt(2)
 
+
+def erfinv_ratio(v):
+    """erfinv(x) / x for w = v + 2.5."""
+    x = mp.sqrt(-mp.expm1(-(v + 2.5)))
+    return mp.erfinv(x) / x
+
+
 FITS = {
     "exp": lambda n: fit("exp: (e^r - 1 - r) / r^2", lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r**2 / mp.exp(r), -h, h, n),
     "expm1": lambda n: fit("expm1: (e^r - 1 - r) / r^2", lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r**2 / mp.expm1(r), -h, h, n),
@@ -70,9 +77,11 @@ FITS = {
     "erf": lambda n: fit("erf: (erf x - x) / x on [0, 0.95]", lambda x: mp.erf(x) / x - 1, lambda x: x / mp.erf(x), mp.mpf(0), mp.mpf("0.95"), n, square),
     "erf_tail": lambda n: fit("erf tail: (-log erfc t) / t - 1 on [0.9, 4.2]", lambda t: -mp.log(mp.erfc(t)) / t - 1, lambda t: t * mp.erfc(t) / mp.erf(t), mp.mpf("0.9"), mp.mpf("4.2"), n),
     "erfc": lambda n: fit("erfc: (1 + 2 a) exp(a^2) erfc(a) - 1 in q = (a - 2) / (a + 2)", lambda a: (1 + 2 * a) * mp.exp(a * a) * mp.erfc(a) - 1, lambda a: 1 / ((1 + 2 * a) * mp.exp(a * a) * mp.erfc(a)), mp.mpf("1e-6"), mp.mpf("10.1"), n, lambda a: (a - 2) / (a + 2)),
+    "erfinv": lambda n: fit("erfinv: erfinv(x) / x in w - 2.5, w = -log(1 - x^2) in [0, 5]", erfinv_ratio, lambda v: 1 / erfinv_ratio(v), mp.mpf("-2.499999"), mp.mpf("2.502"), n),
+    "erfinv_tail": lambda n: fit("erfinv tail: in sqrt(w) - 3, w in [5, 17]", lambda v: erfinv_ratio((v + 3) ** 2 - 2.5), lambda v: 1 / erfinv_ratio((v + 3) ** 2 - 2.5), mp.sqrt(5) - 3, mp.sqrt(17) - 3, n),
     "pow": lambda n: fit("pow: (log2((1+q)/(1-q)) - 2 q / ln 2) / q^3", lambda q: (mp.log((1 + q) / (1 - q)) - 2 * q) / ln2 / q**3, lambda q: q**3 / mp.log((1 + q) / (1 - q)), mp.mpf(0), (root - 1) / (root + 1), n, square),
 }
-TERMS = {"exp": 5, "expm1": 5, "exp2": 6, "log": 8, "log1p": 9, "sin": 3, "cos": 3, "tan": 6, "atan": 9, "asin": 5, "sinh": 4, "tanh": 5, "erf": 7, "erf_tail": 7, "erfc": 10, "pow": 4}
+TERMS = {"exp": 5, "expm1": 5, "exp2": 6, "log": 8, "log1p": 9, "sin": 3, "cos": 3, "tan": 6, "atan": 9, "asin": 5, "sinh": 4, "tanh": 5, "erf": 7, "erf_tail": 7, "erfc": 10, "erfinv": 10, "erfinv_tail": 9, "pow": 4}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(FITS)
