@@ -71,6 +71,7 @@ UNARY = {
     "sigmoid": (sigmoid, [uniform(-104, 20), uniform(-3, 3)]),
     "softplus": (softplus, [uniform(-104, 20), uniform(-3, 3)]),
     "erf": (mp.erf, [uniform(-4, 4), signed(log_spread(-149, 2))]),
+    "erfinv": (mp.erfinv, [uniform(-1, 1), signed(log_spread(-149, 0))]),
     "erfc": (mp.erfc, [uniform(-4, 10.1), signed(log_spread(-149, 3))]),
 }
 # Angles that take many bits of pi: the largest of each binade and others, and those nearest to a multiple of pi/2.

@@ -391,6 +391,10 @@ pub fn slopes(f: ScalarFn, x: f64, y: f64) -> [f64; 3] {
         ScalarFn::Softplus => one(1.0 / (1.0 + (-x).exp())),
         ScalarFn::Erf => one(std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp()),
         ScalarFn::Erfc => one(-std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp()),
+        ScalarFn::Erfinv => {
+            let value = f.eval(&[Literal::from(x)]).map_or(f64::NAN, Literal::to_f64);
+            one((value * value).exp() / std::f64::consts::FRAC_2_SQRT_PI)
+        }
         ScalarFn::Select => [0.0, indicator(x != 0.0), indicator(x == 0.0)],
         ScalarFn::FloorDiv
         | ScalarFn::Sign

@@ -164,6 +164,9 @@ macro_rules! scalar_functions {
             Erf "erf" 1 Float(math::erf, math::double::erf) { work: 35, ulps: 2.5, saturates: true } as erf;
             /// `1 - erf(x)`, accurate in the right tail.
             Erfc "erfc" 1 Float(math::erfc, math::double::erfc) { work: 35, ulps: 2.5, saturates: true } as erfc;
+            /// The inverse of the error function, infinite at 1 and -1.
+            Erfinv "erfinv" 1 Float(math::erfinv, math::erfinv_double)
+                { work: 40, ulps: 2.5, zeros: Zeros::OfOperands, edge: Edge::End, smooth: BETWEEN_ONES } as erfinv;
             /// Largest integer not above; integers, here and in the next three, stay what they are. Its gradient is zero,
             /// as that of the other roundings.
             Floor "floor" 1 Float(Floats::floor) { work: 2, rounds: false, edge: Edge::Jump } as floor;

@@ -551,6 +551,13 @@ fn pullback_map(
             let slope = g.mul(scale, bell);
             g.mul(c, slope)
         }
+        ScalarFn::Erfinv => {
+            let scale = g.like(x, 1.0 / std::f64::consts::FRAC_2_SQRT_PI);
+            let square = g.sqr(out);
+            let bell = g.map(ScalarFn::Exp, &[square]);
+            let slope = g.mul(scale, bell);
+            g.mul(c, slope)
+        }
         ScalarFn::Select => {
             let zero = g.like(c, 0.0);
             if index == 1 { g.select(x, c, zero) } else { g.select(x, zero, c) }
