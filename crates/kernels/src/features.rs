@@ -85,7 +85,7 @@ impl Features {
     }
 }
 
-/// The names of the extensions found, in the order in which they are asked for.
+/// The names of the extensions found, in a fixed order.
 #[cfg(target_arch = "x86_64")]
 fn found() -> Vec<&'static str> {
     let mut names = Vec::new();

@@ -47,7 +47,7 @@ struct Shared {
     /// Generation, [`OPEN`], [`AWAITED`] and the count of workers inside, in one word so that they change together.
     gate: AtomicU64,
     job: UnsafeCell<Job>,
-    /// The next part to hand out.
+    /// The next part to run.
     next: AtomicUsize,
     /// The first panic of a part, for the caller.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -149,7 +149,7 @@ impl Drop for Pool {
         drop(locked(&self.shared.sleep));
         self.shared.opened.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker catches the panics of parts, so it has none of its own to hand on.
+            // Workers catch the panics of parts, so joining one cannot fail.
             let _ = worker.join();
         }
     }
@@ -196,7 +196,7 @@ impl Shared {
         }
     }
 
-    /// Runs parts until none is left to hand out. A panic ends the handing out and is kept for the caller.
+    /// Runs parts until none is left. A panic stops further parts and is kept for the caller.
     fn run_parts(&self, parts: usize, body: &Body<'_>, thread: usize) {
         let run = || {
             loop {
@@ -208,7 +208,7 @@ impl Shared {
             }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            // Half the range, so that further increments cannot wrap around to a part.
+            // Half of the range: later increments cannot wrap around to a part.
             self.next.store(usize::MAX / 2, Ordering::Relaxed);
             locked(&self.panic).get_or_insert(panic);
         }
@@ -258,7 +258,7 @@ impl Shared {
 
 /// Spins until the condition holds; false when it does not within [`SPIN`].
 fn spin_until(condition: impl Fn() -> bool) -> bool {
-    // The clock is read only after the first round, so that a short wait costs no more than it takes.
+    // Read the clock after the first round only: a short wait should not pay for it.
     let mut start = None;
     loop {
         for _ in 0..SPINS_PER_LOOK {

@@ -175,8 +175,8 @@ pub enum ProductError {
         /// Elements in the slice.
         found: usize,
     },
-    /// More scratch memory than the system gives.
-    #[error("the product needs {0} bytes of scratch memory, which the system does not give")]
+    /// Out of memory for scratch.
+    #[error("out of memory: the product needs {0} bytes of scratch memory")]
     Memory(usize),
     /// Elements of C lie on each other.
     #[error(
@@ -285,7 +285,7 @@ impl ProductPlan {
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
         let Scratch { a, b, c, sums } = self.scratch;
-        // More than memory can hold stays that: strides of 0 allow of extents whose products do not fit.
+        // Saturate: with strides of 0, extents may multiply to more than memory can hold.
         let elements = [b, c, sums].into_iter().fold(a, usize::saturating_add);
         let bytes = elements.saturating_mul(self.shape.dtype.bytes());
         if bytes == 0 { 0 } else { bytes.saturating_add(execute::ALIGNMENT) }
@@ -421,7 +421,7 @@ impl PackPlan {
     /// The number of independent parts.
     #[must_use]
     pub fn parts(&self) -> usize {
-        // Some 10 microseconds of copying each.
+        // About 10 microseconds of copying each.
         (self.packed_bytes() >> 17).clamp(1, 32).min(self.panels())
     }
 

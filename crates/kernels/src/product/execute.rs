@@ -244,7 +244,7 @@ impl<E: Element> Part<'_, E> {
         let kernels = self.kernels;
         let blocks = strip.rows.div_ceil(kernels.rows(1));
         let most_rows = strip.rows.div_ceil(blocks.max(1));
-        // Few rows leave registers for more columns; four panels of two vectors at most.
+        // Few rows leave registers for more columns: at most four panels of two vectors.
         let log_vectors = if most_rows <= kernels.rows(3) {
             3
         } else if most_rows <= kernels.rows(2) {
@@ -334,8 +334,8 @@ impl<E: Element> Part<'_, E> {
                 }
             }
             Outer::Rows => {
-                // From the last rows to the first: whoever reads an updated matrix next begins with its first rows, and finds
-                // them in the cache.
+                // Last rows first: the next reader of an updated matrix begins with its first rows, which are then in the
+                // cache.
                 for block in (0..blocks).rev() {
                     for column in (0..self.columns.len()).step_by(columns_at_once) {
                         tile(block, column);
@@ -374,7 +374,7 @@ impl<E: Element> Part<'_, E> {
                 (b, b_column) = (to.cast_const(), width as isize);
             }
         }
-        // Tiles of the most rows have fewer columns; that pays where there are only one or two.
+        // Tiles with the most rows have fewer columns; that pays for one or two columns only.
         let most_rows = kernels.dots.len();
         let most_rows = if rows.div_ceil(most_rows) <= 2 { most_rows } else { kernels.rows_of_wide_dots() };
         let row_blocks = rows.div_ceil(most_rows);
@@ -393,7 +393,7 @@ impl<E: Element> Part<'_, E> {
                 c: self.at_c(self.rows.start + row.start, self.columns.start + column.start),
                 c_row,
                 c_column,
-                // The rows of the next tile come from far away; the later tiles of these rows find them in the cache.
+                // Only the first tile of each set of rows prefetches: later tiles find the rows in the cache.
                 ahead: if outer == Outer::Rows && column_block == 0 { row.len() as isize * a_row } else { 0 },
                 alpha: self.alpha,
                 beta: self.beta,

@@ -44,7 +44,7 @@ pub(super) struct Tile<E> {
     pub(super) b_row: isize,
     /// The distance from one pair of vectors in a row of B to the next pair.
     pub(super) b_panel: isize,
-    /// How far ahead of B to ask for memory, in elements.
+    /// The prefetch distance in B, in elements.
     pub(super) b_ahead: isize,
     /// Where totals wait between calls, in rows of whole vectors; not followed by a tile of one call.
     pub(super) sums: *mut E,
@@ -55,7 +55,7 @@ pub(super) struct Tile<E> {
     pub(super) ends: bool,
     pub(super) c: *mut E,
     pub(super) c_row: isize,
-    /// The first element of C in the tile that comes next, to be asked for early; it may be any address.
+    /// The first element of C in the next tile, to prefetch; it may be any address.
     pub(super) c_next: *mut E,
     /// Columns of C to write, at least 1.
     pub(super) columns: usize,
@@ -75,7 +75,7 @@ pub(super) struct DotTile<E> {
     pub(super) c: *mut E,
     pub(super) c_row: isize,
     pub(super) c_column: isize,
-    /// How far ahead of A to ask for memory, in elements; 0 not to.
+    /// The prefetch distance in A, in elements; 0 for none.
     pub(super) ahead: isize,
     pub(super) alpha: E,
     pub(super) beta: E,
@@ -256,7 +256,7 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
                 }
             };
         }
-        // The next tile of C is asked for two rows at a time: all at once would hold up the loads.
+        // Prefetch the next tile of C two rows at a time; all at once stalls the loads.
         let asking = tile.depth.min(ROWS.div_ceil(2));
         let mut ask = tile.c_next;
         for _ in 0..asking {
@@ -267,7 +267,7 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
             ask = ask.wrapping_offset(2 * tile.c_row);
             panel_terms!(1);
         }
-        // One stretch has code of its own, in which all registers are for it.
+        // A single stretch has its own code, so that no register holds totals.
         if tile.depth <= STRETCH {
             panel_terms!(tile.depth - asking);
         } else {
@@ -308,8 +308,8 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
         let (alpha, beta) = (V::splat(tile.alpha), V::splat(tile.beta));
         let reads = tile.beta != V::Element::ZERO;
         let whole = tile.columns >= VECTORS * V::LANES;
-        // All of C is read before any of it is written: a masked store holds up loads from the row behind it, which may
-        // begin in the same cache line.
+        // Read all of C before writing any: a masked store stalls later loads from the same cache line, in which the next
+        // row may begin.
         for i in 0..ROWS {
             for v in 0..VECTORS {
                 let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
@@ -370,7 +370,7 @@ pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(til
         let mut left = tile.depth;
         let mut vectors = left / V::LANES;
         left -= vectors * V::LANES;
-        // One stretch has code of its own, in which all registers are for it.
+        // A single stretch has its own code, so that no register holds totals.
         if vectors <= DOT_STRETCH {
             dot_vectors!(vectors);
         } else {
@@ -413,7 +413,7 @@ unsafe fn add_lanes<V: Vector, const ROWS: usize, const COLUMNS: usize>(
 ) {
     // SAFETY: the elements lie in the tile.
     unsafe {
-        // Through memory, so that indices into `sums` are constants and the sums stay in registers before.
+        // Store the sums in memory first: constant indices keep `sums` in registers up to here.
         let mut vectors = MaybeUninit::<[[[V::Element; MAX_LANES]; COLUMNS]; ROWS]>::uninit();
         let vectors = vectors.as_mut_ptr().cast::<V::Element>();
         for i in 0..ROWS {
@@ -460,7 +460,7 @@ pub(super) unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile
     // SAFETY: the caller gives a tile within valid memory and the instruction set.
     unsafe {
         let mut dots = [[V::splat(V::Element::ZERO); ROWS]; TERMS];
-        // A copy of its own, which no store to W can change.
+        // A local copy, so that the compiler knows that stores to W do not change it.
         let tile = &tile.clone();
         let (depth, all) = (tile.dots.depth, V::mask(V::LANES));
         macro_rules! pair_vectors {
@@ -701,7 +701,7 @@ pub(super) unsafe fn transpose<V: Vector>(transposed: &Transposed<V::Element>) {
                 }
                 V::transpose(&mut square);
                 let mask = V::mask(columns);
-                // Reading comes before writing for the same reason as in `panel`.
+                // Read before writing, as in `panel`.
                 if reads {
                     for l in 0..V::LANES {
                         if l < rows {

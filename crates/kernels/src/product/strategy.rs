@@ -150,7 +150,7 @@ pub(super) fn packed_rows(depth: usize, tile_rows: usize, bytes: usize) -> usize
 pub(super) fn plan<E: Element>(shape: ProductShape, features: &Features, threads: usize) -> ProductPlan {
     let instruction_set = features.instruction_set();
     let kernels = E::kernels(instruction_set);
-    // Rows of few tiles are read faster side by side, but with AVX2 a fifth slower.
+    // Rows side by side are faster for few tiles, except with AVX2 (a fifth slower).
     let stretched_above = match instruction_set {
         InstructionSet::Avx512 | InstructionSet::Portable => kernels.rows(2),
         InstructionSet::Avx2 => THIN,
@@ -225,7 +225,7 @@ fn choose(shape: &ProductShape, stretched_above: usize) -> (Oriented, Method) {
         return (oriented, by_panels(PanelSource::Streamed));
     }
     if n <= NARROW && m >= NARROW / 2 {
-        // A narrow result: the work is to read A once.
+        // A narrow result is bound by reading A, so read it once.
         if a[1] == 1 && deep {
             return (oriented, Method::Dots { gather_a: false, gather_b: b[0] != 1, outer: Outer::Rows });
         }
@@ -237,8 +237,8 @@ fn choose(shape: &ProductShape, stretched_above: usize) -> (Oriented, Method) {
         return (oriented, Method::Dots { gather_a: a[1] != 1, gather_b: false, outer: Outer::Columns });
     }
     if b[1] == 1 && k <= THIN {
-        // Nearly an outer product: the work is to write C once, row after row, and all of B is read again for each tile of
-        // rows, faster from panels.
+        // Nearly an outer product is bound by writing C, so write it once, by rows. Each tile of rows reads all of B, which
+        // is faster from panels.
         let pays = k >= OUTER_DEPTH && m >= OUTER_ROWS;
         let b = if pays { PanelSource::PackedHere } else { PanelSource::Streamed };
         return (oriented, Method::Panels { b, pack_a: false, outer: Outer::Rows });
@@ -281,7 +281,7 @@ fn cut(
     let (rows, columns) = match method {
         Method::Scale | Method::LongDot => (1, 1),
         Method::Panels { b: PanelSource::PackedHere, .. } | Method::Panels { pack_a: true, .. } => {
-            // Each part packs its own columns of B or rows of A, so both should stay large.
+            // Each part packs its own columns of B or rows of A, so keep both large.
             let columns =
                 wanted.min(n.div_ceil(PACKED_COLUMNS / 2)).max(n.div_ceil(PACKED_COLUMNS)).min(units);
             ((wanted / columns).clamp(1, (m / (16 * tile_rows)).max(1)), columns)

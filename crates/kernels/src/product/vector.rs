@@ -26,7 +26,7 @@ pub trait Element:
 {
     /// The name of the type in plans.
     const FLOAT: super::Float;
-    /// The sum of nothing.
+    /// The identity element of sums.
     const ZERO: Self;
     /// Rounds to the nearest number of this type.
     fn round_from(value: f64) -> Self;
