@@ -10,18 +10,15 @@
 //! and with a pooling matrix `P <= 0` the first argument is `b + ((v^ U)^2 P) / 2`. Source: Ranzato and Hinton,
 //! "Modeling pixel means and covariances using factorized third-order Boltzmann machines" (2010), as implemented for
 //! the Deep Learning Tutorials, whose names and constants are kept. Samples are drawn by [`crate::hmc`], as nothing
-//! conditional on the hidden units is easily drawn from. The training program is in a module of its own.
-
-mod training;
+//! conditional on the hidden units is easily drawn from.
 
 use hypatia::{
     All, Array, DType, Diagnostic, Gradient, RandomStreams, Shared, Tensor, TensorType, shared, switch,
 };
 
-use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
-use crate::random_state::RandomState;
+use hypatia_datasets::numpy::RandomState;
 
-pub(crate) use training::MeanCovarianceRbm;
+use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
 
 /// How rows are brought to about unit length for the covariance units: divided by
 /// `sqrt(slope * sum of squares + offset)`.
