@@ -11,7 +11,6 @@ use thiserror::Error;
 use crate::checkpoint::CheckpointError;
 use crate::log::LogError;
 use crate::picture::PictureError;
-use crate::plot::PlotError;
 use crate::training::{LARGEST_MEASURE, Position};
 
 /// Why a training ended before its time.
@@ -84,9 +83,6 @@ pub enum TrainError {
     /// A picture cannot be stored.
     #[error(transparent)]
     Picture(#[from] PictureError),
-    /// The learning curve cannot be stored.
-    #[error(transparent)]
-    Plot(#[from] PlotError),
     /// An energy is not a number any more.
     #[error(
         "epoch {epoch}, minibatch {batch}: {energy}: expected a number\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"

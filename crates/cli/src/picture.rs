@@ -1,7 +1,7 @@
 //! Pictures of many small images at once: learnt filters, samples, digits.
 //!
 //! [`tile_raster_images`] lays the rows of a matrix out as tiles, as the function of that name in the Deep Learning
-//! Tutorials does, and [`Picture::write_png`] stores the result. Plots of curves are in [`crate::plot`].
+//! Tutorials does, and [`Picture::write_png`] stores the result.
 
 mod piano_roll;
 

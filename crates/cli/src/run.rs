@@ -1,6 +1,6 @@
 //! A training run from its first to its last line: log, progress, checkpoints, interruption, resumption.
 //!
-//! A run owns a directory, in which it keeps `checkpoint.safetensors`, `log.jsonl`, `learning_curve.png` and the
+//! A run owns a directory, in which it keeps `checkpoint.safetensors`, `log.jsonl`, `learning_curve.svg` and the
 //! pictures of its model; the directory is locked while it goes on. There is a whole checkpoint from the beginning on; a
 //! new one replaces it after every epoch and at an interruption, between any two minibatches. A resumed run gives the
 //! numbers that an uninterrupted one gives. Values that are no numbers or have left every sensible range end a run with
@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
-use crate::files::{DirectoryLock, first_there, remove_partial_files};
+use crate::files::{DirectoryLock, create_plain, first_there, remove_partial_files};
 use crate::log::{Done, Epoch, Event, RunLog, Start};
 use crate::model::{Model, Setting, Settings};
-use crate::plot::write_learning_curve;
+use crate::plot::learning_curve;
 use crate::progress::Progress;
 use crate::training::{LARGEST_MEASURE, Position, Step, Training};
 
@@ -27,7 +27,7 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the log in the directory of a run.
 pub const LOG: &str = "log.jsonl";
 /// Name of the plot in the directory of a run.
-pub const LEARNING_CURVE: &str = "learning_curve.png";
+pub const LEARNING_CURVE: &str = "learning_curve.svg";
 
 /// Where a run is kept and how it shows itself.
 pub struct Console<'a> {
@@ -288,7 +288,10 @@ impl Run<'_> {
 
     fn write_pictures(&self, training: &Training) -> Result<Vec<PathBuf>, TrainError> {
         let curve = self.directory.join(LEARNING_CURVE);
-        write_learning_curve(&curve, self.model, &self.epochs, training.best_epoch())?;
+        let text = learning_curve(self.model, &self.epochs, training.best_epoch());
+        create_plain(&curve)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|source| TrainError::Write { path: curve.clone(), source })?;
         let mut files = vec![curve];
         files.append(&mut training.write_pictures(self.directory)?);
         Ok(files)

@@ -57,7 +57,7 @@ fn training_prints_the_events_of_the_contract_and_leaves_its_files() {
     let mut files: Vec<String> =
         run.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
-    assert_eq!(files, ["checkpoint.safetensors", "filters.png", "learning_curve.png", "log.jsonl"]);
+    assert_eq!(files, ["checkpoint.safetensors", "filters.png", "learning_curve.svg", "log.jsonl"]);
     assert_eq!(text(&std::fs::read(run.join("log.jsonl")).unwrap()), text(&output.stdout));
 }
 
