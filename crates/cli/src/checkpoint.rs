@@ -97,7 +97,7 @@ pub enum CheckpointError {
     },
     /// A tensor to be written whose bytes are not as many as its shape and type need.
     #[error(
-        "cannot write checkpoint: tensor {name} of type {dtype} and shape {shape:?}: found {}, which is not what these need",
+        "cannot write checkpoint: tensor {name}: {} are too few or too many for {dtype} of shape {shape:?}",
         Counted(*found, "byte")
     )]
     Length {
@@ -121,16 +121,11 @@ pub enum CheckpointError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file is no safetensors file, or was cut off.
-    #[error(
-        "checkpoint {}: expected a whole safetensors file, found {} that are none: {source}",
-        path.display(), Counted(*length, "byte")
-    )]
+    /// The file is not a safetensors file, or truncated.
+    #[error("checkpoint {}: not a safetensors file, or truncated: {source}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes.
-        length: usize,
         /// What the reader of the format says.
         source: SafeTensorError,
     },
@@ -142,9 +137,9 @@ pub enum CheckpointError {
         /// Which name, and where.
         reason: String,
     },
-    /// A safetensors file that is none of the program's checkpoints.
+    /// A safetensors file from elsewhere.
     #[error(
-        "checkpoint {}: expected the checksum {CHECKSUM} among its metadata, found none: the file was not written by `hypatia train`",
+        "checkpoint {}: no checksum ({CHECKSUM}) in its metadata: not written by `hypatia train`",
         path.display()
     )]
     Unchecked {
@@ -251,7 +246,7 @@ impl Checkpoint {
         let bytes = read_plain(path, MOST_BYTES)
             .map_err(|source| CheckpointError::Read { path: path.to_owned(), source })?;
         expect_distinct_keys(path, &bytes)?;
-        let format = |source| CheckpointError::Format { path: path.to_owned(), length: bytes.len(), source };
+        let format = |source| CheckpointError::Format { path: path.to_owned(), source };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
         let tensors = file.iter().map(|(name, view)| {
@@ -337,7 +332,8 @@ impl Checkpoint {
         tensors
     }
 
-    /// The length and the JSON text that a safetensors file begins with.
+    /// The length and the JSON text that a safetensors file begins with. They are not written by the crate because it
+    /// keeps metadata in a hash map, in random order: equal content would give other bytes in every process.
     fn header(&self) -> Result<Vec<u8>, CheckpointError> {
         if self.metadata.contains_key(CHECKSUM) {
             return Err(CheckpointError::Reserved(CHECKSUM.to_owned()));
@@ -516,6 +512,21 @@ mod tests {
         read.write(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), first);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// What was written by other versions must be read by this one.
+    #[test]
+    fn the_layout_of_files_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        let mut checkpoint = Checkpoint::new();
+        checkpoint.tensors.insert("W".to_owned(), SavedTensor::from_f32(&[1, 2], &[1.0, -2.0]));
+        checkpoint.metadata.insert("epoch".to_owned(), "12".to_owned());
+        checkpoint.write(&path).unwrap();
+        let header = r#"{"W":{"data_offsets":[0,8],"dtype":"F32","shape":[1,2]},"__metadata__":{"crc32":"e693be53","epoch":"12"}}       "#;
+        let content = [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0];
+        let expected = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &content].concat();
+        assert_eq!(fs::read(&path).unwrap(), expected, "{}", fs::read(&path).unwrap().escape_ascii());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::checkpoint::CheckpointError;
 use crate::log::LogError;
 use crate::picture::PictureError;
-use crate::training::{LARGEST_MEASURE, Position};
+use crate::training::Position;
 
 /// Why a training ended before its time.
 #[derive(Debug, Error)]
@@ -44,7 +44,7 @@ pub enum TrainError {
     },
     /// A directory without a checkpoint, where a trained model is needed.
     #[error(
-        "no trained model in {}: expected a checkpoint {}, found none\nhint: `hypatia train {model}` makes one",
+        "no trained model in {}: there is no {}\nhint: `hypatia train {model}` makes one",
         path.parent().unwrap_or(path).display(), path.display()
     )]
     Untrained {
@@ -54,7 +54,7 @@ pub enum TrainError {
         model: &'static str,
     },
     /// A checkpoint of a run with other settings.
-    #[error("cannot go on from {}: it is of another run\n{}", path.display(), differences.join("\n"))]
+    #[error("cannot resume from {}: it belongs to another run\n{}", path.display(), differences.join("\n"))]
     Differs {
         /// The file.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum TrainError {
         differences: Vec<String>,
     },
     /// The directory of the run cannot be made.
-    #[error("cannot make the directory {}: {source}", path.display())]
+    #[error("cannot create the directory {}: {source}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum TrainError {
     Picture(#[from] PictureError),
     /// An energy is not a number any more.
     #[error(
-        "epoch {epoch}, minibatch {batch}: {energy}: expected a number\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"
+        "epoch {epoch}, minibatch {batch}: {energy}\nhint: try a smaller --learning-rate (now {learning_rate}); the checkpoint of the epoch before is kept"
     )]
     Energy {
         /// The epoch, from 1.
@@ -102,7 +102,7 @@ pub enum TrainError {
     Sampler(#[from] HmcError),
     /// What a step measures is no number any more, or so large that no digit of it means anything.
     #[error(
-        "the {what} became {found}: expected a number from -{LARGEST_MEASURE:e} to {LARGEST_MEASURE:e} in epoch {epoch}, minibatch {batch}\nhint: a smaller --learning-rate (now {learning_rate}) may help; the checkpoint of the epoch before is whole"
+        "training diverged in epoch {epoch}, minibatch {batch}: the {what} became {found}\nhint: try a smaller --learning-rate (now {learning_rate}); the checkpoint of the epoch before is kept"
     )]
     Diverged {
         /// The measure.
@@ -118,7 +118,7 @@ pub enum TrainError {
     },
     /// What was learnt is useless: a parameter or a mean of an epoch has left its range.
     #[error(
-        "training diverged: after epoch {}, minibatch {}: {reason}\nhint: a smaller --learning-rate may help; the checkpoint of the epoch before is whole",
+        "training diverged after epoch {}, minibatch {}: {reason}\nhint: try a smaller --learning-rate; the checkpoint of the epoch before is kept",
         position.epochs, position.batches
     )]
     Useless {
@@ -135,7 +135,7 @@ pub enum TrainError {
     Internal(String),
     /// The directory holds another run, which would be lost.
     #[error(
-        "{} is there already: expected a directory without a run, or --resume to go on with that run, or --overwrite to lose it",
+        "{} exists: --resume continues that run, --overwrite replaces it, --out DIR trains elsewhere",
         path.display()
     )]
     Present {
@@ -144,7 +144,7 @@ pub enum TrainError {
     },
     /// Another process trains in the directory.
     #[error(
-        "another process trains in {}: expected a directory of its own for each run\nhint: give another one with --out, or wait for that process to end",
+        "another process trains in {}\nhint: wait for it to end, or train elsewhere with --out DIR",
         path.display()
     )]
     Locked {

@@ -129,13 +129,10 @@ fn wrong_usage_is_told_from_failure() {
     std::fs::create_dir(directory.join("empty")).unwrap();
     for (words, expected) in [
         (small(&["--resume"]), "cannot read checkpoint"),
-        (small(&["--out", "file"]), "cannot make the directory file"),
-        (small(&["--out", "file/deeper"]), "cannot make the directory file/deeper"),
+        (small(&["--out", "file"]), "cannot create the directory file"),
+        (small(&["--out", "file/deeper"]), "cannot create the directory file/deeper"),
         (small(&["--device", "opencl:4711"]), "OpenCL"),
-        (
-            vec!["sample", "rbm"],
-            "no trained model in runs/rbm: expected a checkpoint runs/rbm/checkpoint.safetensors, found none",
-        ),
+        (vec!["sample", "rbm"], "no trained model in runs/rbm: there is no runs/rbm/checkpoint.safetensors"),
         (vec!["sample", "rbm"], "hint: `hypatia train rbm` makes one"),
         (vec!["sample", "rbm", "--out", "file"], "no trained model in file"),
         (vec!["train", "mlp", "--data", "nowhere"], "cannot open nowhere"),

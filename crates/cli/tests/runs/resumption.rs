@@ -124,6 +124,66 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
     }
 }
 
+/// Runs of other versions go on from their checkpoints by these names.
+#[test]
+fn checkpoints_keep_the_names_of_what_they_hold() {
+    const STOPPING: &str = "early_stopping.best_iteration early_stopping.best_valid_error \
+                            early_stopping.patience early_stopping.test_error epoch.cost_sum";
+    const MONITOR: &str = "monitor.last monitor.sum";
+    let pretrained = format!("{STOPPING} {MONITOR} pretraining.batches pretraining.epochs");
+    let music = ["--hidden", "5", "--recurrent", "4", "--gibbs-steps", "1", "--momentum", "0.5"];
+    let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
+    for (model, words, tensors, numbers) in [
+        ("logreg", &[][..], "W b best.W best.b", STOPPING),
+        (
+            "mlp",
+            &["--hidden", "5"],
+            "best.hidden.W best.hidden.b best.output.W best.output.b hidden.W hidden.b output.W output.b",
+            STOPPING,
+        ),
+        (
+            "rbm",
+            &["--hidden", "5", "-k", "1"],
+            "W bit_i_idx hbias persistent_chain random_streams vbias",
+            MONITOR,
+        ),
+        ("rbm", &["--hidden", "5", "-k", "1", "--cd"], "W hbias random_streams vbias", MONITOR),
+        (
+            "dbn",
+            &["--hidden-layers", "5", "--pretraining-epochs", "1"],
+            "best.layer_1.W best.layer_1.b best.output.W best.output.b layer_1.W layer_1.b layer_1.vbias \
+             output.W output.b random_streams",
+            &pretrained,
+        ),
+        (
+            "rnn-rbm",
+            &music,
+            "W Wuh Wuu Wuv Wvu bh bu bv random_streams u0 velocity.W velocity.Wuh velocity.Wuu velocity.Wuv \
+             velocity.Wvu velocity.bh velocity.bu velocity.bv",
+            "epoch.monitor_sum log_likelihood_proxy",
+        ),
+        (
+            "mcrbm",
+            &mcrbm,
+            "U W a avg_acceptance_rate b c iteration norm_vf particles random stepsize",
+            "epoch.accepted_sum epoch.cost_sum",
+        ),
+    ] {
+        let source = if model == "rnn-rbm" { Source::Generated(2) } else { Source::Generated(300) };
+        let settings = Settings { source, epochs: 1, ..settings(model) };
+        let directory = tempfile::tempdir().unwrap();
+        assert!(finished(run(model, words, &settings, directory.path(), false, usize::MAX).0));
+        let checkpoint = state(directory.path());
+        let found: Vec<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
+        assert_eq!(found, tensors.split_whitespace().collect::<Vec<_>>(), "{model}");
+        let mut numbers: Vec<&str> = numbers.split_whitespace().collect();
+        numbers.extend(["model", "position.batches", "position.epochs"]);
+        numbers.sort_unstable();
+        let found = checkpoint.metadata.keys().filter(|name| !name.starts_with("setting."));
+        assert_eq!(found.collect::<Vec<_>>(), numbers, "{model}");
+    }
+}
+
 /// Where an epoch is longer than half the patience, errors are measured within it and remembered to its end.
 #[test]
 fn an_error_measured_within_an_epoch_survives_an_interruption() {
@@ -193,7 +253,7 @@ fn a_run_of_other_settings_is_not_resumed() {
     let message = |result: (Result<Outcome, TrainError>, Lines)| result.0.unwrap_err().to_string();
     let error = message(run("mlp", &["--hidden", "31"], &other, directory, true, 0));
     let lines: Vec<&str> = error.lines().collect();
-    assert!(lines[0].starts_with("cannot go on from ") && lines[0].ends_with("it is of another run"));
+    assert!(lines[0].starts_with("cannot resume from ") && lines[0].ends_with("it belongs to another run"));
     assert_eq!(
         lines[1..],
         [

@@ -62,7 +62,7 @@ pub enum MidiError {
     },
     /// A chunk that is longer than the file, or no chunk.
     #[error(
-        "byte {offset}, after {}: expected a whole chunk, found {} that are none: {bytes}",
+        "byte {offset}, after {}: expected a whole chunk, found {}: {bytes}",
         Counted(*tracks, "track"), Counted(*left, "byte")
     )]
     Chunk {
@@ -76,7 +76,7 @@ pub enum MidiError {
         bytes: String,
     },
     /// Bytes that are no event.
-    #[error("byte {offset}, track {track}: expected an event, found bytes that are none: {bytes}")]
+    #[error("byte {offset}, track {track}: expected an event, found {bytes}")]
     Event {
         /// Offset of the event in the file.
         offset: usize,
