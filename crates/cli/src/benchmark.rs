@@ -3,7 +3,7 @@
 //! A workload is a compiled function that is called once a step, with the index of a minibatch or with nothing; its
 //! first result is the cost, and a step is over when that is on the host. Windows of some seconds are timed, at least
 //! three, and the one with the lowest median counts, because the speed of a virtual machine swings. Data and initial
-//! weights come from [`crate::generator`], so that the first costs can be compared with those of others. A new workload
+//! weights come from [`hypatia_datasets::numpy`], so that the first costs can be compared with those of others. A new workload
 //! is a function below this module and a line in [`WORKLOADS`].
 
 mod boltzmann;

@@ -355,9 +355,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -371,7 +371,7 @@ mod tests {
     fn the_file_and_the_output_get_the_same_lines() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("runs").join("mlp").join("log.jsonl");
-        let output = Shared::default();
+        let output = Buffer::default();
         let mut log = RunLog::create(&path, Some(Box::new(output.clone()))).unwrap();
         log.write(&Event::Start(Start { model: "mlp".to_owned(), settings: Vec::new() })).unwrap();
         log.write(&Event::Epoch(epoch(1))).unwrap();

@@ -164,9 +164,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn lines_show_the_results_of_an_epoch() {
-        let output = Shared::default();
+        let output = Buffer::default();
         let mut progress = Progress::as_lines(Box::new(output.clone()), 1000, 0);
         progress.advance(7);
         progress.epoch(&epoch());

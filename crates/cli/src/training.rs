@@ -23,39 +23,43 @@ pub trait Learner {
     /// Makes ready for an epoch, counted from 0, which comes after those that were begun.
     fn begin_epoch(&mut self, _epoch: u64) {}
 
-    /// Learns from the minibatch at a position within the stage and returns what it measured: see [`Stage::measure`].
+    /// Learns from the minibatch at a position within the stage and returns what it measured: see [`Measure`].
     ///
     /// # Errors
     ///
     /// A failed call, or numbers that have become useless.
     fn learn(&mut self, at: Position) -> Result<f64, TrainError>;
 
-    /// What an epoch brought, given its number in the stage, from 1, and the mean of what its steps measured. Number and
-    /// seconds are filled in by others.
+    /// Adds what an epoch brought beside the mean of what its steps measured, which is given; epochs of the stage are
+    /// counted from 1.
     ///
     /// # Errors
     ///
-    /// Results that are useless.
-    fn report(&mut self, epoch: u64, mean: f64) -> Result<Epoch, TrainError>;
+    /// Results that are useless, or a device that does not give its values.
+    fn report(&mut self, _epoch: u64, _mean: f64, _results: &mut Epoch) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// Whether to stop at a position before the last epoch.
     fn has_enough(&self, _at: Position) -> bool {
         false
     }
 
-    /// The results at the end, given the mean of the last epoch if this process trained it or it was saved.
+    /// Adds to the results at the end.
     ///
     /// # Errors
     ///
     /// A device that does not give its values.
-    fn results(&self, last_mean: Option<f64>) -> Result<Done, TrainError>;
+    fn finish(&self, _results: &mut Done) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// The epoch of the stage with the best result so far, for models that have one.
     fn best_epoch(&self) -> Option<u64> {
         None
     }
 
-    /// Adds what the model has to remember beside [`Stage::parameters`], streams, position and means.
+    /// Adds what has to be remembered beside parameters, streams, position and means.
     fn save(&self, _checkpoint: &mut Checkpoint) {}
 
     /// Takes over what [`Learner::save`] added.
@@ -89,28 +93,50 @@ pub trait Learner {
     fn functions(&self) -> Vec<(&'static str, &Function)>;
 }
 
-/// What the steps of a stage measure, and the names under which checkpoints keep it.
+/// What the steps of a stage measure: every epoch reports its mean.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Measure {
-    /// What it is, for messages.
-    pub what: &'static str,
-    /// Name of its sum over the present epoch.
-    pub sum: &'static str,
-    /// Name of the mean of the last whole epoch, where that is kept.
-    pub last: Option<&'static str>,
+pub enum Measure {
+    /// The cost that goes downhill.
+    Cost,
+    /// A measure by this name, of a model that has no tractable cost. The mean of the last epoch is a result of the run.
+    Monitor {
+        /// Its name in reports.
+        name: &'static str,
+        /// Name in checkpoints of its sum over the present epoch.
+        sum: &'static str,
+        /// Name in checkpoints of its mean over the last whole epoch.
+        last: &'static str,
+    },
 }
 
 impl Measure {
-    /// The cost that goes downhill.
-    pub const COST: Measure = Measure { what: "training cost", sum: "epoch.cost_sum", last: None };
-    /// How well a model does that has no tractable cost.
-    pub const MONITOR: Measure = Measure { what: "monitor", sum: "monitor.sum", last: Some("monitor.last") };
+    /// A monitor by that name in reports.
+    #[must_use]
+    pub fn monitor(name: &'static str) -> Measure {
+        Measure::Monitor { name, sum: "monitor.sum", last: "monitor.last" }
+    }
+
+    /// What it is, for messages.
+    fn what(self) -> &'static str {
+        match self {
+            Measure::Cost => "training cost",
+            Measure::Monitor { .. } => "monitor",
+        }
+    }
+
+    /// Name in checkpoints of its sum over the present epoch.
+    fn sum_name(self) -> &'static str {
+        match self {
+            Measure::Cost => "epoch.cost_sum",
+            Measure::Monitor { sum, .. } => sum,
+        }
+    }
 }
 
 /// A part of a training with an aim of its own; most have one only.
 pub struct Stage {
     learner: Box<dyn Learner>,
-    /// The phase that its epochs belong to, where the learner names none.
+    /// The phase that its epochs belong to, unless the learner names another.
     phase: Option<&'static str>,
     /// What its steps measure.
     measure: Measure,
@@ -184,7 +210,7 @@ impl Stage {
         let measured = self.learner.learn(self.position)?;
         if measured.is_nan() || measured.abs() > LARGEST_MEASURE {
             return Err(TrainError::Diverged {
-                what: self.measure.what,
+                what: self.measure.what(),
                 found: measured,
                 epoch: before + self.position.epochs + 1,
                 batch: self.position.batches + 1,
@@ -198,15 +224,28 @@ impl Stage {
         }
         let mean = std::mem::take(&mut self.sum) / self.position.batches as f64;
         let number = self.position.epochs + 1;
-        let mut epoch = self.learner.report(number, mean)?;
-        epoch.epoch = before + number;
-        if let (None, Some(phase)) = (&epoch.phase, self.phase) {
-            epoch.phase = Some(Phase { name: phase.to_owned(), epoch: number, epochs: self.epochs });
+        let mut epoch = Epoch { epoch: before + number, ..Epoch::default() };
+        epoch.phase =
+            self.phase.map(|name| Phase { name: name.to_owned(), epoch: number, epochs: self.epochs });
+        match self.measure {
+            Measure::Cost => epoch.train_cost = Some(mean),
+            Measure::Monitor { name, .. } => drop(epoch.measures.insert(name.to_owned(), mean)),
         }
+        self.learner.report(number, mean, &mut epoch)?;
         self.last_mean = Some(mean);
         self.position = Position { epochs: number, batches: 0 };
         self.learner.begin_epoch(number);
         Ok(Step::Epoch(epoch))
+    }
+
+    /// The results at its end.
+    fn results(&self) -> Result<Done, TrainError> {
+        let mut results = Done::default();
+        if let (Measure::Monitor { name, .. }, Some(mean)) = (self.measure, self.last_mean) {
+            results.measures.insert(name.to_owned(), mean);
+        }
+        self.learner.finish(&mut results)?;
+        Ok(results)
     }
 
     fn save(&self, checkpoint: &mut Checkpoint) -> Result<(), TrainError> {
@@ -218,9 +257,9 @@ impl Stage {
         }
         checkpoint.save_number(&format!("{}.epochs", self.position_name), self.position.epochs);
         checkpoint.save_number(&format!("{}.batches", self.position_name), self.position.batches);
-        checkpoint.save_number(self.measure.sum, self.sum);
-        if let (Some(name), Some(mean)) = (self.measure.last, self.last_mean) {
-            checkpoint.save_number(name, mean);
+        checkpoint.save_number(self.measure.sum_name(), self.sum);
+        if let (Measure::Monitor { last, .. }, Some(mean)) = (self.measure, self.last_mean) {
+            checkpoint.save_number(last, mean);
         }
         self.learner.save(checkpoint);
         Ok(())
@@ -228,10 +267,10 @@ impl Stage {
 
     /// Takes over all but the values of parameters and streams.
     fn restore_position(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        self.sum = checkpoint.float(self.measure.sum)?;
-        self.last_mean = match self.measure.last {
-            Some(name) => checkpoint.optional_float(name)?,
-            None => None,
+        self.sum = checkpoint.float(self.measure.sum_name())?;
+        self.last_mean = match self.measure {
+            Measure::Cost => None,
+            Measure::Monitor { last, .. } => checkpoint.optional_float(last)?,
         };
         let position = Position {
             epochs: checkpoint.number(&format!("{}.epochs", self.position_name))?,
@@ -338,7 +377,7 @@ impl Training {
         match self.earlier.get_mut(number) {
             Some(stage) => stage.step(before),
             None if !self.last.is_finished() => self.last.step(before),
-            None => Ok(Step::Done(self.last.learner.results(self.last.last_mean)?)),
+            None => Ok(Step::Done(self.last.results()?)),
         }
     }
 

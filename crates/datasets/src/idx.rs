@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::count::Counted;
-use crate::{DataError, Source};
+use crate::{DataError, DataFile};
 
 /// Larger files are refused, so that a forged header cannot ask for all memory.
 const MAX_BYTES: u64 = 1 << 30;
@@ -22,7 +22,7 @@ pub(super) struct IdxArray {
 
 /// Reads an idx file of bytes with `rank` axes.
 pub(super) fn read_idx(path: &Path, rank: u8) -> Result<IdxArray, DataError> {
-    let mut source = Source::open(path)?;
+    let mut source = DataFile::open(path)?;
     let magic = source.read_up_to(4)?;
     let expected = 0x0800 | u32::from(rank);
     if magic != expected.to_be_bytes() {

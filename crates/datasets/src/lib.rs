@@ -8,6 +8,7 @@
 //! Values are plain vectors: nothing here knows of graphs. Downloading is deliberately absent.
 
 mod count;
+mod data_file;
 pub mod digits;
 mod error;
 pub mod files;
@@ -18,10 +19,9 @@ pub mod music;
 pub mod numpy;
 pub mod patches;
 pub mod pickle;
-mod source;
 pub mod whitening;
 
 pub use count::Counted;
+pub use data_file::DataFile;
 pub use error::DataError;
 pub use images::{CLASSES, Dataset, IMAGE_PIXELS, IMAGE_SIDE, LabelledImages, SetSizes};
-pub use source::Source;

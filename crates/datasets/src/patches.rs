@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use cifar::{CIFAR_SIDE, read_cifar10};
 
 use crate::numpy::RandomState;
-use crate::{DataError, Source};
+use crate::{DataError, DataFile};
 
 /// Bytes of a pixel: red, green, blue.
 pub const CHANNELS: usize = 3;
@@ -145,7 +145,7 @@ impl ColourImages {
 }
 
 fn read_file(path: &Path) -> Result<ColourImages, DataError> {
-    let head = Source::open(path)?.read_up_to(npy::MAGIC.len() as u64)?;
+    let head = DataFile::open(path)?.read_up_to(npy::MAGIC.len() as u64)?;
     if head == npy::MAGIC {
         npy::read_images(path)
     } else if path.extension().is_some_and(|extension| extension == "npy") {

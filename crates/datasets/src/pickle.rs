@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use array::{Array, ElementType};
 
 use crate::count::Counted;
-use crate::{DataError, Source};
+use crate::{DataError, DataFile};
 use machine::Machine;
 
 /// Default bound on the memory that one document may take, in bytes.
@@ -31,7 +31,7 @@ pub const DEFAULT_BUDGET: u64 = 2 << 30;
 ///
 /// A [`DataError`] with the path, and for a fault of the pickle the byte offset of the opcode.
 pub fn read_pickles(path: &Path) -> Result<Vec<PickleDocument>, DataError> {
-    let mut reader = PickleReader::new(Source::open(path)?);
+    let mut reader = PickleReader::new(DataFile::open(path)?);
     let mut documents = Vec::new();
     loop {
         match reader.read_next() {

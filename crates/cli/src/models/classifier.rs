@@ -73,7 +73,7 @@ impl Classifier {
             test_error: None,
         };
         let rate = settings.learning_rate;
-        Ok(Stage::new(learner, Measure::COST, settings.epochs, rate, self.parameters))
+        Ok(Stage::new(learner, Measure::Cost, settings.epochs, rate, self.parameters))
     }
 }
 
@@ -184,18 +184,19 @@ impl Learner for ClassifierLearner {
         Ok(cost)
     }
 
-    fn report(&mut self, _epoch: u64, mean: f64) -> Result<Epoch, TrainError> {
-        let (valid_error, test_error) = (self.valid_error.take(), self.test_error.take());
-        Ok(Epoch { train_cost: Some(mean), valid_error, test_error, ..Epoch::default() })
+    fn report(&mut self, _epoch: u64, _mean: f64, results: &mut Epoch) -> Result<(), TrainError> {
+        (results.valid_error, results.test_error) = (self.valid_error.take(), self.test_error.take());
+        Ok(())
     }
 
     fn has_enough(&self, at: Position) -> bool {
         self.iterations(at).checked_sub(1).is_some_and(|last| self.stopping.is_exhausted(last))
     }
 
-    fn results(&self, _last_mean: Option<f64>) -> Result<Done, TrainError> {
-        let best_valid_error = Some(self.stopping.best_valid_error()).filter(|error| error.is_finite());
-        Ok(Done { best_valid_error, test_error: self.stopping.test_error(), ..Done::default() })
+    fn finish(&self, results: &mut Done) -> Result<(), TrainError> {
+        results.best_valid_error = Some(self.stopping.best_valid_error()).filter(|error| error.is_finite());
+        results.test_error = self.stopping.test_error();
+        Ok(())
     }
 
     fn best_epoch(&self) -> Option<u64> {

@@ -14,7 +14,7 @@ use super::classifier::{Classifier, Sets, minibatch_inputs};
 use super::rbm::RECONSTRUCTION;
 use super::{STREAMS, next_streams};
 use crate::error::TrainError;
-use crate::log::{Done, Epoch, Phase};
+use crate::log::{Epoch, Phase};
 use crate::model::{
     Defaults, Examples, Model, Setting, Settings, Trainer, TrainingOptions, parse_learning_rate,
 };
@@ -120,7 +120,7 @@ impl Options {
         let biases = (1..).zip(&dbn.rbm_layers);
         let biases = biases.map(|(number, rbm)| Parameter::new(format!("layer_{number}.vbias"), &rbm.vbias));
         let epochs = self.pretraining_epochs * dbn.rbm_layers.len() as u64;
-        Ok(Stage::new(learner, Measure::MONITOR, epochs, rate, biases.collect())
+        Ok(Stage::new(learner, Measure::monitor(RECONSTRUCTION), epochs, rate, biases.collect())
             .with_position_name("pretraining")
             .drawing_from(STREAMS, streams))
     }
@@ -204,20 +204,14 @@ impl Learner for Pretraining {
         Ok(train.call(&[&index_of(at.batches)])?.scalar(0)?)
     }
 
-    fn report(&mut self, epoch: u64, mean: f64) -> Result<Epoch, TrainError> {
+    fn report(&mut self, epoch: u64, _mean: f64, results: &mut Epoch) -> Result<(), TrainError> {
         let number = self.layer_of(epoch - 1);
-        let phase = Phase {
+        results.phase = Some(Phase {
             name: format!("layer {}", number + 1),
             epoch: epoch - number as u64 * self.epochs,
             epochs: self.epochs,
-        };
-        let measures = [(RECONSTRUCTION.to_owned(), mean)].into();
-        Ok(Epoch { phase: Some(phase), measures, ..Epoch::default() })
-    }
-
-    fn results(&self, last_mean: Option<f64>) -> Result<Done, TrainError> {
-        let measures = last_mean.map(|mean| (RECONSTRUCTION.to_owned(), mean));
-        Ok(Done { measures: measures.into_iter().collect(), ..Done::default() })
+        });
+        Ok(())
     }
 
     fn functions(&self) -> Vec<(&'static str, &Function)> {

@@ -192,7 +192,7 @@ fn stage(settings: &Settings, patches: Patches, trainer: McRbmTrainer) -> Result
         whitening: patches.whitening,
         shown: patches.whitened[..batch_size * components].to_vec(),
     };
-    Ok(Stage::new(learner, Measure::COST, settings.epochs, settings.learning_rate, parameters)
+    Ok(Stage::new(learner, Measure::Cost, settings.epochs, settings.learning_rate, parameters)
         .drawing_from(STREAMS, &random))
 }
 
@@ -294,16 +294,17 @@ impl Learner for McRbmLearner {
         Ok(self.learn.call(&[&index_of(at.batches)])?.scalar(0)?)
     }
 
-    fn report(&mut self, _epoch: u64, mean: f64) -> Result<Epoch, TrainError> {
-        let mut measures = self.measures()?;
+    fn report(&mut self, _epoch: u64, _mean: f64, results: &mut Epoch) -> Result<(), TrainError> {
+        results.measures = self.measures()?;
         // Over the whole epoch instead of the last few minibatches.
         let accepted = std::mem::take(&mut self.accepted) / self.batches as f64;
-        measures.insert("acceptance_rate".to_owned(), accepted);
-        Ok(Epoch { train_cost: Some(mean), measures, ..Epoch::default() })
+        results.measures.insert("acceptance_rate".to_owned(), accepted);
+        Ok(())
     }
 
-    fn results(&self, _last_mean: Option<f64>) -> Result<Done, TrainError> {
-        Ok(Done { measures: self.measures()?, ..Done::default() })
+    fn finish(&self, results: &mut Done) -> Result<(), TrainError> {
+        results.measures = self.measures()?;
+        Ok(())
     }
 
     fn save(&self, checkpoint: &mut Checkpoint) {

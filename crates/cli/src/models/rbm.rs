@@ -15,7 +15,7 @@ use super::{STREAMS, next_streams};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::filters::write_filters;
-use crate::log::{Done, Epoch};
+use crate::log::Epoch;
 use crate::model::{
     Defaults, Examples, Model, Sampler, SamplingOptions, Setting, Settings, Trainer, TrainingOptions,
 };
@@ -30,7 +30,7 @@ pub(super) const MODEL: Model = Model {
     defaults: Defaults { epochs: 15, batch_size: 20, learning_rate: 0.1, seed: 123 },
     examples: Examples::DIGITS,
     trainer: Trainer::of::<Options>(),
-    sampler: Some(Sampler::of::<Sampling>(
+    sampler: Some(Sampler::of::<Draw>(
         "Runs Gibbs chains from test images of the data and draws what they have become",
         true,
     )),
@@ -81,10 +81,10 @@ impl TrainingOptions for Options {
         if !self.cd {
             parameters.extend(Parameter::list(&[CHAIN, BIT], [&chain, &rbm.bit_i_idx]));
         }
-        let monitor = if self.cd { RECONSTRUCTION } else { PSEUDO_LIKELIHOOD };
-        let learner = RbmLearner { train, batches: sets.train.batches, weights: rbm.w, monitor };
+        let name = if self.cd { RECONSTRUCTION } else { PSEUDO_LIKELIHOOD };
+        let learner = RbmLearner { train, batches: sets.train.batches, weights: rbm.w, persistent: !self.cd };
         let stage =
-            Stage::new(learner, Measure::MONITOR, settings.epochs, settings.learning_rate, parameters)
+            Stage::new(learner, Measure::monitor(name), settings.epochs, settings.learning_rate, parameters)
                 .drawing_from(STREAMS, &streams);
         let own = vec![
             ("hidden", json!(self.hidden)),
@@ -100,8 +100,8 @@ struct RbmLearner {
     train: Function,
     batches: u64,
     weights: Shared,
-    /// Name of the monitor.
-    monitor: &'static str,
+    /// Whether its monitor is the pseudo-likelihood.
+    persistent: bool,
 }
 
 impl Learner for RbmLearner {
@@ -113,19 +113,14 @@ impl Learner for RbmLearner {
         Ok(self.train.call(&[&index_of(at.batches)])?.scalar(0)?)
     }
 
-    fn report(&mut self, epoch: u64, mean: f64) -> Result<Epoch, TrainError> {
-        if self.monitor == PSEUDO_LIKELIHOOD && mean >= 0.0 {
+    fn report(&mut self, epoch: u64, mean: f64, _results: &mut Epoch) -> Result<(), TrainError> {
+        if self.persistent && mean >= 0.0 {
             let position = Position { epochs: epoch, batches: self.batches };
             let reason = "expected a pseudo-likelihood below 0 on average, found that every unit is certain of \
                           every bit: the weights are too large";
             return Err(TrainError::Useless { position, reason: reason.to_owned() });
         }
-        Ok(Epoch { measures: [(self.monitor.to_owned(), mean)].into(), ..Epoch::default() })
-    }
-
-    fn results(&self, last_mean: Option<f64>) -> Result<Done, TrainError> {
-        let measures = last_mean.map(|mean| (self.monitor.to_owned(), mean));
-        Ok(Done { measures: measures.into_iter().collect(), ..Done::default() })
+        Ok(())
     }
 
     fn write_pictures(&self, directory: &Path) -> Result<Vec<PathBuf>, TrainError> {
@@ -146,7 +141,7 @@ impl Learner for RbmLearner {
 }
 
 #[derive(Args)]
-struct Sampling {
+struct Draw {
     /// Chains that run beside each other, one in each column of the picture
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     chains: u32,
@@ -159,7 +154,7 @@ struct Sampling {
 }
 
 /// Gibbs chains that begin at test images.
-impl SamplingOptions for Sampling {
+impl SamplingOptions for Draw {
     fn sample(
         self,
         checkpoint: &Checkpoint,

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hypatia::{Array, Function, RandomStreams, Shared, Tensor, matrix};
-use hypatia_datasets::music::{
-    MusicSizes, PIANO, PianoRoll, Sampling as Frames, Songbook, TempoMap, write_midi,
-};
+use hypatia_datasets::music::{MusicSizes, PIANO, PianoRoll, Sampling, Songbook, TempoMap, write_midi};
 use hypatia_datasets::numpy::RandomState;
 use hypatia_models::descent::Descent;
 use hypatia_models::rnn_rbm::{RbmChain, RnnRbm};
@@ -22,7 +20,7 @@ use super::{STREAMS, next_streams};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::filters::columns;
-use crate::log::{Done, Epoch, Measures, Phase};
+use crate::log::{Epoch, Phase};
 use crate::model::{
     Defaults, Examples, Model, Sampler, SamplingOptions, Setting, Settings, Source, Trainer, TrainingOptions,
     parse_penalty,
@@ -45,7 +43,7 @@ pub(super) const MODEL: Model = Model {
         generated_range: (1, 20_000),
     },
     trainer: Trainer::of::<Options>(),
-    sampler: Some(Sampler::of::<Sampling>(
+    sampler: Some(Sampler::of::<Draw>(
         "Lets a trained model play tunes, written as MIDI files and as pictures of their piano-rolls",
         false,
     )),
@@ -171,7 +169,7 @@ impl Options {
             batch_size: settings.batch_size,
         };
         parameters.extend(velocities);
-        let measure = Measure { what: "monitor", sum: "epoch.monitor_sum", last: Some(MONITOR) };
+        let measure = Measure::Monitor { name: MONITOR, sum: "epoch.monitor_sum", last: MONITOR };
         let epochs = self.pretraining_epochs.saturating_add(settings.epochs);
         Ok(Stage::new(learner, measure, epochs, settings.learning_rate, parameters)
             .drawing_from(STREAMS, &streams))
@@ -180,7 +178,7 @@ impl Options {
 
 fn read_music(settings: &Settings, options: &Options) -> Result<Songbook, TrainError> {
     let tempo_map = if options.tempo_map == "merged" { TempoMap::Merged } else { TempoMap::Sequential };
-    let sampling = Frames { keys: PIANO, frame_seconds: options.frame_seconds, tempo_map };
+    let sampling = Sampling { keys: PIANO, frame_seconds: options.frame_seconds, tempo_map };
     Ok(match &settings.source {
         Source::Path(path) => Songbook::read(path, &sampling)?,
         Source::Generated(tunes) => {
@@ -336,20 +334,14 @@ impl Learner for RnnRbmLearner {
         Ok(function.call(&[&v])?.scalar(0)?)
     }
 
-    fn report(&mut self, epoch: u64, mean: f64) -> Result<Epoch, TrainError> {
+    fn report(&mut self, epoch: u64, _mean: f64, results: &mut Epoch) -> Result<(), TrainError> {
         let phase = |name: &str, epoch, epochs| Phase { name: name.to_owned(), epoch, epochs };
         let before = self.pretraining_epochs;
-        let phase = (before > 0).then(|| match self.part(epoch - 1) {
+        results.phase = (before > 0).then(|| match self.part(epoch - 1) {
             Part::Frames => phase("pre-training", epoch, before),
             Part::Sequences => phase("training", epoch - before, self.epochs),
         });
-        let measures = Measures::from([(MONITOR.to_owned(), mean)]);
-        Ok(Epoch { phase, measures, ..Epoch::default() })
-    }
-
-    fn results(&self, last_mean: Option<f64>) -> Result<Done, TrainError> {
-        let measures = last_mean.map(|mean| (MONITOR.to_owned(), mean));
-        Ok(Done { measures: measures.into_iter().collect(), ..Done::default() })
+        Ok(())
     }
 
     fn write_pictures(&self, directory: &Path) -> Result<Vec<PathBuf>, TrainError> {
@@ -377,7 +369,7 @@ fn write_weights(path: &Path, weights: &Array) -> Result<(), TrainError> {
 }
 
 #[derive(Args)]
-struct Sampling {
+struct Draw {
     /// Number of tunes
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: u32,
@@ -390,7 +382,7 @@ struct Sampling {
 }
 
 /// Tunes as the tutorial's `generate` makes them.
-impl SamplingOptions for Sampling {
+impl SamplingOptions for Draw {
     fn sample(
         self,
         checkpoint: &Checkpoint,

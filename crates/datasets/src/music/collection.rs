@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{MAX_FRAMES, PianoRoll, Sampling, TuneSet, generate_tunes, read_midi};
 use crate::count::Counted;
 use crate::pickle::{Items, Pickle, read_pickles};
-use crate::{DataError, Source};
+use crate::{DataError, DataFile};
 
 /// The most frames that a collection may have in all.
 pub const MAX_TOTAL_FRAMES: usize = 1 << 23;
@@ -75,7 +75,7 @@ impl Songbook {
             }
             files.sort();
             for file in files {
-                let bytes = read_whole(&mut Source::open(&file)?, &file, MAX_FILE_BYTES)?;
+                let bytes = read_whole(&mut DataFile::open(&file)?, &file, MAX_FILE_BYTES)?;
                 let inside = file.strip_prefix(path).unwrap_or(&file);
                 collection.add_midi(set_of(inside), file.clone(), &bytes)?;
             }
@@ -158,7 +158,7 @@ fn set_of(inside: &Path) -> usize {
 }
 
 /// The content of a source from where it stands, refused when it is larger than `limit` bytes.
-fn read_whole(source: &mut Source, path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
+fn read_whole(source: &mut DataFile, path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
     let bytes = source.read_up_to(limit + 1)?;
     if bytes.len() as u64 > limit {
         return Err(layout(path, "size", &format!("at most {limit} bytes, uncompressed"), "more"));
@@ -198,7 +198,7 @@ impl Collection<'_> {
     /// Reads a file that is not a directory, whatever it is.
     fn read_file(&mut self) -> Result<(), DataError> {
         const TAR_MAGIC: std::ops::Range<usize> = 257..262;
-        let mut source = Source::open(self.path)?;
+        let mut source = DataFile::open(self.path)?;
         let head = source.read_up_to(512)?;
         if head.first() == Some(&0x80) {
             // The protocol opcode, with which every pickle since protocol 2 begins.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{CHANNELS, ColourImages, MAX_BYTES, layout};
 use crate::count::Counted;
-use crate::{CLASSES, DataError, Source};
+use crate::{CLASSES, DataError, DataFile};
 
 /// Rows, and columns, of an image.
 pub const CIFAR_SIDE: usize = 32;
@@ -17,7 +17,7 @@ const RECORD: usize = 1 + CHANNELS * PIXELS;
 ///
 /// A [`DataError`] for a file that is not made of whole records, or with a label that is none.
 pub fn read_cifar10(path: &Path) -> Result<(ColourImages, Vec<u8>), DataError> {
-    let records = Source::open(path)?.read_up_to(MAX_BYTES + 1)?;
+    let records = DataFile::open(path)?.read_up_to(MAX_BYTES + 1)?;
     if records.len() as u64 > MAX_BYTES {
         return Err(layout(path, "length of the file", format!("at most {MAX_BYTES} bytes"), "more"));
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{CHANNELS, ColourImages, MAX_BYTES, layout};
 use crate::count::Counted;
-use crate::{DataError, Source};
+use crate::{DataError, DataFile};
 
 /// What a file begins with.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
@@ -16,7 +16,7 @@ const LONGEST_HEADER: u64 = 1 << 16;
 
 /// Reads all images of a file.
 pub(super) fn read_images(path: &Path) -> Result<ColourImages, DataError> {
-    let mut source = Source::open(path)?;
+    let mut source = DataFile::open(path)?;
     let start = source.read_up_to(8)?;
     let version = start.get(MAGIC.len()).copied().unwrap_or(0);
     let length_bytes = match version {

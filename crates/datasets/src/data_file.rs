@@ -15,7 +15,7 @@ use crate::files::open_plain;
 const BUFFER_BYTES: usize = 1 << 16;
 
 /// An opened data file.
-pub struct Source {
+pub struct DataFile {
     path: PathBuf,
     reader: BufReader<Box<dyn Read + Send>>,
     offset: u64,
@@ -47,7 +47,7 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-impl Source {
+impl DataFile {
     /// Opens `path`.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Source {
     }
 }
 
-impl Read for Source {
+impl Read for DataFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.offset += read as u64;
