@@ -377,7 +377,7 @@ pub enum HmcError {
         /// What is there.
         found: String,
     },
-    /// Something that cannot be, and is a fault of this module.
+    /// A broken invariant: a bug of this module.
     #[error("hybrid Monte Carlo: internal error, please report it: expected {0}")]
     Internal(&'static str),
     /// An energy that is not a number.

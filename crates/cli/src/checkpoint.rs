@@ -56,7 +56,7 @@ impl SavedTensor {
         (self.dtype == Dtype::F32).then(|| chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect())
     }
 
-    /// The values of a floating-point tensor; none of one of another type.
+    /// The values of a floating-point tensor; empty for other types.
     pub(crate) fn floats(&self) -> Box<dyn Iterator<Item = f64> + '_> {
         match self.dtype {
             Dtype::F32 => {
@@ -71,7 +71,7 @@ impl SavedTensor {
         }
     }
 
-    /// Bytes that shape and type need, `None` when that is no number of bytes.
+    /// Bytes that shape and type need; `None` on overflow, or if a byte is not filled.
     fn expected_len(&self) -> Option<usize> {
         let elements = self.shape.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent))?;
         let bits = elements.checked_mul(self.dtype.bitsize())?;

@@ -34,7 +34,7 @@ pub enum TrainError {
     /// A checkpoint that cannot be written or used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A counter in a checkpoint that is no number.
+    /// A checkpoint whose state is not valid.
     #[error("checkpoint {}: {reason}", path.display())]
     State {
         /// The file.
@@ -83,7 +83,7 @@ pub enum TrainError {
     /// A picture cannot be stored.
     #[error(transparent)]
     Picture(#[from] PictureError),
-    /// An energy is not a number any more.
+    /// An energy is NaN.
     #[error(
         "epoch {epoch}, minibatch {batch}: {energy}\nhint: try a smaller --learning-rate (now {learning_rate}); the checkpoint of the epoch before is kept"
     )]
@@ -100,7 +100,7 @@ pub enum TrainError {
     /// A sampler that cannot be made or run.
     #[error(transparent)]
     Sampler(#[from] HmcError),
-    /// What a step measures is no number any more, or so large that no digit of it means anything.
+    /// The measure of a step is NaN or too large to mean anything.
     #[error(
         "training diverged in epoch {epoch}, minibatch {batch}: the {what} became {found}\nhint: try a smaller --learning-rate (now {learning_rate}); the checkpoint of the epoch before is kept"
     )]
@@ -116,7 +116,7 @@ pub enum TrainError {
         /// The learning rate of the run.
         learning_rate: f64,
     },
-    /// What was learnt is useless: a parameter or a mean of an epoch has left its range.
+    /// A parameter or the mean of an epoch is out of range.
     #[error(
         "training diverged after epoch {}, minibatch {}: {reason}\nhint: try a smaller --learning-rate; the checkpoint of the epoch before is kept",
         position.epochs, position.batches
@@ -130,7 +130,7 @@ pub enum TrainError {
     /// Numbers that cannot be drawn.
     #[error(transparent)]
     Random(#[from] RandomStateError),
-    /// Something that cannot be, and is a fault of the program.
+    /// A broken invariant: a bug of the program.
     #[error("internal error, please report it: {0}")]
     Internal(String),
     /// The directory holds another run, which would be lost.

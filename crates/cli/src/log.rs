@@ -37,8 +37,8 @@ pub struct Start {
     pub settings: Vec<(String, Value)>,
 }
 
-/// What a model measures by itself, by name: `pseudo_likelihood`, `acceptance_rate`. A name has the form of an
-/// identifier and is none of the other fields of an event.
+/// What a model measures by itself, by name: `pseudo_likelihood`, `acceptance_rate`. A name is an
+/// identifier and not one of the other fields of an event.
 pub type Measures = BTreeMap<String, f64>;
 
 /// A part of a run with an aim of its own, as the pre-training of a layer.

@@ -3,8 +3,8 @@
 //! A run owns a directory, in which it keeps `checkpoint.safetensors`, `log.jsonl`, `learning_curve.svg` and the
 //! pictures of its model; the directory is locked while it goes on. There is a whole checkpoint from the beginning on; a
 //! new one replaces it after every epoch and at an interruption, between any two minibatches. A resumed run gives the
-//! numbers that an uninterrupted one gives. Values that are no numbers or have left every sensible range end a run with
-//! an error and never reach a checkpoint. Nothing here knows what a model computes.
+//! numbers that an uninterrupted one gives. NaN and values out of range end a run with an error and never reach a
+//! checkpoint. Nothing here knows what a model computes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ pub fn train(
         run.snapshot(&training)?.write(&run.path)?;
         (RunLog::create(&log_path, console.log_output)?, Some(lock))
     };
-    // Asked before there is anything to be seen of the run: who waits for that may send a signal then.
+    // Catch signals before the run prints anything: whoever waits for that may send one.
     let mut stopping = (console.stop)();
     log.write(&run.start_event(resume.then(|| training.position())))?;
     let position = training.position();

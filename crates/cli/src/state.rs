@@ -1,6 +1,6 @@
 //! What checkpoints hold of a training: shared variables, random streams and numbers, under their names.
 //!
-//! Values keep their type, shape and bits. What is taken over must have the type and shape of what it replaces.
+//! Values keep their type, shape and bits, and are restored only to a variable of that type and shape.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::checkpoint::{Checkpoint, Dtype, SavedTensor};
 use crate::error::TrainError;
 
-/// The largest parameter that means anything: the models take pixels, frames and units between 0 and 1, of whose sums
-/// with larger weights nothing below a tenth is left in `f32`.
+/// The largest parameter that means anything: inputs lie between 0 and 1, and a sum of them with larger weights has no
+/// digit below 0.1 in `f32`.
 pub const LARGEST_PARAMETER: f64 = 1e6;
 
 impl Checkpoint {

@@ -448,9 +448,9 @@ impl Training {
 pub enum Step {
     /// A minibatch was learnt from.
     Batch,
-    /// A minibatch was learnt from, and with it an epoch is over. Whoever takes it fills in the seconds.
+    /// A minibatch was learnt from, and an epoch is over. The caller fills in the seconds.
     Epoch(Epoch),
-    /// There is nothing more to do. Whoever takes it fills in the seconds.
+    /// Training is over. The caller fills in the seconds.
     Done(Done),
 }
 
