@@ -337,13 +337,23 @@ impl Diagnosis {
         // The energies before the move are row 0 of what follows.
         let mut rows = Vec::new();
         for array in outputs.arrays() {
-            rows.extend(array.cast(DType::F64).to_vec::<f64>().unwrap_or_default());
+            rows.extend(doubles(array)?);
         }
         let chains = outputs.array(0).len().max(1);
         let place = rows.iter().position(|energy| energy.is_nan());
         let n_steps = self.n_steps;
         Ok(place.map(|place| NanEnergy { chain: place % chains, step: place / chains, n_steps }))
     }
+}
+
+/// The values of an array, whatever their type.
+fn doubles(array: &Array) -> Result<Vec<f64>, HmcError> {
+    array.cast(DType::F64).to_vec().ok_or(HmcError::Internal("values that convert to f64"))
+}
+
+/// The value of a scalar variable.
+fn number(variable: &Shared) -> Result<f64, HmcError> {
+    variable.get_value()?.item().ok_or(HmcError::Internal("a scalar"))
 }
 
 /// Why there is no sample.
@@ -367,6 +377,9 @@ pub enum HmcError {
         /// What is there.
         found: String,
     },
+    /// A broken invariant: a bug of this module.
+    #[error("hybrid Monte Carlo: internal error, please report it: expected {0}")]
+    Internal(&'static str),
     /// An energy that is not a number.
     #[error(
         "draw {draw}: {energy}: expected a number\nhint: positions may have left the domain of the energy function; a smaller largest step (now {stepsize_max}) keeps them nearer"
@@ -505,15 +518,10 @@ impl HmcSampler {
     pub fn draw(&mut self) -> Result<Array, HmcError> {
         self.draws += 1;
         let outputs = self.simulate.call(&[])?;
-        let is_nan = |array: &Array| {
-            let energies = array.cast(DType::F64).to_vec::<f64>().unwrap_or_default();
-            energies.iter().any(|energy| energy.is_nan())
-        };
-        let [start, end, velocities, stepsize] = outputs.arrays() else {
-            return Ok(self.positions.get_value()?);
-        };
+        let energies = [doubles(outputs.array(0))?, doubles(outputs.array(1))?].concat();
+        let [velocities, stepsize] = [outputs.array(2), outputs.array(3)];
         let positions = self.positions.get_value()?;
-        if (is_nan(start) || is_nan(end))
+        if energies.iter().any(|energy| energy.is_nan())
             && let Some(energy) = self.diagnosis.find(&positions, velocities, stepsize)?
         {
             let stepsize_max = self.adaptation.settings.stepsize_max;
@@ -528,7 +536,7 @@ impl HmcSampler {
     ///
     /// A device that does not give its values.
     pub fn acceptance_rate(&self) -> Result<f64, HmcError> {
-        Ok(self.adaptation.avg_acceptance_rate.get_value()?.item().unwrap_or(f64::NAN))
+        number(&self.adaptation.avg_acceptance_rate)
     }
 
     /// The leapfrog step as it is now.
@@ -537,7 +545,7 @@ impl HmcSampler {
     ///
     /// A device that does not give its values.
     pub fn stepsize(&self) -> Result<f64, HmcError> {
-        Ok(self.adaptation.stepsize.get_value()?.item().unwrap_or(f64::NAN))
+        number(&self.adaptation.stepsize)
     }
 
     /// The source of its draws, for checkpoints.

@@ -1,41 +1,43 @@
-//! The models of the Deep Learning Tutorials as graphs, and all that surrounds them: data, random initialisation,
-//! training runs, logs, pictures, checkpoints, the program.
+//! The models of the Deep Learning Tutorials as graphs, and how they are optimised.
 //!
 //! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`], [`rbm`], [`dbn`], [`rnn_rbm`],
-//! [`mcrbm`]; [`hmc`] samples from any of them). [`model`] says what makes a model trainable and which ones there are,
-//! [`train`] runs one, [`program`] is the command line. The modules of data and of results know of no graph; they turn
-//! files into arrays and results into files.
+//! [`mcrbm`]); [`hmc`] samples from any density, [`descent`] makes updates of gradients, [`early_stopping`] says when to
+//! stop. Data, files, training runs and the command line are deliberately absent: see `crates/datasets` and `crates/cli`.
+//!
+//! Two steps of logistic regression on generated digits:
+//!
+//! ```
+//! use hypatia::{Array, function, grad, matrix, vector};
+//! use hypatia_datasets::{CLASSES, Dataset, IMAGE_PIXELS, SetSizes};
+//! use hypatia_models::descent::Descent;
+//! use hypatia_models::logistic_regression::LogisticRegression;
+//! use hypatia_models::parameter::Parameter;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (x, y) = (matrix::<f32>("x"), vector::<i32>("y"));
+//! let model = LogisticRegression::new(&x, IMAGE_PIXELS, CLASSES);
+//! let cost = model.negative_log_likelihood(&y);
+//! let parameters = Parameter::list(&["W", "b"], model.params());
+//! let (updates, _) = Descent::plain(0.1).updates(&parameters, grad(&cost, model.params()));
+//! let updates: Vec<_> = updates.iter().map(|(shared, next)| (shared, next.clone())).collect();
+//! let mut train = function(&[&x, &y], &[&cost], &updates)?;
+//!
+//! let digits = Dataset::generate(1, SetSizes { train: 100, valid: 0, test: 0 }).train;
+//! let images = Array::new(&[digits.len(), IMAGE_PIXELS], digits.pixels())?;
+//! let labels = Array::vector(digits.labels());
+//! let first = train.call(&[&images, &labels])?.scalar(0)?;
+//! assert!(train.call(&[&images, &labels])?.scalar(0)? < first);
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod benchmark;
-pub mod checkpoint;
-pub mod classifier;
-mod count;
-pub mod data;
 pub mod dbn;
-pub mod digits;
-pub mod dot;
+pub mod descent;
 pub mod early_stopping;
-mod files;
-pub mod filters;
-pub mod generator;
 pub mod hmc;
-pub mod interrupt;
-pub mod log;
 pub mod logistic_regression;
 pub mod mcrbm;
 pub mod mlp;
-pub mod model;
-pub mod monitor;
-pub mod music;
-pub mod picture;
-pub mod plot;
-pub mod program;
-pub mod progress;
-pub mod random_state;
+pub mod parameter;
 pub mod rbm;
-pub mod resident;
 pub mod rnn_rbm;
-pub mod sample;
-pub mod state;
-pub mod train;
-pub mod whitening;

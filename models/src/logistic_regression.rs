@@ -3,14 +3,7 @@
 //! A linear map and a softmax: `p(y = i | x) = softmax(x W + b)_i`. Parameters start at zero. The class holds formulas
 //! only; it is the output layer of the deeper models as well, and what is done with its cost is theirs to say.
 
-use clap::ArgMatches;
 use hypatia::{All, Array, DType, Shared, Tensor, shared};
-
-use crate::classifier::{Classifier, ClassifierTraining, minibatch_inputs};
-use crate::data::{CLASSES, IMAGE_PIXELS};
-use crate::early_stopping::Patience;
-use crate::model::{Defaults, Model, Settings, TrainError, Training};
-use crate::state::Parameter;
 
 /// The classifier `argmax softmax(x W + b)`.
 #[derive(Clone, Debug)]
@@ -64,37 +57,5 @@ impl LogisticRegression {
     #[must_use]
     pub fn params(&self) -> [&Shared; 2] {
         [&self.w, &self.b]
-    }
-}
-
-/// `logreg`: the tutorial's `sgd_optimization_mnist`.
-pub(crate) struct Logreg;
-
-impl Model for Logreg {
-    fn name(&self) -> &'static str {
-        "logreg"
-    }
-
-    fn about(&self) -> &'static str {
-        "Logistic regression: softmax(x W + b), minibatch gradient descent with early stopping"
-    }
-
-    fn defaults(&self) -> Defaults {
-        Defaults { epochs: 1000, batch_size: 600, learning_rate: 0.13, seed: 1234 }
-    }
-
-    fn prepare(&self, settings: &Settings, _options: &ArgMatches) -> Result<Box<dyn Training>, TrainError> {
-        let (x, y) = minibatch_inputs();
-        let model = LogisticRegression::new(&x, IMAGE_PIXELS, CLASSES);
-        let classifier = Classifier {
-            cost: model.negative_log_likelihood(&y),
-            misclassified: model.misclassified(&y),
-            parameters: vec![Parameter::new("W", &model.w), Parameter::new("b", &model.b)],
-            x,
-            y,
-            patience: Patience::new(5_000),
-            options: Vec::new(),
-        };
-        Ok(Box::new(ClassifierTraining::new(classifier, settings)?))
     }
 }

@@ -10,18 +10,16 @@
 //! and with a pooling matrix `P <= 0` the first argument is `b + ((v^ U)^2 P) / 2`. Source: Ranzato and Hinton,
 //! "Modeling pixel means and covariances using factorized third-order Boltzmann machines" (2010), as implemented for
 //! the Deep Learning Tutorials, whose names and constants are kept. Samples are drawn by [`crate::hmc`], as nothing
-//! conditional on the hidden units is easily drawn from. The training program is in a module of its own.
-
-mod training;
+//! conditional on the hidden units is easily drawn from.
 
 use hypatia::{
-    All, Array, DType, Diagnostic, Gradient, RandomStreams, Shared, Tensor, TensorType, shared, switch,
+    All, Array, DType, Diagnostic, Gradient, RandomStreams, Shared, Tensor, constant, shared, switch,
 };
 
-use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
-use crate::random_state::RandomState;
+use hypatia_datasets::numpy::RandomState;
 
-pub(crate) use training::MeanCovarianceRbm;
+use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
+use crate::parameter::extents;
 
 /// How rows are brought to about unit length for the covariance units: divided by
 /// `sqrt(slope * sum of squares + offset)`.
@@ -118,19 +116,19 @@ impl McRbm {
     /// Number of visible units.
     #[must_use]
     pub fn n_visible_units(&self) -> usize {
-        known_extent(self.a.ty())
+        extents(&self.a).iter().product()
     }
 
     /// Number of hidden units for the covariance.
     #[must_use]
     pub fn n_hidden_cov_units(&self) -> usize {
-        known_extent(self.b.ty())
+        extents(&self.b).iter().product()
     }
 
     /// Number of hidden units for the mean.
     #[must_use]
     pub fn n_hidden_mean_units(&self) -> usize {
-        known_extent(self.c.ty())
+        extents(&self.c).iter().product()
     }
 
     /// What the logistic function turns into the means of the covariance units given `v`, `[n, visible]`:
@@ -185,10 +183,6 @@ impl McRbm {
         let energy = |v: &Tensor| self.free_energy_given_v(v);
         hmc_move(random, positions, energy, &stepsize, adaptation.settings.n_steps)
     }
-}
-
-fn known_extent(ty: &TensorType) -> usize {
-    ty.shape.first().and_then(|extent| extent.known()).unwrap_or(0)
 }
 
 /// How much lower the energies of the data are than those of the negative particles, summed over the rows of both.
@@ -338,7 +332,7 @@ pub struct McRbmTrainer {
     /// Minibatches learnt from, an `i64` scalar.
     pub iteration: Shared,
     /// Where `P` may be other than 0, as 1 and 0.
-    support: Option<Array>,
+    support: Option<Tensor>,
 }
 
 impl McRbmTrainer {
@@ -349,10 +343,13 @@ impl McRbmTrainer {
         let shape = [settings.batch_size, model.n_visible_units()];
         let draws: Vec<f32> =
             rng.standard_normal(shape[0] * shape[1]).into_iter().map(|x| x as f32).collect();
-        let support = model.p.as_ref().and_then(|p| p.get_value().ok()).and_then(|p| {
-            let entries = p.to_vec::<f32>().unwrap_or_default();
-            let support: Vec<f32> = entries.iter().map(|entry| f32::from(*entry != 0.0)).collect();
-            Array::new(p.shape(), &support).ok()
+        let support = model.p.as_ref().map(|p| {
+            constant(p.get_value().and_then(|p| {
+                // Entries of another type are too few for the shape, which the function reports.
+                let entries = p.to_vec::<f32>().unwrap_or_default();
+                let support: Vec<f32> = entries.iter().map(|entry| f32::from(*entry != 0.0)).collect();
+                Array::new(p.shape(), &support)
+            }))
         });
         Self {
             model,
@@ -460,8 +457,8 @@ impl McRbmTrainer {
 /// A pooling matrix after a step, as it should be: nothing outside of its support, nothing positive, columns that sum
 /// to -1. A column of which nothing is left stays as it was before the step.
 #[track_caller]
-fn project_pooling(before: &Shared, next: &Tensor, support: &Array) -> Tensor {
-    let negative = (next * hypatia::constant(support.clone())).minimum(0.0);
+fn project_pooling(before: &Shared, next: &Tensor, support: &Tensor) -> Tensor {
+    let negative = (next * support).minimum(0.0);
     let sums = negative.sum_keepdims(0);
     switch(sums.lt(0.0), -&negative / sums, before)
 }

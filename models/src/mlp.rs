@@ -4,17 +4,10 @@
 //! within the bound of Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks"
 //! (2010). The classes hold formulas only.
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
 use hypatia::{All, Array, DType, Shared, Tensor, shared};
-use serde_json::json;
+use hypatia_datasets::numpy::RandomState;
 
-use crate::classifier::{Classifier, ClassifierTraining, minibatch_inputs};
-use crate::data::{CLASSES, IMAGE_PIXELS};
-use crate::early_stopping::Patience;
 use crate::logistic_regression::LogisticRegression;
-use crate::model::{Defaults, Model, Settings, TrainError, Training, parse_penalty};
-use crate::random_state::RandomState;
-use crate::state::Parameter;
 
 /// What a layer does to its linear map, element by element.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -147,64 +140,5 @@ impl Mlp {
             cost = cost + &self.l2_sqr * l2_weight;
         }
         cost
-    }
-}
-
-/// Options of `mlp` alone.
-#[derive(Args, Clone, Copy, Debug)]
-struct MlpOptions {
-    /// Number of hidden units
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    hidden: u32,
-    /// Weight of the sum of absolute weights in the cost
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = parse_penalty)]
-    l1: f64,
-    /// Weight of the sum of squared weights in the cost
-    #[arg(long, value_name = "X", default_value_t = 1e-4, value_parser = parse_penalty)]
-    l2: f64,
-}
-
-/// `mlp`: the tutorial's `test_mlp`.
-pub(crate) struct Perceptron;
-
-impl Model for Perceptron {
-    fn name(&self) -> &'static str {
-        "mlp"
-    }
-
-    fn about(&self) -> &'static str {
-        "Multilayer perceptron: 784-500-10 with tanh, weight decay and early stopping"
-    }
-
-    fn defaults(&self) -> Defaults {
-        Defaults { epochs: 1000, batch_size: 20, learning_rate: 0.01, seed: 1234 }
-    }
-
-    fn add_options(&self, command: Command) -> Command {
-        MlpOptions::augment_args(command)
-    }
-
-    fn prepare(&self, settings: &Settings, options: &ArgMatches) -> Result<Box<dyn Training>, TrainError> {
-        let options =
-            MlpOptions::from_arg_matches(options).map_err(|error| TrainError::Usage(error.to_string()))?;
-        let (x, y) = minibatch_inputs();
-        let mut rng = RandomState::new(settings.seed);
-        let model = Mlp::new(&mut rng, &x, IMAGE_PIXELS, options.hidden as usize, CLASSES);
-        let names = ["hidden.W", "hidden.b", "output.W", "output.b"];
-        let parameters = names.into_iter().zip(model.params());
-        let classifier = Classifier {
-            cost: model.regularised_cost(&y, options.l1, options.l2),
-            misclassified: model.log_regression_layer.misclassified(&y),
-            parameters: parameters.map(|(name, shared)| Parameter::new(name, shared)).collect(),
-            x,
-            y,
-            patience: Patience::new(10_000),
-            options: vec![
-                ("hidden", json!(options.hidden)),
-                ("l1", json!(options.l1)),
-                ("l2", json!(options.l2)),
-            ],
-        };
-        Ok(Box::new(ClassifierTraining::new(classifier, settings)?))
     }
 }

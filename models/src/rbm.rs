@@ -6,16 +6,14 @@
 //! of Gibbs steps held constant. The chain is a loop in the graph. The class holds formulas only; values before the
 //! logistic function are not carried along, because logarithms of probabilities are made stable by the compiler.
 
-mod program;
-
 use hypatia::{
     All, Array, DType, Extent, Gradient, Next, RandomStreams, Scan, Shared, Size, Tensor, ix, shared,
 };
 
-use crate::mlp::Activation;
-use crate::random_state::RandomState;
+use hypatia_datasets::numpy::RandomState;
 
-pub(crate) use program::{BoltzmannMachine, RECONSTRUCTION, STREAMS, next_streams};
+use crate::mlp::Activation;
+use crate::parameter::extents;
 
 /// A restricted Boltzmann machine on an input.
 #[derive(Clone, Debug)]
@@ -105,8 +103,11 @@ impl Rbm {
     #[must_use]
     #[track_caller]
     pub fn sharing(streams: &RandomStreams, input: &Tensor, w: &Shared, hbias: &Shared) -> Self {
-        let extent = |axis: usize| w.ty().shape.get(axis).and_then(|extent| extent.known()).unwrap_or(0);
-        let (n_visible, n_hidden) = (extent(0), extent(1));
+        // Of weights that are no matrix the first product tells.
+        let (n_visible, n_hidden) = match extents(w)[..] {
+            [n_visible, n_hidden] => (n_visible, n_hidden),
+            _ => (0, 0),
+        };
         Self {
             input: input.clone(),
             n_visible,

@@ -5,20 +5,16 @@
 //! to Polyphonic Music Generation and Transcription" (ICML 2012). Frame `t` is drawn from the machine with the biases
 //! `bv + u[t-1] Wuv` and `bh + u[t-1] Wuh`, and the recurrent state is `u[t] = tanh(bu + v[t] Wvu + u[t-1] Wuu)`. In
 //! training all frames are known, so the biases of all frames come first and one Gibbs chain over all frames follows; in
-//! generation each frame has a chain of its own. The formulas are here, what is done with them below.
-
-mod sampling;
-mod training;
+//! generation each frame has a chain of its own.
 
 use hypatia::{
     All, Array, DType, Gradient, Next, RandomStreams, Scan, Shared, Size, Tensor, concatenate, full, ix,
     shared, switch,
 };
 
-pub(crate) use training::RecurrentRbm;
+use hypatia_datasets::numpy::RandomState;
 
-use crate::random_state::RandomState;
-use crate::state::Parameter;
+use crate::parameter::{Parameter, extents};
 
 /// A chain of Gibbs steps of a restricted Boltzmann machine, from data.
 #[derive(Clone, Debug)]
@@ -31,6 +27,16 @@ pub struct RbmChain {
     /// The mean over the frames of `sum(v log m + (1 - v) log(1 - m))`, where `m` is the mean of one more step: a proxy of
     /// the log-likelihood, a scalar.
     pub monitor: Tensor,
+}
+
+impl RbmChain {
+    /// The gradients of contrastive divergence.
+    #[must_use]
+    #[track_caller]
+    pub fn gradients(&self, parameters: &[Parameter]) -> Vec<Tensor> {
+        let wrt = parameters.iter().map(|parameter| &parameter.shared);
+        Gradient::of(&self.cost).consider_constant([&self.v_sample]).wrt(wrt)
+    }
 }
 
 /// `k` Gibbs steps from `v`, of shape `[n_visible]` or `[frames, n_visible]`, and what they are good for.
@@ -157,10 +163,9 @@ impl RnnRbm {
     /// The parameters in the order of the tutorial, and the first state, by name.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
-        let names = ["W", "bv", "bh", "Wuh", "Wuv", "Wvu", "Wuu", "bu", "u0"];
         let all =
             [&self.w, &self.bv, &self.bh, &self.wuh, &self.wuv, &self.wvu, &self.wuu, &self.bu, &self.u0];
-        names.into_iter().zip(all).map(|(name, shared)| Parameter::new(name, shared)).collect()
+        Parameter::list(&["W", "bv", "bh", "Wuh", "Wuv", "Wvu", "Wuu", "bu", "u0"], all)
     }
 
     /// The biases of visible and hidden units for each frame of `v`, `f32[frames, n_visible]`: `bv_t` and `bh_t`.
@@ -207,8 +212,7 @@ impl RnnRbm {
     #[must_use]
     #[track_caller]
     pub fn generate(&self, random: &RandomStreams, frames: usize, k: usize) -> Tensor {
-        let n_visible = self.bv.ty().shape.first().and_then(|extent| extent.known()).unwrap_or(0);
-        let silence = full(0.0, DType::F32, &[n_visible]);
+        let silence = full(0.0, DType::F32, &extents(&self.bv));
         let generated = Scan::new().carry(&self.u0).steps(frames).run(|step| {
             let u = &step.carries[0];
             let (bv, bh) = self.biases_after(u);
@@ -217,62 +221,6 @@ impl RnnRbm {
             Next::new().carry(self.next_state(u, &v)).output(v)
         });
         generated.outputs[0].clone()
-    }
-}
-
-/// How parameters follow their gradients.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Descent {
-    /// Step of the gradient descent.
-    pub learning_rate: f64,
-    /// The norm that all gradients together are scaled down to where it is larger: Pascanu, Mikolov and Bengio, "On the
-    /// difficulty of training recurrent neural networks" (2013).
-    pub clip: Option<f64>,
-    /// Nesterov's momentum; 0 for none.
-    pub momentum: f64,
-}
-
-impl Descent {
-    /// The updates that follow the gradient of a chain, and the velocities, which there are with momentum only.
-    ///
-    /// Momentum in the form of Bengio, Boulanger-Lewandowski and Pascanu, "Advances in optimizing recurrent networks"
-    /// (2013): `velocity' = m velocity - rate g` and `p' = p + m velocity' - rate g`.
-    #[must_use]
-    #[track_caller]
-    pub fn updates(
-        &self,
-        chain: &RbmChain,
-        parameters: &[Parameter],
-    ) -> (Vec<(Shared, Tensor)>, Vec<Parameter>) {
-        let gradients = Gradient::of(&chain.cost)
-            .consider_constant([&chain.v_sample])
-            .wrt(parameters.iter().map(|parameter| &parameter.shared));
-        let scale = self.clip.map(|threshold| {
-            let squares = gradients.iter().map(|gradient| gradient.sqr().sum(All));
-            let norm = squares.reduce(|sum, square| sum + square).unwrap_or_else(|| 0.0.into()).sqrt();
-            threshold / norm.maximum(threshold)
-        });
-        let (mut updates, mut velocities) = (Vec::new(), Vec::new());
-        for (parameter, gradient) in parameters.iter().zip(gradients) {
-            let gradient = match &scale {
-                Some(scale) => gradient * scale,
-                None => gradient,
-            };
-            let step = gradient * self.learning_rate;
-            let mut next = &parameter.shared - &step;
-            if self.momentum > 0.0 {
-                let shape: Vec<usize> =
-                    parameter.shared.ty().shape.iter().filter_map(|extent| extent.known()).collect();
-                let name = format!("velocity.{}", parameter.name);
-                let velocity = shared(&name, Array::zeros(DType::F32, &shape));
-                let moved = &velocity * self.momentum - &step;
-                next = next + &moved * self.momentum;
-                velocities.push(Parameter::new(name, &velocity));
-                updates.push((velocity, moved));
-            }
-            updates.push((parameter.shared.clone(), next));
-        }
-        (updates, velocities)
     }
 }
 

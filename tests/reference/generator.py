@@ -1,4 +1,4 @@
-"""Draws of numpy.random.default_rng, for the tests of models/src/generator.rs.
+"""Draws of numpy.random.default_rng, for the tests of crates/datasets/src/numpy/generator.rs.
 
     python generator.py > generator.txt
 

@@ -1,4 +1,4 @@
-"""Reference pickles for models/tests/data/pickles.rs, as Python and NumPy write them.
+"""Reference pickles for crates/datasets/tests/data/pickles.rs, as Python and NumPy write them.
 
 Run: python pickles.py   (needs numpy; writes into the folder pickles beside it)
 

@@ -1,4 +1,4 @@
-"""Reference values for models/src/random_state.rs: draws of NumPy's legacy RandomState.
+"""Reference values for crates/datasets/src/numpy/random_state.rs: draws of NumPy's legacy RandomState.
 
 Run: python random_state.py > random_state.txt   (needs numpy)
 

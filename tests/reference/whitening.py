@@ -1,4 +1,4 @@
-"""Makes whitening.txt: principal component whitening by NumPy, for models/src/whitening.rs."""
+"""Makes whitening.txt: principal component whitening by NumPy, for crates/datasets/src/whitening.rs."""
 import numpy as np
 
 rng = np.random.RandomState(3)

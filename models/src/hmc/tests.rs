@@ -2,7 +2,7 @@ use hypatia::{constant, matrix};
 use nalgebra::DMatrix;
 
 use super::*;
-use crate::random_state::RandomState;
+use hypatia_datasets::numpy::RandomState;
 
 /// The quadratic form `(x - mu)' precision (x - mu) / 2` of each row.
 fn gaussian(mu: &Array, precision: &Array) -> impl Fn(&Tensor) -> Tensor + use<> {

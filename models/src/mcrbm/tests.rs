@@ -163,7 +163,7 @@ fn a_pooling_matrix_keeps_its_form() {
         )
         .unwrap(),
     );
-    let after = project_pooling(&p, &next, &Array::new(&[3, 4], &support).unwrap());
+    let after = project_pooling(&p, &next, &constant(Array::new(&[3, 4], &support)));
     let mut function = function(&[], &[&after], &[] as &[(&Shared, Tensor)]).unwrap();
     let found = function.call(&[]).unwrap().array(0).to_vec::<f32>().unwrap();
     assert_eq!(found, [-0.25, 0.0, 0.0, -1.0, -0.75, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0]);

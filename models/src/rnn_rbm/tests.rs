@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use hypatia::{Function, function, grad, matrix, scalar};
 
 use super::*;
+use crate::descent::Descent;
 
 /// Values made by `tests/reference/rnn_rbm.py`: extents and elements by name.
 fn reference() -> BTreeMap<&'static str, Array> {
@@ -167,8 +168,8 @@ fn updates_clip_and_gain_momentum() {
     let chain = RbmChain { v_sample: x.clone(), cost, monitor: x.clone() };
     let run = |clip: Option<f64>, momentum: f64| {
         p.shared.set_value(Array::vector(&[0.0_f32, 0.0])).unwrap();
-        let (updates, velocities) =
-            Descent { learning_rate: 0.5, clip, momentum }.updates(&chain, std::slice::from_ref(&p));
+        let (updates, velocities) = Descent { learning_rate: 0.5, clip, momentum }
+            .updates(std::slice::from_ref(&p), chain.gradients(std::slice::from_ref(&p)));
         assert_eq!(velocities.len(), usize::from(momentum > 0.0));
         let updates: Vec<(&Shared, Tensor)> =
             updates.iter().map(|(shared, next)| (shared, next.clone())).collect();

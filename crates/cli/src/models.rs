@@ -1,0 +1,35 @@
+//! The models that the program trains, and how: a module for each, of which the formulas are in `hypatia_models`.
+//!
+//! A new model is a module here and a line in [`MODELS`]. A classifier is a [`classifier::Classifier`] and nothing more.
+
+pub mod classifier;
+mod dbn;
+mod logreg;
+mod mcrbm;
+mod mlp;
+mod rbm;
+mod rnn_rbm;
+
+use hypatia::RandomStreams;
+use hypatia_datasets::numpy::{RandomState, RandomStateError};
+
+use crate::model::Model;
+
+/// Every model, in the order of the tutorials.
+pub const MODELS: &[Model] =
+    &[logreg::MODEL, mlp::MODEL, rbm::MODEL, dbn::MODEL, rnn_rbm::MODEL, mcrbm::MODEL];
+
+/// The model of that name.
+#[must_use]
+pub fn find_model(name: &str) -> Option<&'static Model> {
+    MODELS.iter().find(|model| model.name == name)
+}
+
+/// Name of the state of the streams in checkpoints.
+const STREAMS: &str = "random_streams";
+
+/// The streams whose seed is the next draw of `rng`, as in the tutorials.
+fn next_streams(rng: &mut RandomState) -> Result<RandomStreams, RandomStateError> {
+    let seed = rng.randint(0, 1 << 30, 1)?[0];
+    Ok(RandomStreams::new(seed.unsigned_abs()))
+}
