@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::dtype::Literal;
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Bound, Dim, Op, ScanResult, SliceAxis, Start, Write};
+use crate::op::{Bound, Dim, Op, ScanResult, SliceAxis, Start, View, Write};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -116,29 +116,10 @@ fn count_uses(graph: &Graph, reached: &[NodeId]) -> Vec<usize> {
 
 /// Whether a node is left out.
 fn is_transparent(graph: &Graph, node: &Node) -> bool {
-    match node.op {
-        Op::Broadcast { .. } | Op::StopGradient => true,
-        Op::Reshape(_) => long_extents(graph.ty(node.operands[0])) == long_extents(&node.ty),
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Window(_)
-        | Op::SetWindow(..)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Random { .. }
-        | Op::Scan(_)
-        | Op::Grad(_) => false,
+    match node.op.view() {
+        Some(View::Broadcast(_) | View::Same) => true,
+        Some(View::Reshape) => long_extents(graph.ty(node.operands[0])) == long_extents(&node.ty),
+        Some(View::Permute(_) | View::Slice | View::Window(_)) | None => false,
     }
 }
 
@@ -301,7 +282,7 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
     let mut scalars = operands.get(main..).unwrap_or(&[]).iter();
     let mut scalar = || scalars.next().map_or_else(|| "?".to_string(), |x| x.at(Binding::Sum));
     let step = |step: i64| if step == 1 { String::new() } else { format!(":{step}") };
-    let axes: Vec<String> = if let Op::Slice(axes) | Op::SetSlice(axes, _) = op {
+    let axes: Vec<String> = if let Some(axes) = op.slice() {
         let mut bound = |bound: Bound| match bound {
             Bound::End => String::new(),
             Bound::Known(n) => n.to_string(),
@@ -315,7 +296,7 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
             }
         };
         axes.iter().map(&mut written).collect()
-    } else if let Op::Window(axes) | Op::SetWindow(axes, _) = op {
+    } else if let Some(axes) = op.window() {
         let ranges = axes.iter().map(|a| match a.start {
             Start::Known(start) => {
                 let stop = start as i64 + a.step * a.len as i64;
