@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hypatia_graph::body::Body;
-use hypatia_graph::{Diagnostic, Diagnostics, Graph, Op};
+use hypatia_graph::{Broken, Diagnostic, Diagnostics, Graph, Op, broken};
 
 use crate::kernel::Program;
 
@@ -28,9 +28,9 @@ pub enum CompileError {
     /// Nodes whose operands do not fit, in the graph or in the body of a loop: such a graph means nothing.
     #[error("expected a graph without faults\n{0}")]
     Faults(Diagnostics),
-    /// A program that breaks an invariant of its form: a fault of this crate, which names the step.
-    #[error("the compiler made an invalid program, which is a fault of Hypatia's: {0}")]
-    InvalidProgram(String),
+    /// A pass broke an invariant of the compiler.
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 /// The program of a specialised graph without gradients to be taken. It is verified: generated code relies on it.
@@ -44,7 +44,8 @@ pub fn compile(graph: &Graph) -> Result<Program, CompileError> {
         return Err(CompileError::Faults(Diagnostics(faults)));
     }
     let program = unverified(graph);
-    kernel::verify::verify(&program).map_err(CompileError::InvalidProgram)?;
+    kernel::verify::verify(&program)
+        .map_err(|fault| broken!("a valid program", fault).with_input(&program))?;
     Ok(program)
 }
 

@@ -74,7 +74,11 @@ pub fn interpret_with(
     let value = |id: NodeId| values.of(id).cloned();
     Ok(Evaluation {
         outputs: graph.outputs.iter().map(|&id| value(id)).collect::<Result<_, _>>()?,
-        updates: graph.updates.iter().map(|&(leaf, id)| Ok((leaf, value(id)?))).collect::<Result<_, _>>()?,
+        updates: graph
+            .updates
+            .iter()
+            .map(|&(leaf, id)| value(id).map(|value| (leaf, value)))
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -9,6 +9,7 @@
 
 pub mod array;
 pub mod body;
+pub mod broken;
 pub mod collect;
 pub mod compose;
 pub mod diagnostic;
@@ -35,6 +36,7 @@ pub mod text;
 pub mod verify;
 
 pub use array::{Array, Element};
+pub use broken::Broken;
 pub use diagnostic::{Diagnostic, Diagnostics, Site};
 pub use dtype::{DType, Literal};
 pub use graph::{Graph, Node, NodeId};
