@@ -4,6 +4,7 @@
 
 pub mod accumulate;
 pub mod cpu;
+pub mod expand;
 pub mod folds;
 pub mod kernel;
 pub mod loops;
@@ -43,7 +44,7 @@ pub fn compile(graph: &Graph) -> Result<Program, CompileError> {
     if !faults.is_empty() {
         return Err(CompileError::Faults(Diagnostics(faults)));
     }
-    let program = unverified(graph);
+    let program = unverified(graph).map_err(|broken| broken.with_input(graph))?;
     kernel::verify::verify(&program)
         .map_err(|fault| broken!("a valid program", fault).with_input(&program))?;
     Ok(program)
@@ -68,12 +69,12 @@ fn faults(graph: &Graph) -> Vec<Diagnostic> {
 }
 
 /// The program of a graph or of the body of a loop.
-fn unverified(graph: &Graph) -> Program {
-    let graph =
-        loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
-    let stored = schedule::stored_nodes(&graph);
-    let drafts = folds::in_stages(merge::merge(lower::lower(&graph, &stored)));
-    plan::plan(&graph, drafts)
+fn unverified(graph: &Graph) -> Result<Program, Broken> {
+    let graph = expand::expand(&accumulate::accumulate(graph));
+    let graph = loops::with_carries(&loops::sink(&graph));
+    let schedule = schedule::Schedule::new(&graph)?;
+    let drafts = folds::in_stages(merge::merge(lower::lower(&schedule)?));
+    Ok(plan::plan(&graph, drafts))
 }
 
 #[cfg(test)]

@@ -31,6 +31,12 @@ impl NodeId {
     }
 }
 
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.0)
+    }
+}
+
 /// The operands of a node.
 pub type Operands = SmallVec<[NodeId; 2]>;
 

@@ -6,11 +6,10 @@
 //! yet taken and is gone once [`crate::differentiate`] has run.
 //!
 //! What passes ask of every operator (is it a view, is it dear, which axes does it keep apart) is answered beside this
-//! list, in `op/class.rs` and `op/axes.rs`. What only one pass knows (the derivative, the text) stands in that pass.
+//! list, in `op/class.rs`. What only one pass knows (the derivative, the text) stands in that pass.
 //!
 //! Operands of `Map` have equal shapes; [`Op::Broadcast`] is the only operator that repeats elements.
 
-mod axes;
 mod class;
 mod fold;
 mod part;

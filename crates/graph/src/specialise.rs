@@ -232,9 +232,9 @@ impl State {
                 })
             }
             Class::Index
-            | Class::Indexed
+            | Class::Indexed(_)
             | Class::Product
-            | Class::Random
+            | Class::Random(_)
             | Class::Loop(_)
             | Class::Gradient(_) => None,
         };

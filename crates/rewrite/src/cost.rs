@@ -64,20 +64,20 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
         }
         Class::Map(f) => n.saturating_mul(8 * i64::from(f.work()) + 2),
         Class::Cast(_) => n.saturating_mul(10),
-        Class::Fold(Along::Reduce(..)) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
         Class::Fold(Along::ArgMax(_)) => first.saturating_mul(16),
+        Class::Fold(_) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
         Class::Product => {
             let inner = operands.first().and_then(|data| data.ty.shape.last()?.known()).unwrap_or(0) as i64;
             n.saturating_mul(inner).saturating_mul(16)
         }
         Class::View(View::Broadcast(_) | View::Reshape | View::Same) => 2,
         Class::View(View::Permute(_) | View::Window(_) | View::Slice) | Class::Index => n.saturating_mul(2),
-        Class::Assembly | Class::Indexed if term.op.write().is_none() => n.saturating_mul(4),
+        Class::Assembly | Class::Indexed(_) if term.op.write().is_none() => n.saturating_mul(4),
         Class::Assembly => n.saturating_mul(8),
-        Class::Indexed => {
+        Class::Indexed(_) => {
             n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
         }
-        Class::Random => n.saturating_mul(32),
+        Class::Random(_) => n.saturating_mul(32),
         Class::Loop(_) | Class::Gradient(_) => 0,
     };
     // Every operator costs a little, be there elements or not.

@@ -274,15 +274,15 @@ impl Facts {
                 }
             }
             Class::View(_) => first,
-            Class::Assembly | Class::Indexed if op.write() != Some(Write::Add) => {
+            Class::Assembly | Class::Indexed(_) if op.write() != Some(Write::Add) => {
                 let parts = operands.iter().enumerate().filter(|(position, _)| op.carries(*position));
                 parts.map(|(_, data)| data.facts).reduce(|all, part| all.or(&part)).unwrap_or(unknown)
             }
-            Class::Assembly | Class::Indexed | Class::Product => {
+            Class::Assembly | Class::Indexed(_) | Class::Product => {
                 let all = operands.iter().all(|data| data.facts.finite);
                 Facts { finite: unknown.finite && all, number: unknown.number && all, ..unknown }
             }
-            Class::Random => {
+            Class::Random(_) => {
                 // The largest is the number before 1 in steps of 2^-24.
                 let high = 1.0 - 1.0 / f64::from(1 << 24);
                 let uniform = Facts { number: true, no_minus_zero: true, ..Facts::within(0.0, high) };

@@ -67,10 +67,10 @@ fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands
         Class::Index
         | Class::View(_)
         | Class::Assembly
-        | Class::Indexed
+        | Class::Indexed(_)
         | Class::Fold(_)
         | Class::Product
-        | Class::Random => {
+        | Class::Random(_) => {
             let parts = node.operands.iter().enumerate().filter(|(i, _)| node.op.carries(*i));
             Some(parts.map(|(_, operand)| *operand).collect())
         }

@@ -3,6 +3,8 @@
 //! A new operator says here how its elements come from those of its operands, and most passes need no other word about
 //! it. Nothing here looks at types or values: what depends on them is decided where they are known.
 
+use smallvec::SmallVec;
+
 use super::{Dim, Dims, Fold, Grad, LeafId, Op, Scan, SliceAxis, Start, WindowAxis, Write};
 use crate::dtype::{DType, Literal};
 use crate::scalar::ScalarFn;
@@ -25,14 +27,14 @@ pub enum Class<'o> {
     View(View<'o>),
     /// Each is one of several operands' or a sum of two: parts put side by side, or written over a part.
     Assembly,
-    /// As in a view or an assembly, of rows that an operand names.
-    Indexed,
+    /// As in a view or an assembly, of rows that an operand names along that axis.
+    Indexed(usize),
     /// Each joins several along axes.
     Fold(Along),
     /// Each is a sum of products of two operands.
     Product,
-    /// Each is a random number.
-    Random,
+    /// Each is a random number of that key.
+    Random(u64),
     /// A loop computes them.
     Loop(&'o Scan),
     /// A gradient not yet taken.
@@ -84,11 +86,11 @@ impl Op {
             Op::Slice(_) => Class::View(View::Slice),
             Op::Window(axes) => Class::View(View::Window(axes)),
             Op::SetSlice(..) | Op::SetWindow(..) | Op::Concat(_) => Class::Assembly,
-            Op::Gather { .. } | Op::Scatter { .. } => Class::Indexed,
+            Op::Gather { batch } | Op::Scatter { batch, .. } => Class::Indexed(usize::from(*batch)),
             Op::Reduce(fold, axes) => Class::Fold(Along::Reduce(*fold, *axes)),
             Op::ArgMax(axis) => Class::Fold(Along::ArgMax(usize::from(*axis))),
             Op::Dot => Class::Product,
-            Op::Random { .. } => Class::Random,
+            Op::Random { key, .. } => Class::Random(*key),
             Op::Scan(scan) => Class::Loop(scan),
             Op::Grad(grad) => Class::Gradient(grad),
         }
@@ -108,7 +110,7 @@ impl Op {
     pub fn is_dear(&self) -> bool {
         match self.class() {
             Class::Map(f) => f.work() > CHEAP,
-            Class::Indexed | Class::Fold(_) | Class::Product | Class::Random | Class::Loop(_) => true,
+            Class::Indexed(_) | Class::Fold(_) | Class::Product | Class::Random(_) | Class::Loop(_) => true,
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -123,7 +125,7 @@ impl Op {
     pub fn values(&self, operands: usize) -> usize {
         let values = match self.class() {
             Class::Index if matches!(self, Op::Iota(_)) => 0,
-            Class::View(_) | Class::Random => 1,
+            Class::View(_) | Class::Random(_) => 1,
             Class::Assembly if self.write().is_some() => 2,
             Class::Loop(scan) => scan.body.inputs() + scan.body.carries(),
             Class::Leaf(_)
@@ -132,7 +134,7 @@ impl Op {
             | Class::Map(_)
             | Class::Cast(_)
             | Class::Assembly
-            | Class::Indexed
+            | Class::Indexed(_)
             | Class::Fold(_)
             | Class::Product
             | Class::Gradient(_) => operands,
@@ -144,9 +146,9 @@ impl Op {
     /// are, or which are chosen.
     pub fn carries(&self, operand: usize) -> bool {
         match self.class() {
-            Class::Leaf(_) | Class::Literal(_) | Class::Index | Class::Random => false,
+            Class::Leaf(_) | Class::Literal(_) | Class::Index | Class::Random(_) => false,
             Class::Map(f) => f != ScalarFn::Select || operand > 0,
-            Class::Indexed => operand != 1,
+            Class::Indexed(_) => operand != 1,
             Class::Fold(along) => !matches!(along, Along::ArgMax(_)),
             Class::Cast(_)
             | Class::View(_)
@@ -175,9 +177,9 @@ impl Op {
             | Class::Index
             | Class::View(_)
             | Class::Assembly
-            | Class::Indexed
+            | Class::Indexed(_)
             | Class::Product
-            | Class::Random => true,
+            | Class::Random(_) => true,
         };
         floats && self.carries(operand)
     }
@@ -234,6 +236,14 @@ impl Op {
         self.window().is_some_and(|axes| axes.iter().any(|axis| !matches!(axis.start, Start::Known(_))))
     }
 
+    /// The operators whose only attribute is an axis.
+    pub(crate) const ALONG_AN_AXIS: [fn(u8) -> Op; 3] = [Op::Extent, Op::ArgMax, Op::Concat];
+
+    /// The axis, if that is the only attribute.
+    pub fn axis(&self) -> Option<u8> {
+        if let Op::Extent(axis) | Op::ArgMax(axis) | Op::Concat(axis) = self { Some(*axis) } else { None }
+    }
+
     /// Whether specialisation replaces the operator.
     pub fn is_symbolic(&self) -> bool {
         let unknown = |dims: &[Dim]| dims.contains(&Dim::Operand);
@@ -241,5 +251,76 @@ impl Op {
             || self.slice().is_some()
             || self.dims().is_some_and(|dims| unknown(dims))
             || matches!(self, Op::Scan(scan) if unknown(&[scan.steps]))
+    }
+
+    /// The operator that does for every index of a new leading axis of extent `n`, which all operands have as well, what
+    /// this one does once; `None` where there is none.
+    pub fn batched(&self, n: usize) -> Option<Op> {
+        let higher = |axes: &[u8]| -> SmallVec<[u8; 8]> {
+            std::iter::once(0).chain(axes.iter().map(|axis| axis + 1)).collect()
+        };
+        let dims =
+            self.dims().map(|dims| std::iter::once(Dim::Known(n)).chain(dims.iter().copied()).collect());
+        if self.starts_vary() || self.is_symbolic() {
+            return None;
+        }
+        Some(match self {
+            Op::Map(_) | Op::Cast(_) | Op::StopGradient | Op::Dot => self.clone(),
+            Op::Reshape(_) => self.with_dims(dims?),
+            Op::Broadcast { axes, .. } => Op::Broadcast { axes: higher(axes), dims: dims? },
+            Op::Permute(axes) => Op::Permute(higher(axes)),
+            Op::Window(axes) | Op::SetWindow(axes, _) => {
+                self.with_window(std::iter::once(WindowAxis::whole(n)).chain(axes.iter().copied()).collect())
+            }
+            Op::Reduce(fold, axes) => Op::Reduce(*fold, axes.iter().map(|axis| axis + 1).collect::<Axes>()),
+            Op::ArgMax(axis) => Op::ArgMax(axis + 1),
+            Op::Concat(axis) => Op::Concat(axis + 1),
+            Op::Gather { batch } => Op::Gather { batch: batch + 1 },
+            Op::Leaf(_)
+            | Op::Literal(_)
+            | Op::Iota(_)
+            | Op::Extent(_)
+            | Op::Slice(_)
+            | Op::SetSlice(..)
+            | Op::Scatter { .. }
+            | Op::Random { .. }
+            | Op::Scan(_)
+            | Op::Grad(_) => return None,
+        })
+    }
+
+    /// The operator that does once what this one does for every index of the leading axis, which the operands of those
+    /// extents and the result have in common; `None` where the indices are not kept apart.
+    pub fn unbatched(&self, operand: &[usize], result: &[usize]) -> Option<Op> {
+        let lower = |axes: &[u8]| -> Option<SmallVec<[u8; 8]>> {
+            let kept = axes.first() == Some(&0) && operand.first() == result.first();
+            kept.then(|| axes[1..].iter().map(|axis| axis - 1).collect())
+        };
+        Some(match self {
+            Op::Map(_) | Op::Cast(_) | Op::StopGradient => self.clone(),
+            Op::Broadcast { axes, dims } => Op::Broadcast { axes: lower(axes)?, dims: dims[1..].into() },
+            Op::Permute(axes) => Op::Permute(lower(axes)?),
+            Op::Reduce(fold, axes) if !axes.contains(0) => {
+                Op::Reduce(*fold, axes.iter().map(|axis| axis - 1).collect::<Axes>())
+            }
+            Op::ArgMax(axis) => Op::ArgMax(axis.checked_sub(1)?),
+            Op::Concat(axis) => Op::Concat(axis.checked_sub(1)?),
+            Op::Gather { batch } => Op::Gather { batch: batch.checked_sub(1)? },
+            Op::Leaf(_)
+            | Op::Literal(_)
+            | Op::Iota(_)
+            | Op::Extent(_)
+            | Op::Reduce(..)
+            | Op::Dot
+            | Op::Reshape(_)
+            | Op::Slice(_)
+            | Op::SetSlice(..)
+            | Op::Window(_)
+            | Op::SetWindow(..)
+            | Op::Scatter { .. }
+            | Op::Random { .. }
+            | Op::Scan(_)
+            | Op::Grad(_) => return None,
+        })
     }
 }

@@ -448,13 +448,13 @@ fn shows(graph: &Graph, value: NodeId) -> bool {
         }
         let through = match node.op.class() {
             Class::Map(_) | Class::Cast(_) | Class::View(_) | Class::Fold(Along::Reduce(..)) => true,
-            Class::Assembly | Class::Indexed => node.op.write().is_none(),
+            Class::Assembly | Class::Indexed(_) => node.op.write().is_none(),
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
             | Class::Fold(_)
             | Class::Product
-            | Class::Random
+            | Class::Random(_)
             | Class::Loop(_)
             | Class::Gradient(_) => false,
         };

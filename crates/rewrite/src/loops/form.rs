@@ -464,8 +464,8 @@ pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
         }
         Class::Cast(_)
         | Class::Assembly
-        | Class::Indexed
-        | Class::Random
+        | Class::Indexed(_)
+        | Class::Random(_)
         | Class::Loop(_)
         | Class::Gradient(_) => count(id),
     }

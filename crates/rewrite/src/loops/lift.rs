@@ -39,8 +39,8 @@ pub(super) fn is_liftable(graph: &Graph, id: NodeId, varies: &dyn Fn(NodeId) -> 
         Class::Product => {
             graph.ty(id).rank() == 2 && node.operands.iter().filter(|operand| varies(**operand)).count() == 1
         }
-        Class::Indexed if node.op == (Op::Gather { batch: 0 }) && !varies(node.operands[0]) => true,
-        Class::Indexed if !node.operands.iter().all(|operand| varies(*operand)) => false,
+        Class::Indexed(_) if node.op == (Op::Gather { batch: 0 }) && !varies(node.operands[0]) => true,
+        Class::Indexed(_) if !node.operands.iter().all(|operand| varies(*operand)) => false,
         Class::Leaf(_)
         | Class::Literal(_)
         | Class::Index
@@ -48,9 +48,9 @@ pub(super) fn is_liftable(graph: &Graph, id: NodeId, varies: &dyn Fn(NodeId) -> 
         | Class::Cast(_)
         | Class::View(_)
         | Class::Assembly
-        | Class::Indexed
+        | Class::Indexed(_)
         | Class::Fold(_)
-        | Class::Random
+        | Class::Random(_)
         | Class::Loop(_)
         | Class::Gradient(_) => graph.ty(id).rank() < MAX_RANK && node.op.batched(1).is_some(),
     }

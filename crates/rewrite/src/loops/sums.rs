@@ -229,9 +229,9 @@ impl Summing {
             | Class::Cast(_)
             | Class::View(View::Slice | View::Window(_))
             | Class::Assembly
-            | Class::Indexed
+            | Class::Indexed(_)
             | Class::Fold(_)
-            | Class::Random
+            | Class::Random(_)
             | Class::Loop(_)
             | Class::Gradient(_) => None,
         };
