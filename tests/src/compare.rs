@@ -14,7 +14,8 @@ use std::f64::consts::{FRAC_PI_2, PI};
 use hypatia_graph::interp::{Evaluation, evaluate_node, interpret_with};
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::op::{Along, Class, Write};
-use hypatia_graph::{Array, DType, Diagnostic, Fold, Graph, Literal, Op, ScalarFn};
+use hypatia_graph::scalar::Edge;
+use hypatia_graph::{Array, DType, Diagnostic, Fold, Graph, Literal, Op};
 use hypatia_rewrite::Numerics;
 
 use crate::engines::{Engine, concrete, prepare};
@@ -81,17 +82,7 @@ pub fn expected(graph: &Graph, inputs: &[Array]) -> Result<Expected, String> {
 /// An operator that decides, and what it decides on, in the order of a run.
 type Decision = (Op, Vec<Array>);
 
-/// How an operator decides on floats.
-#[derive(Copy, Clone, PartialEq)]
-enum Edge {
-    /// Its value jumps where its operands are equal, or at multiples of a half.
-    Jump,
-    /// It has no value, or an infinite one, at 0 or 1 or beyond.
-    End,
-    /// It has a pole in each period, which the roundings of a large operand step over.
-    Pole,
-}
-
+/// How an operator decides on floats, if it does.
 fn edge(op: &Op, operands: &[&Array]) -> Option<Edge> {
     if !operands.iter().any(|x| x.dtype().is_float()) {
         return None;
@@ -99,37 +90,7 @@ fn edge(op: &Op, operands: &[&Array]) -> Option<Edge> {
     match op {
         Op::ArgMax(_) => Some(Edge::Jump),
         Op::Cast(dtype) => (!dtype.is_float()).then_some(Edge::Jump),
-        Op::Map(f) => match f {
-            ScalarFn::Lt
-            | ScalarFn::Le
-            | ScalarFn::Gt
-            | ScalarFn::Ge
-            | ScalarFn::Eq
-            | ScalarFn::Ne
-            | ScalarFn::Sign
-            | ScalarFn::Floor
-            | ScalarFn::Ceil
-            | ScalarFn::Trunc
-            | ScalarFn::Round
-            | ScalarFn::FloorDiv
-            | ScalarFn::Mod
-            | ScalarFn::Atan2 => Some(Edge::Jump),
-            ScalarFn::Div
-            | ScalarFn::Recip
-            | ScalarFn::Pow
-            | ScalarFn::Sqrt
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
-            | ScalarFn::Log1mexp
-            | ScalarFn::Asin
-            | ScalarFn::Acos
-            | ScalarFn::Acosh
-            | ScalarFn::Atanh => Some(Edge::End),
-            ScalarFn::Tan => Some(Edge::Pole),
-            _ => None,
-        },
+        Op::Map(f) => Some(f.properties().edge).filter(|edge| *edge != Edge::None),
         _ => None,
     }
 }
@@ -262,19 +223,7 @@ fn disturb(array: &Array, generator: &mut Generator) -> Array {
 /// Whether an operator rounds, so that engines may differ in the last places.
 fn rounds(op: &Op) -> bool {
     match op.class() {
-        Class::Map(f) => !matches!(
-            f,
-            ScalarFn::Max
-                | ScalarFn::Min
-                | ScalarFn::Neg
-                | ScalarFn::Abs
-                | ScalarFn::Sign
-                | ScalarFn::Floor
-                | ScalarFn::Ceil
-                | ScalarFn::Trunc
-                | ScalarFn::Round
-                | ScalarFn::Select
-        ),
+        Class::Map(f) => f.properties().rounds,
         Class::Fold(Along::Reduce(Fold::Max | Fold::Min | Fold::All | Fold::Any, _) | Along::ArgMax(_)) => {
             false
         }

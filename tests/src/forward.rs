@@ -359,6 +359,9 @@ pub fn slopes(f: ScalarFn, x: f64, y: f64) -> [f64; 3] {
         ScalarFn::Log2 => one(1.0 / (x * 2f64.ln())),
         ScalarFn::Log10 => one(1.0 / (x * 10f64.ln())),
         ScalarFn::Log1p => one(1.0 / (1.0 + x)),
+        ScalarFn::XLogY => {
+            two(if x == 0.0 && y <= 0.0 { 0.0 } else { y.ln() }, if x == 0.0 { 0.0 } else { x / y })
+        }
         ScalarFn::Log1mexp => one(x.exp() / x.exp_m1()),
         ScalarFn::Sin => one(x.cos()),
         ScalarFn::Cos => one(-x.sin()),

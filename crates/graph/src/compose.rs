@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, Site};
 use crate::dtype::{DType, Literal};
 use crate::made;
 use crate::op::{Dim, Fold, Op};
-use crate::scalar::ScalarFn;
+use crate::scalar::{ScalarFn, scalar_functions};
 use crate::shape::{Axes, Extent, TensorType};
 use crate::tensor::{Tensor, build, cast_at, common_dtype, faulty, map, number_as};
 
@@ -107,126 +107,35 @@ impl From<&Tensor> for Size {
     }
 }
 
-macro_rules! unary {
-    ($($(#[doc = $doc:literal])+ $name:ident $f:ident;)*) => {
-        impl Tensor {$(
-            $(#[doc = $doc])+
-            #[track_caller]
-            pub fn $name(&self) -> Tensor {
-                map(ScalarFn::$f, &[self])
-            }
-        )*}
+/// The methods of the functions of the list that have one.
+macro_rules! methods {
+    ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $arity:tt
+        $domain:ident($($formula:path),*) { $($properties:tt)* } $(as $method:ident)?;)*) => {
+        impl Tensor {
+            $(method! { $arity [$($method)?] $variant $(#[doc = $doc])+ })*
+        }
     };
-}
-unary! {
-    /// Absolute value.
-    abs Abs;
-    /// -1, 0 or 1.
-    sign Sign;
-    /// Square.
-    sqr Sqr;
-    /// Square root. Its slope at 0 is infinite; of a sum of squares (`x.sqr().sum(All)`, a variance) the gradient at 0 is
-    /// 0, as that of `abs` is.
-    sqrt Sqrt;
-    /// `1 / x`.
-    reciprocal Recip;
-    /// `e^x`.
-    exp Exp;
-    /// `2^x`.
-    exp2 Exp2;
-    /// `e^x - 1`, accurate near 0.
-    expm1 Expm1;
-    /// Natural logarithm.
-    log Log;
-    /// Logarithm to base 2.
-    log2 Log2;
-    /// Logarithm to base 10.
-    log10 Log10;
-    /// `log(1 + x)`, accurate near 0.
-    log1p Log1p;
-    /// `log(1 - e^x)` of `x <= 0`.
-    log1mexp Log1mexp;
-    /// Sine of radians.
-    sin Sin;
-    /// Cosine of radians.
-    cos Cos;
-    /// Tangent of radians.
-    tan Tan;
-    /// Inverse sine.
-    arcsin Asin;
-    /// Inverse cosine.
-    arccos Acos;
-    /// Inverse tangent.
-    arctan Atan;
-    /// Hyperbolic sine.
-    sinh Sinh;
-    /// Hyperbolic cosine.
-    cosh Cosh;
-    /// Hyperbolic tangent.
-    tanh Tanh;
-    /// Inverse hyperbolic sine.
-    arcsinh Asinh;
-    /// Inverse hyperbolic cosine.
-    arccosh Acosh;
-    /// Inverse hyperbolic tangent.
-    arctanh Atanh;
-    /// `1 / (1 + e^-x)`.
-    sigmoid Sigmoid;
-    /// `log(1 + e^x)`.
-    softplus Softplus;
-    /// Error function.
-    erf Erf;
-    /// `1 - erf(x)`.
-    erfc Erfc;
-    /// Largest integer not above; integers, here and in the next three, stay what they are.
-    floor Floor;
-    /// Smallest integer not below.
-    ceil Ceil;
-    /// Towards zero.
-    trunc Trunc;
-    /// To the nearest integer, halves to the even one.
-    round Round;
-    /// Whether NaN.
-    isnan IsNan;
-    /// Whether infinite.
-    isinf IsInf;
 }
 
-macro_rules! binary {
-    ($($(#[doc = $doc:literal])+ $name:ident $f:ident;)*) => {
-        impl Tensor {$(
-            $(#[doc = $doc])+
-            #[track_caller]
-            pub fn $name(&self, other: impl Into<Tensor>) -> Tensor {
-                map(ScalarFn::$f, &[self, &other.into()])
-            }
-        )*}
+macro_rules! method {
+    ($arity:tt [] $variant:ident $(#[doc = $doc:literal])+) => {};
+    (1 [$method:ident] $variant:ident $(#[doc = $doc:literal])+) => {
+        $(#[doc = $doc])+
+        #[track_caller]
+        pub fn $method(&self) -> Tensor {
+            map(ScalarFn::$variant, &[self])
+        }
+    };
+    (2 [$method:ident] $variant:ident $(#[doc = $doc:literal])+) => {
+        $(#[doc = $doc])+
+        #[track_caller]
+        pub fn $method(&self, other: impl Into<Tensor>) -> Tensor {
+            map(ScalarFn::$variant, &[self, &other.into()])
+        }
     };
 }
-binary! {
-    /// To the power.
-    pow Pow;
-    /// `floor(x / y)`, Python's `//`; of floats from the exact remainder, as Python and NumPy do: `1.0 // 0.1` is 9.
-    floordiv FloorDiv;
-    /// The larger of two; NaN where either is.
-    maximum Max;
-    /// The smaller of two; NaN where either is.
-    minimum Min;
-    /// Angle of the point `(x = other, y = self)`.
-    arctan2 Atan2;
-    /// `x < y`.
-    lt Lt;
-    /// `x <= y`.
-    le Le;
-    /// `x > y`.
-    gt Gt;
-    /// `x >= y`.
-    ge Ge;
-    /// `x == y`.
-    eq Eq;
-    /// `x != y`.
-    neq Ne;
-}
+
+scalar_functions!(methods);
 
 /// `then` where `condition` (a `bool` tensor, or numbers: not zero) holds, else `otherwise`, element by element.
 #[track_caller]

@@ -16,9 +16,11 @@
 //! `tests/reference/minimax_coefficients.py`.
 
 mod division;
+pub mod double;
 mod error_function;
 mod exponential;
 mod hyperbolic;
+mod integer;
 mod logarithm;
 mod plain;
 mod power;
@@ -27,33 +29,67 @@ mod trigonometric;
 #[cfg(test)]
 mod tests;
 
-pub use division::{floor_quotient, floor_quotient_f64, floor_remainder, floor_remainder_f64};
-pub use error_function::{erf, erfc};
-pub use exponential::{exp, exp2, expm1, sigmoid};
-pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh};
-pub use logarithm::{log, log1mexp, log1p, log2, log10, softplus};
-pub use plain::Plain;
-pub use power::pow;
-pub use trigonometric::{acos, asin, atan, atan2, cos, sin, tan};
+pub use division::*;
+pub use double::{Doubles, Library};
+pub use error_function::*;
+pub use exponential::*;
+pub use hyperbolic::*;
+pub use integer::Integers;
+pub use logarithm::*;
+pub use plain::{Checked, Plain, PlainDouble, PlainInteger};
+pub use power::*;
+pub use trigonometric::*;
 
-/// Straight-line arithmetic on lanes of float32 numbers, int32 numbers and truth values.
+/// Truth values in lanes. `false` comes before `true`.
 ///
-/// A value is a handle: the number itself, a value of a code generator, the name of a variable. Each
-/// operation is one or two instructions of SSE4.1, AVX-512 or OpenCL. All float operations round to
-/// nearest even; integer operations wrap.
-pub trait Arith {
-    /// A lane (or vector of lanes) of float32 numbers.
-    type F: Copy;
-    /// A lane (or vector of lanes) of int32 numbers.
-    type I: Copy;
+/// A value of this and the following traits is a handle: the number itself, a value of a code generator, the name of a
+/// variable. The methods with a body define functions by the others; an engine with a shorter way to the same value has
+/// its own.
+pub trait Masks {
     /// A truth value in each lane.
     type M: Copy;
 
+    /// Both.
+    fn and(&mut self, x: Self::M, y: Self::M) -> Self::M;
+    /// Either or both.
+    fn or(&mut self, x: Self::M, y: Self::M) -> Self::M;
+    /// One but not both.
+    fn xor(&mut self, x: Self::M, y: Self::M) -> Self::M;
+    /// The opposite.
+    fn not(&mut self, x: Self::M) -> Self::M;
+
+    /// `x == y`.
+    fn truth_eq(&mut self, x: Self::M, y: Self::M) -> Self::M {
+        let differ = self.xor(x, y);
+        self.not(differ)
+    }
+    /// `x < y`.
+    fn truth_lt(&mut self, x: Self::M, y: Self::M) -> Self::M {
+        let not_x = self.not(x);
+        self.and(not_x, y)
+    }
+    /// `x <= y`.
+    fn truth_le(&mut self, x: Self::M, y: Self::M) -> Self::M {
+        let not_x = self.not(x);
+        self.or(not_x, y)
+    }
+    /// `x > y`.
+    fn truth_gt(&mut self, x: Self::M, y: Self::M) -> Self::M {
+        self.truth_lt(y, x)
+    }
+    /// `x >= y`.
+    fn truth_ge(&mut self, x: Self::M, y: Self::M) -> Self::M {
+        self.truth_le(y, x)
+    }
+}
+
+/// Arithmetic on lanes of floats of either precision. All operations round to nearest even.
+pub trait Floats: Masks {
+    /// A lane (or vector of lanes) of floats.
+    type F: Copy;
+
     /// The constant `value` in every lane.
     fn f(&mut self, value: f32) -> Self::F;
-    /// The constant `value` in every lane.
-    fn i(&mut self, value: i32) -> Self::I;
-
     /// `x + y`.
     fn add(&mut self, x: Self::F, y: Self::F) -> Self::F;
     /// `x - y`.
@@ -62,8 +98,6 @@ pub trait Arith {
     fn mul(&mut self, x: Self::F, y: Self::F) -> Self::F;
     /// `x / y`.
     fn div(&mut self, x: Self::F, y: Self::F) -> Self::F;
-    /// `x * y + z`, rounded once.
-    fn fma(&mut self, x: Self::F, y: Self::F, z: Self::F) -> Self::F;
     /// The square root, correctly rounded; NaN below zero, -0 of -0.
     fn sqrt(&mut self, x: Self::F) -> Self::F;
     /// `x` with its sign bit flipped.
@@ -78,28 +112,106 @@ pub trait Arith {
     fn trunc(&mut self, x: Self::F) -> Self::F;
     /// The nearest integer, halves to even.
     fn nearest(&mut self, x: Self::F) -> Self::F;
-
     /// `x < y`; false if either is NaN.
     fn lt(&mut self, x: Self::F, y: Self::F) -> Self::M;
     /// `x <= y`; false if either is NaN.
     fn le(&mut self, x: Self::F, y: Self::F) -> Self::M;
     /// `x == y`; false if either is NaN, true for zeros of either sign.
     fn eq(&mut self, x: Self::F, y: Self::F) -> Self::M;
+    /// `x` where `mask`, elsewhere `y`; bits unchanged.
+    fn select(&mut self, mask: Self::M, x: Self::F, y: Self::F) -> Self::F;
+    /// The bits that both have.
+    fn common_bits(&mut self, x: Self::F, y: Self::F) -> Self::F;
+    /// The bits that either has.
+    fn joined_bits(&mut self, x: Self::F, y: Self::F) -> Self::F;
+
+    /// `x != y`; true if either is NaN.
+    fn ne(&mut self, x: Self::F, y: Self::F) -> Self::M {
+        let equal = self.eq(x, y);
+        self.not(equal)
+    }
+    /// `x > y`; false if either is NaN.
+    fn gt(&mut self, x: Self::F, y: Self::F) -> Self::M {
+        self.lt(y, x)
+    }
+    /// `x >= y`; false if either is NaN.
+    fn ge(&mut self, x: Self::F, y: Self::F) -> Self::M {
+        self.le(y, x)
+    }
+    /// Whether NaN.
+    fn is_nan(&mut self, x: Self::F) -> Self::M {
+        self.ne(x, x)
+    }
+    /// Whether infinite.
+    fn is_infinite(&mut self, x: Self::F) -> Self::M {
+        let size = self.abs(x);
+        let infinity = self.f(f32::INFINITY);
+        self.eq(size, infinity)
+    }
+    /// The larger; a NaN operand gives NaN, 0 is larger than -0.
+    fn maximum(&mut self, x: Self::F, y: Self::F) -> Self::F {
+        let is_second = self.lt(x, y);
+        let beyond = self.select(is_second, y, x);
+        // Equal numbers have equal bits, but for zeros.
+        let common = self.common_bits(x, y);
+        let are_equal = self.eq(x, y);
+        let found = self.select(are_equal, common, beyond);
+        let is_number = self.eq(y, y);
+        self.select(is_number, found, y)
+    }
+    /// The smaller; a NaN operand gives NaN, -0 is smaller than 0.
+    fn minimum(&mut self, x: Self::F, y: Self::F) -> Self::F {
+        let is_second = self.lt(y, x);
+        let beyond = self.select(is_second, y, x);
+        let joined = self.joined_bits(x, y);
+        let are_equal = self.eq(x, y);
+        let found = self.select(are_equal, joined, beyond);
+        let is_number = self.eq(y, y);
+        self.select(is_number, found, y)
+    }
+    /// -1, 0 or 1, 0 of -0; NaN stays NaN.
+    fn sign(&mut self, x: Self::F) -> Self::F {
+        let (zero, one, minus) = (self.f(0.0), self.f(1.0), self.f(-1.0));
+        let positive = self.lt(zero, x);
+        let negative = self.lt(x, zero);
+        let zero_or_nan = self.add(x, zero);
+        let otherwise = self.select(negative, minus, zero_or_nan);
+        self.select(positive, one, otherwise)
+    }
+    /// `x * x`.
+    fn sqr(&mut self, x: Self::F) -> Self::F {
+        self.mul(x, x)
+    }
+    /// `1 / x`.
+    fn reciprocal(&mut self, x: Self::F) -> Self::F {
+        let one = self.f(1.0);
+        self.div(one, x)
+    }
+    /// A non-negative (or NaN) `magnitude` with the sign of `x`.
+    fn with_sign_of(&mut self, magnitude: Self::F, x: Self::F) -> Self::F {
+        let sign = self.f(-0.0);
+        let sign = self.common_bits(x, sign);
+        self.joined_bits(magnitude, sign)
+    }
+}
+
+/// Straight-line arithmetic on lanes of float32 and int32 numbers, of which the float32 functions are made.
+///
+/// Each operation is one or two instructions of SSE4.1, AVX-512 or OpenCL. Integer operations wrap.
+pub trait Arith: Floats {
+    /// A lane (or vector of lanes) of int32 numbers.
+    type I: Copy;
+
+    /// The constant `value` in every lane.
+    fn i(&mut self, value: i32) -> Self::I;
+    /// `x * y + z`, rounded once.
+    fn fma(&mut self, x: Self::F, y: Self::F, z: Self::F) -> Self::F;
     /// `x < y`, signed.
     fn i_lt(&mut self, x: Self::I, y: Self::I) -> Self::M;
     /// `x == y`.
     fn i_eq(&mut self, x: Self::I, y: Self::I) -> Self::M;
-    /// Both.
-    fn and(&mut self, x: Self::M, y: Self::M) -> Self::M;
-    /// Either or both.
-    fn or(&mut self, x: Self::M, y: Self::M) -> Self::M;
-    /// The opposite.
-    fn not(&mut self, x: Self::M) -> Self::M;
-    /// `x` where `mask`, elsewhere `y`; bits unchanged.
-    fn select(&mut self, mask: Self::M, x: Self::F, y: Self::F) -> Self::F;
     /// `x` where `mask`, elsewhere `y`.
     fn select_i(&mut self, mask: Self::M, x: Self::I, y: Self::I) -> Self::I;
-
     /// The bits of a float32 number.
     fn bits(&mut self, x: Self::F) -> Self::I;
     /// The float32 number that has these bits.
@@ -108,10 +220,8 @@ pub trait Arith {
     /// `rare(operands)` in the lanes where `mask` holds, elsewhere `usual`. Long formulas that few lanes need go through
     /// here: engines pass over them where no lane does.
     fn rarely(&mut self, mask: Self::M, operands: [Self::F; 2], usual: Self::F, rare: Rare<Self>) -> Self::F;
-
     /// Whether [`Arith::fma`] rounds once.
     fn is_fused(&self) -> bool;
-
     /// `x + y`, wrapping.
     fn i_add(&mut self, x: Self::I, y: Self::I) -> Self::I;
     /// `x - y`, wrapping.
@@ -137,7 +247,7 @@ pub trait Arith {
 }
 
 /// A formula of two numbers that [`Arith::rarely`] takes.
-pub type Rare<A> = fn(&mut A, [<A as Arith>::F; 2]) -> <A as Arith>::F;
+pub type Rare<A> = fn(&mut A, [<A as Floats>::F; 2]) -> <A as Floats>::F;
 
 /// The sign bit of a float32 number.
 const SIGN: i32 = i32::MIN;
@@ -176,14 +286,4 @@ fn at_most<A: Arith>(a: &mut A, x: A::F, high: f32) -> A::F {
     let high = a.f(high);
     let above = a.lt(high, x);
     a.select(above, high, x)
-}
-
-/// A non-negative (or NaN) `magnitude` with the sign of `x`.
-fn with_sign_of<A: Arith>(a: &mut A, magnitude: A::F, x: A::F) -> A::F {
-    let sign = a.i(SIGN);
-    let bits = a.bits(x);
-    let sign = a.i_and(bits, sign);
-    let bits = a.bits(magnitude);
-    let bits = a.i_or(bits, sign);
-    a.from_bits(bits)
 }

@@ -1,17 +1,392 @@
-//! The elementwise functions: name, arity, typing rule, meaning.
+//! The elementwise functions: name, arity, typing rule, meaning, and what passes ask about them.
 //!
-//! [`ScalarFn`] is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so fusing
-//! operators is joining their bodies. What a function is on `f32` is defined once in [`crate::math`]; on `f64` it is the
-//! platform-independent `libm`; on integers it is written out here.
-#![warn(clippy::wildcard_enum_match_arm)]
+//! [`scalar_functions`] is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so
+//! fusing operators is joining their bodies. A line of the list names the formulas that define the function over the
+//! abstract arithmetics of [`crate::math`], which every engine instantiates, and says what the function is like
+//! ([`Properties`]): passes ask for properties and do not list functions.
 
+use std::f64::consts::FRAC_PI_2;
 use std::fmt;
 
 use crate::dtype::{DType, Literal};
-use crate::math::{self, Arith, Plain};
+use crate::math::{self, Arith, Checked, Doubles, Floats, Integers, Masks, Plain, PlainDouble, PlainInteger};
 
+/// Calls a macro with the list of all functions. A line is
+///
+/// `Variant "name" arity Domain(formulas) { properties } as method;`
+///
+/// Formulas by domain: `Number(floats, integers)`, or `Number(singles, doubles, integers)` where the precisions differ;
+/// `Float(floats)` or `Float(singles, doubles)`; `Bits(integers, truths)`; `Compare(floats, integers, truths)`;
+/// `Test(floats)`; `Select()`. Properties that are left out are those of [`Properties::PLAIN`]. A function with a
+/// `method` is one of `Tensor`, with the same documentation.
 macro_rules! scalar_functions {
-    ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $arity:literal $domain:ident;)*) => {
+    ($callback:ident) => {
+        $callback! {
+            /// `x + y`; integers wrap.
+            Add "add" 2 Number(Floats::add, Integers::add)
+                { commutative: true, risk: Risk::Sum, zeros: Zeros::OfOperands };
+            /// `x - y`; integers wrap.
+            Sub "sub" 2 Number(Floats::sub, Integers::sub) { risk: Risk::Difference };
+            /// `x * y`; integers wrap.
+            Mul "mul" 2 Number(Floats::mul, Integers::mul)
+                { commutative: true, risk: Risk::Product, zeros: Zeros::OfOperands };
+            /// True division `x / y` of floats.
+            Div "div" 2 Float(Floats::div)
+                { work: 5, risk: Risk::Quotient, is_sensitive: true, zeros: Zeros::OfOperands, edge: Edge::End };
+            /// `floor(x / y)`, Python's `//`, for floats found from the exact remainder (`1.0 // 0.1` is 9); an integer
+            /// divided by zero gives 0. Its gradient is zero.
+            FloorDiv "floordiv" 2
+                Number(math::floor_quotient, math::floor_quotient_double, Integers::floor_quotient)
+                { work: 20, takes_steps: true, edge: Edge::Jump } as floordiv;
+            /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; exact for floats but for the one sum that
+            /// brings the sign of `x` to that of `y`. An integer modulo zero gives 0.
+            Mod "mod" 2
+                Number(math::floor_remainder, math::floor_remainder_double, Integers::floor_remainder)
+                { work: 20, takes_steps: true, edge: Edge::Jump };
+            /// `x` to the power `y`, as IEEE `pow`; integer powers wrap, a negative exponent truncates `1 / x^|y|`.
+            Pow "pow" 2 Number(math::pow, math::double::pow, Integers::power)
+                {
+                    work: 50, ulps: 2.0, takes_steps: true, risk: Risk::Power, is_sensitive: true,
+                    edge: Edge::End,
+                } as pow;
+            /// The larger; a NaN operand gives NaN, 0 is larger than -0. On a tie the gradient goes to the first operand.
+            Max "maximum" 2 Number(Floats::maximum, Integers::maximum)
+                { commutative: true, rounds: false, zeros: Zeros::OfOperands } as maximum;
+            /// The smaller; a NaN operand gives NaN, -0 is smaller than 0. On a tie the gradient goes to the first
+            /// operand.
+            Min "minimum" 2 Number(Floats::minimum, Integers::minimum)
+                { commutative: true, rounds: false, zeros: Zeros::OfOperands } as minimum;
+            /// `-x`; integers wrap.
+            Neg "neg" 1 Number(Floats::neg, Integers::neg) { rounds: false };
+            /// `|x|`; the gradient at 0 is 0.
+            Abs "abs" 1 Number(Floats::abs, Integers::abs) { rounds: false } as abs;
+            /// -1, 0 or 1, 0 of -0; NaN stays NaN. Its gradient is zero.
+            Sign "sign" 1 Number(Floats::sign, Integers::sign)
+                { work: 2, rounds: false, edge: Edge::Jump } as sign;
+            /// `x * x`.
+            Sqr "sqr" 1 Number(Floats::sqr, Integers::sqr) { zeros: Zeros::Flat } as sqr;
+            /// Square root. Its slope at 0 is infinite; of a sum of squares (`x.sqr().sum(All)`, a variance) the gradient
+            /// at 0 is 0, as that of `abs` is.
+            Sqrt "sqrt" 1 Float(Floats::sqrt)
+                { work: 5, risk: Risk::Root, is_sensitive: true, edge: Edge::End, smooth: POSITIVE } as sqrt;
+            /// `1 / x`.
+            Recip "reciprocal" 1 Float(Floats::reciprocal)
+                {
+                    work: 5, risk: Risk::Reciprocal, is_sensitive: true, zeros: Zeros::OfOperands,
+                    edge: Edge::End, smooth: POSITIVE,
+                } as reciprocal;
+            /// `e^x`.
+            Exp "exp" 1 Float(math::exp, math::double::exp)
+                { work: 20, ulps: 1.5, risk: Risk::Overflow, is_sensitive: true, zeros: Zeros::Flat } as exp;
+            /// `2^x`.
+            Exp2 "exp2" 1 Float(math::exp2, math::double::exp2)
+                { work: 20, ulps: 1.5, risk: Risk::Overflow, is_sensitive: true, zeros: Zeros::Flat } as exp2;
+            /// `e^x - 1`, accurate near 0.
+            Expm1 "expm1" 1 Float(math::expm1, math::double::expm1)
+                { work: 20, ulps: 1.5, risk: Risk::Overflow, is_sensitive: true, zeros: Zeros::OfOperands } as expm1;
+            /// Natural logarithm.
+            Log "log" 1 Float(math::log, math::double::log)
+                {
+                    work: 20, ulps: 1.5, risk: Risk::Logarithm, is_sensitive: true, edge: Edge::End,
+                    smooth: POSITIVE,
+                } as log;
+            /// Logarithm to base 2.
+            Log2 "log2" 1 Float(math::log2, math::double::log2)
+                {
+                    work: 20, ulps: 2.5, risk: Risk::Logarithm, is_sensitive: true, edge: Edge::End,
+                    smooth: POSITIVE,
+                } as log2;
+            /// Logarithm to base 10.
+            Log10 "log10" 1 Float(math::log10, math::double::log10)
+                {
+                    work: 20, ulps: 2.5, risk: Risk::Logarithm, is_sensitive: true, edge: Edge::End,
+                    smooth: POSITIVE,
+                } as log10;
+            /// `log(1 + x)`, accurate near 0.
+            Log1p "log1p" 1 Float(math::log1p, math::double::log1p)
+                {
+                    work: 20, ulps: 1.5, risk: Risk::LogOfOnePlus, is_sensitive: true, zeros: Zeros::OfOperands,
+                    edge: Edge::End, smooth: (-1.0, f64::INFINITY),
+                } as log1p;
+            /// `x * log(y)`, and 0 for `x = 0` whatever number `y` is, as the limit of `x log(x)`. Where `x` is 0 the slope
+            /// in `y` is 0, and that in `x` is 0 for a `y` that has no logarithm.
+            XLogY "xlogy" 2 Float(math::xlogy, math::xlogy_double)
+                { work: 25, ulps: 3.0, is_sensitive: true, edge: Edge::End, smooth: POSITIVE } as xlogy;
+            /// `log(1 - e^x)` of `x <= 0`, accurate at both ends (Maechler 2012).
+            Log1mexp "log1mexp" 1 Float(math::log1mexp, math::log1mexp_double)
+                { work: 35, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: (f64::NEG_INFINITY, 0.0) }
+                as log1mexp;
+            /// Sine of radians.
+            Sin "sin" 1 Float(math::sin, math::double::sin) { work: 25, ulps: 2.5 } as sin;
+            /// Cosine of radians.
+            Cos "cos" 1 Float(math::cos, math::double::cos) { work: 25, ulps: 2.5 } as cos;
+            /// Tangent of radians.
+            Tan "tan" 1 Float(math::tan, math::double::tan)
+                { work: 25, ulps: 3.0, edge: Edge::Pole, smooth: (-FRAC_PI_2, FRAC_PI_2) } as tan;
+            /// Inverse sine, radians in [-pi/2, pi/2].
+            Asin "arcsin" 1 Float(math::asin, math::double::asin)
+                { work: 25, ulps: 3.0, edge: Edge::End, smooth: BETWEEN_ONES } as arcsin;
+            /// Inverse cosine, radians in [0, pi].
+            Acos "arccos" 1 Float(math::acos, math::double::acos)
+                { work: 25, ulps: 3.0, edge: Edge::End, smooth: BETWEEN_ONES } as arccos;
+            /// Inverse tangent, radians in (-pi/2, pi/2).
+            Atan "arctan" 1 Float(math::atan, math::double::atan)
+                { work: 25, ulps: 2.5, zeros: Zeros::OfOperands } as arctan;
+            /// Angle of the point `(x = other, y = self)`, radians in [-pi, pi].
+            Atan2 "arctan2" 2 Float(math::atan2, math::double::atan2)
+                { work: 30, ulps: 2.5, edge: Edge::Jump } as arctan2;
+            /// Hyperbolic sine.
+            Sinh "sinh" 1 Float(math::sinh, math::double::sinh)
+                { work: 30, ulps: 2.5, risk: Risk::OverflowEitherWay, zeros: Zeros::OfOperands } as sinh;
+            /// Hyperbolic cosine.
+            Cosh "cosh" 1 Float(math::cosh, math::double::cosh)
+                { work: 30, ulps: 2.5, risk: Risk::OverflowEitherWay, zeros: Zeros::Flat } as cosh;
+            /// Hyperbolic tangent.
+            Tanh "tanh" 1 Float(math::tanh, math::double::tanh)
+                { work: 20, ulps: 1.5, saturates: true, zeros: Zeros::OfOperands } as tanh;
+            /// Inverse hyperbolic sine.
+            Asinh "arcsinh" 1 Float(math::asinh, math::double::asinh)
+                { work: 30, ulps: 2.5, zeros: Zeros::OfOperands } as arcsinh;
+            /// Inverse hyperbolic cosine.
+            Acosh "arccosh" 1 Float(math::acosh, math::acosh_double)
+                { work: 30, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: (1.0, f64::INFINITY) }
+                as arccosh;
+            /// Inverse hyperbolic tangent.
+            Atanh "arctanh" 1 Float(math::atanh, math::double::atanh)
+                { work: 30, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: BETWEEN_ONES } as arctanh;
+            /// `1 / (1 + e^-x)`, accurate in both tails.
+            Sigmoid "sigmoid" 1 Float(math::sigmoid, math::sigmoid_double)
+                { work: 20, ulps: 1.5, saturates: true, zeros: Zeros::Flat } as sigmoid;
+            /// `log(1 + e^x)`, finite for all finite `x`.
+            Softplus "softplus" 1 Float(math::softplus, math::softplus_double)
+                { work: 35, ulps: 1.53, is_sensitive: true, zeros: Zeros::Flat } as softplus;
+            /// Error function.
+            Erf "erf" 1 Float(math::erf, math::double::erf) { work: 35, ulps: 2.5, saturates: true } as erf;
+            /// `1 - erf(x)`, accurate in the right tail.
+            Erfc "erfc" 1 Float(math::erfc, math::double::erfc) { work: 35, ulps: 2.5, saturates: true } as erfc;
+            /// Largest integer not above; integers, here and in the next three, stay what they are. Its gradient is zero,
+            /// as that of the other roundings.
+            Floor "floor" 1 Float(Floats::floor) { work: 2, rounds: false, edge: Edge::Jump } as floor;
+            /// Smallest integer not below.
+            Ceil "ceil" 1 Float(Floats::ceil) { work: 2, rounds: false, edge: Edge::Jump } as ceil;
+            /// Towards zero.
+            Trunc "trunc" 1 Float(Floats::trunc) { work: 2, rounds: false, edge: Edge::Jump } as trunc;
+            /// To the nearest integer, halves to the even one.
+            Round "round" 1 Float(Floats::nearest) { work: 2, rounds: false, edge: Edge::Jump } as round;
+            /// `x < y`; false where either is NaN, as are the next five but `neq`.
+            Lt "lt" 2 Compare(Floats::lt, Integers::lt, Masks::truth_lt) { edge: Edge::Jump } as lt;
+            /// `x <= y`.
+            Le "le" 2 Compare(Floats::le, Integers::le, Masks::truth_le) { edge: Edge::Jump } as le;
+            /// `x > y`.
+            Gt "gt" 2 Compare(Floats::gt, Integers::gt, Masks::truth_gt) { edge: Edge::Jump } as gt;
+            /// `x >= y`.
+            Ge "ge" 2 Compare(Floats::ge, Integers::ge, Masks::truth_ge) { edge: Edge::Jump } as ge;
+            /// `x == y`.
+            Eq "eq" 2 Compare(Floats::eq, Integers::eq, Masks::truth_eq)
+                { commutative: true, edge: Edge::Jump } as eq;
+            /// `x != y`; true where either is NaN.
+            Ne "ne" 2 Compare(Floats::ne, Integers::ne, Masks::xor) { commutative: true, edge: Edge::Jump } as neq;
+            /// Both, bit by bit.
+            And "and" 2 Bits(Integers::bit_and, Masks::and) { commutative: true };
+            /// Either, bit by bit.
+            Or "or" 2 Bits(Integers::bit_or, Masks::or) { commutative: true };
+            /// One but not both, bit by bit.
+            Xor "xor" 2 Bits(Integers::bit_xor, Masks::xor) { commutative: true };
+            /// Complement: of a truth value, of every bit of an integer.
+            Not "not" 1 Bits(Integers::bit_not, Masks::not) {};
+            /// Whether NaN.
+            IsNan "isnan" 1 Test(Floats::is_nan) {} as isnan;
+            /// Whether infinite.
+            IsInf "isinf" 1 Test(Floats::is_infinite) {} as isinf;
+            /// The second operand where the first is true, else the third.
+            Select "switch" 3 Select() { rounds: false, zeros: Zeros::OfOperands };
+        }
+    };
+}
+pub(crate) use scalar_functions;
+
+/// The element types that a function takes.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Domain {
+    /// `f32`, `f64`; the result has the same type.
+    Float,
+    /// All but `bool`; the result has the same type.
+    Number,
+    /// `bool` and integers, bit by bit; the result has the same type.
+    Bits,
+    /// Any type; the result is `bool`.
+    Compare,
+    /// Floats; the result is `bool`.
+    Test,
+    /// `(bool, T, T)` for any `T`; the result is `T`.
+    Select,
+}
+
+/// How a value may be worse than it had to be, by which formulas of equal meaning are compared.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Risk {
+    /// Not at all.
+    None,
+    /// It overflows for large operands.
+    Overflow,
+    /// It overflows for large operands of either sign.
+    OverflowEitherWay,
+    /// It is infinite at 0, and loses digits near 1.
+    Logarithm,
+    /// It is infinite at -1.
+    LogOfOnePlus,
+    /// The root of a sum that overflows before the root would.
+    Root,
+    /// A power of what overflows before it.
+    Power,
+    /// Of what is infinite it is 0.
+    Reciprocal,
+    /// Of two infinite operands, or of zeros.
+    Quotient,
+    /// Of what is 0 and what is infinite.
+    Product,
+    /// Of opposite operands that cancel.
+    Sum,
+    /// Of operands that cancel.
+    Difference,
+}
+
+/// Where a function is 0, for roots of it: the infinite slope of a root meets the function's own slope there.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Zeros {
+    /// Nowhere, or where its slope is 0 too.
+    Flat,
+    /// Only where operands are, and flat there if they are.
+    OfOperands,
+    /// Nothing is known.
+    Anywhere,
+}
+
+/// Where a small change of an operand may change the value much.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// Nowhere.
+    None,
+    /// It jumps where its operands are equal, or at multiples of a half.
+    Jump,
+    /// It has no value, or an infinite one, at 0 or 1 or beyond.
+    End,
+    /// It has a pole in each period, which the roundings of a large operand step over.
+    Pole,
+}
+
+/// What passes ask about a function.
+#[derive(Copy, Clone, PartialEq, Debug)]
+pub struct Properties {
+    /// What computing an element takes, in additions: 1 for a single fast instruction, up to 2 for a few of them, up to 8
+    /// for what a division or a root is part of, 20 and more for series. This is the one grading of functions by cost:
+    /// what is cheaper to compute again than to keep or to load is decided by it, and what a formula costs.
+    pub work: u32,
+    /// The largest error on `f32`, in units in the last place of the exact result.
+    pub ulps: f64,
+    /// Whether swapping the two operands never changes the value.
+    pub commutative: bool,
+    /// Whether the value of floats is rounded, rather than one of a few numbers or an operand.
+    pub rounds: bool,
+    /// Whether a value of integers takes a division or a loop, which no vector instruction does.
+    pub takes_steps: bool,
+    /// Whether it tends to a number on both sides.
+    pub saturates: bool,
+    /// Whether it overflows or loses digits, so that rules can do something once they see what its operand is.
+    pub is_sensitive: bool,
+    /// How it compares with other formulas of the same meaning.
+    pub risk: Risk,
+    /// Where it is 0.
+    pub zeros: Zeros,
+    /// Where it is not continuous.
+    pub edge: Edge,
+    /// An interval of operands in which it is smooth.
+    pub smooth: (f64, f64),
+}
+
+impl Properties {
+    /// A fast function that is smooth everywhere.
+    const PLAIN: Properties = Properties {
+        work: 1,
+        ulps: 0.5,
+        commutative: false,
+        rounds: true,
+        takes_steps: false,
+        saturates: false,
+        is_sensitive: false,
+        risk: Risk::None,
+        zeros: Zeros::Anywhere,
+        edge: Edge::None,
+        smooth: (f64::NEG_INFINITY, f64::INFINITY),
+    };
+}
+
+/// What a function of floats gives.
+pub enum Applied<A: Floats> {
+    /// A float.
+    Float(A::F),
+    /// A truth value.
+    Truth(A::M),
+}
+
+/// What a function of integers gives.
+pub enum AppliedInteger<A: Integers> {
+    /// An integer.
+    Integer(A::N),
+    /// A truth value.
+    Truth(A::M),
+}
+
+/// A formula of one or two operands, by the arity.
+macro_rules! call {
+    (1 $formula:path, $a:ident $x:ident $y:ident) => {
+        $formula($a, $x)
+    };
+    (2 $formula:path, $a:ident $x:ident $y:ident) => {
+        $formula($a, $x, $y)
+    };
+}
+
+/// The value that both precisions define alike.
+macro_rules! of_floats {
+    ($n:tt Number($f:path, $i:path), $($operands:tt)*) => { Some(Applied::Float(call!($n $f, $($operands)*))) };
+    ($n:tt Float($f:path), $($operands:tt)*) => { Some(Applied::Float(call!($n $f, $($operands)*))) };
+    ($n:tt Compare($f:path, $i:path, $m:path), $($operands:tt)*) => { Some(Applied::Truth(call!($n $f, $($operands)*))) };
+    ($n:tt Test($f:path), $($operands:tt)*) => { Some(Applied::Truth(call!($n $f, $($operands)*))) };
+    ($n:tt $other:ident($($formulas:path),*), $($operands:tt)*) => { None };
+}
+
+/// The value that single precision has by itself.
+macro_rules! of_singles {
+    ($n:tt Number($f:path, $d:path, $i:path), $($operands:tt)*) => { Some(Applied::Float(call!($n $f, $($operands)*))) };
+    ($n:tt Float($f:path, $d:path), $($operands:tt)*) => { Some(Applied::Float(call!($n $f, $($operands)*))) };
+    ($n:tt $other:ident($($formulas:path),*), $a:ident $x:ident $y:ident) => { None };
+}
+
+/// The value that double precision has by itself.
+macro_rules! of_doubles {
+    ($n:tt Number($f:path, $d:path, $i:path), $($operands:tt)*) => { Some(Applied::Float(call!($n $d, $($operands)*))) };
+    ($n:tt Float($f:path, $d:path), $($operands:tt)*) => { Some(Applied::Float(call!($n $d, $($operands)*))) };
+    ($n:tt $other:ident($($formulas:path),*), $a:ident $x:ident $y:ident) => { None };
+}
+
+macro_rules! of_integers {
+    ($n:tt Number($f:path, $i:path), $($operands:tt)*) => { Some(AppliedInteger::Integer(call!($n $i, $($operands)*))) };
+    ($n:tt Number($f:path, $d:path, $i:path), $($operands:tt)*) => { Some(AppliedInteger::Integer(call!($n $i, $($operands)*))) };
+    ($n:tt Bits($i:path, $m:path), $($operands:tt)*) => { Some(AppliedInteger::Integer(call!($n $i, $($operands)*))) };
+    ($n:tt Compare($f:path, $i:path, $m:path), $($operands:tt)*) => { Some(AppliedInteger::Truth(call!($n $i, $($operands)*))) };
+    ($n:tt $other:ident($($formulas:path),*), $($operands:tt)*) => { None };
+}
+
+macro_rules! of_truths {
+    ($n:tt Bits($i:path, $m:path), $($operands:tt)*) => { Some(call!($n $m, $($operands)*)) };
+    ($n:tt Compare($f:path, $i:path, $m:path), $($operands:tt)*) => { Some(call!($n $m, $($operands)*)) };
+    ($n:tt $other:ident($($formulas:path),*), $($operands:tt)*) => { None };
+}
+
+macro_rules! define {
+    ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $arity:tt
+        $domain:ident($($formula:path),*) { $($property:ident: $value:expr),* $(,)? } $(as $method:ident)?;)*) => {
         /// A function of one, two or three elements. Operands of one call have equal shapes and, but for the condition
         /// of `Select`, equal types.
         #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,153 +410,52 @@ macro_rules! scalar_functions {
             pub fn domain(self) -> Domain {
                 match self { $(ScalarFn::$variant => Domain::$domain,)* }
             }
+
+            /// What it is like.
+            pub fn properties(self) -> Properties {
+                match self {
+                    $(ScalarFn::$variant => {
+                        #[allow(clippy::needless_update, reason = "a line may state all properties")]
+                        Properties { $($property: $value,)* ..Properties::PLAIN }
+                    })*
+                }
+            }
+
+            /// The function where single and double precision are defined alike, by basic operations; `None` elsewhere.
+            /// `y` is looked at by binary functions only, here and in the next four.
+            pub fn on_floats<A: Floats>(self, a: &mut A, x: A::F, y: A::F) -> Option<Applied<A>> {
+                match self { $(ScalarFn::$variant => of_floats!($arity $domain($($formula),*), a x y),)* }
+            }
+
+            /// The function on `f32` lanes; `None` for those that are not functions of floats alone.
+            pub fn on_singles<A: Arith>(self, a: &mut A, x: A::F, y: A::F) -> Option<Applied<A>> {
+                let own = match self { $(ScalarFn::$variant => of_singles!($arity $domain($($formula),*), a x y),)* };
+                own.or_else(|| self.on_floats(a, x, y))
+            }
+
+            /// As [`ScalarFn::on_singles`], on `f64` lanes.
+            pub fn on_doubles<A: Doubles>(self, a: &mut A, x: A::F, y: A::F) -> Option<Applied<A>> {
+                let own = match self { $(ScalarFn::$variant => of_doubles!($arity $domain($($formula),*), a x y),)* };
+                own.or_else(|| self.on_floats(a, x, y))
+            }
+
+            /// The function on lanes of integers; `None` for those that are not functions of integers alone.
+            pub fn on_integers<A: Integers>(self, a: &mut A, x: A::N, y: A::N) -> Option<AppliedInteger<A>> {
+                match self { $(ScalarFn::$variant => of_integers!($arity $domain($($formula),*), a x y),)* }
+            }
+
+            /// The function on truth values; `None` for those that are not functions of truth values alone.
+            pub fn on_truths<A: Masks>(self, a: &mut A, x: A::M, y: A::M) -> Option<A::M> {
+                match self { $(ScalarFn::$variant => of_truths!($arity $domain($($formula),*), a x y),)* }
+            }
         }
     };
 }
 
-/// The element types that a function takes.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Domain {
-    /// `f32`, `f64`; the result has the same type.
-    Float,
-    /// All but `bool`; the result has the same type.
-    Number,
-    /// `bool` and integers, bit by bit; the result has the same type.
-    Bits,
-    /// Any type; the result is `bool`.
-    Compare,
-    /// Floats; the result is `bool`.
-    Test,
-    /// `(bool, T, T)` for any `T`; the result is `T`.
-    Select,
-}
+const POSITIVE: (f64, f64) = (0.0, f64::INFINITY);
+const BETWEEN_ONES: (f64, f64) = (-1.0, 1.0);
 
-scalar_functions! {
-    /// `x + y`; integers wrap.
-    Add "add" 2 Number;
-    /// `x - y`; integers wrap.
-    Sub "sub" 2 Number;
-    /// `x * y`; integers wrap.
-    Mul "mul" 2 Number;
-    /// True division `x / y` of floats.
-    Div "div" 2 Float;
-    /// `floor(x / y)`, Python's `//`, for floats found from the exact remainder (`1 // 0.1` is 9); an integer divided by
-    /// zero gives 0. Its gradient is zero.
-    FloorDiv "floordiv" 2 Number;
-    /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; exact for floats but for the one sum that brings the
-    /// sign of `x` to that of `y`. An integer modulo zero gives 0.
-    Mod "mod" 2 Number;
-    /// `x` to the power `y`, as IEEE `pow`; integer powers wrap, a negative exponent truncates `1 / x^|y|`.
-    Pow "pow" 2 Number;
-    /// The larger; a NaN operand gives NaN, 0 is larger than -0. On a tie the gradient goes to the first operand.
-    Max "maximum" 2 Number;
-    /// The smaller; a NaN operand gives NaN, -0 is smaller than 0. On a tie the gradient goes to the first operand.
-    Min "minimum" 2 Number;
-    /// `-x`; integers wrap.
-    Neg "neg" 1 Number;
-    /// `|x|`; the gradient at 0 is 0.
-    Abs "abs" 1 Number;
-    /// -1, 0 or 1, 0 of -0; NaN stays NaN. Its gradient is zero.
-    Sign "sign" 1 Number;
-    /// `x * x`.
-    Sqr "sqr" 1 Number;
-    /// Square root.
-    Sqrt "sqrt" 1 Float;
-    /// `1 / x`.
-    Recip "reciprocal" 1 Float;
-    /// `e^x`.
-    Exp "exp" 1 Float;
-    /// `2^x`.
-    Exp2 "exp2" 1 Float;
-    /// `e^x - 1`, accurate near 0.
-    Expm1 "expm1" 1 Float;
-    /// Natural logarithm.
-    Log "log" 1 Float;
-    /// Logarithm to base 2.
-    Log2 "log2" 1 Float;
-    /// Logarithm to base 10.
-    Log10 "log10" 1 Float;
-    /// `log(1 + x)`, accurate near 0.
-    Log1p "log1p" 1 Float;
-    /// `log(1 - e^x)` for `x <= 0`, accurate at both ends (Maechler 2012).
-    Log1mexp "log1mexp" 1 Float;
-    /// Sine of radians.
-    Sin "sin" 1 Float;
-    /// Cosine of radians.
-    Cos "cos" 1 Float;
-    /// Tangent of radians.
-    Tan "tan" 1 Float;
-    /// Inverse sine, radians in [-pi/2, pi/2].
-    Asin "arcsin" 1 Float;
-    /// Inverse cosine, radians in [0, pi].
-    Acos "arccos" 1 Float;
-    /// Inverse tangent, radians in (-pi/2, pi/2).
-    Atan "arctan" 1 Float;
-    /// Angle of the point `(y, x)`, radians in [-pi, pi]; the first operand is `y`.
-    Atan2 "arctan2" 2 Float;
-    /// Hyperbolic sine.
-    Sinh "sinh" 1 Float;
-    /// Hyperbolic cosine.
-    Cosh "cosh" 1 Float;
-    /// Hyperbolic tangent.
-    Tanh "tanh" 1 Float;
-    /// Inverse hyperbolic sine.
-    Asinh "arcsinh" 1 Float;
-    /// Inverse hyperbolic cosine.
-    Acosh "arccosh" 1 Float;
-    /// Inverse hyperbolic tangent.
-    Atanh "arctanh" 1 Float;
-    /// `1 / (1 + e^-x)`, accurate in both tails.
-    Sigmoid "sigmoid" 1 Float;
-    /// `log(1 + e^x)`, finite for all finite `x`.
-    Softplus "softplus" 1 Float;
-    /// Error function.
-    Erf "erf" 1 Float;
-    /// `1 - erf(x)`, accurate in the right tail.
-    Erfc "erfc" 1 Float;
-    /// Largest integer not above. Its gradient is zero, as that of the other roundings.
-    Floor "floor" 1 Float;
-    /// Smallest integer not below.
-    Ceil "ceil" 1 Float;
-    /// Towards zero.
-    Trunc "trunc" 1 Float;
-    /// To the nearest integer, halves to the even one.
-    Round "round" 1 Float;
-    /// `x < y`; false where either is NaN, as are the next five but `ne`.
-    Lt "lt" 2 Compare;
-    /// `x <= y`.
-    Le "le" 2 Compare;
-    /// `x > y`.
-    Gt "gt" 2 Compare;
-    /// `x >= y`.
-    Ge "ge" 2 Compare;
-    /// `x == y`.
-    Eq "eq" 2 Compare;
-    /// `x != y`; true where either is NaN.
-    Ne "ne" 2 Compare;
-    /// Both, bit by bit.
-    And "and" 2 Bits;
-    /// Either, bit by bit.
-    Or "or" 2 Bits;
-    /// One but not both, bit by bit.
-    Xor "xor" 2 Bits;
-    /// Complement: of a truth value, of every bit of an integer.
-    Not "not" 1 Bits;
-    /// Whether NaN.
-    IsNan "isnan" 1 Test;
-    /// Whether infinite.
-    IsInf "isinf" 1 Test;
-    /// The second operand where the first is true, else the third.
-    Select "switch" 3 Select;
-}
-
-/// What [`ScalarFn::apply`] gives.
-pub enum Applied<A: Arith> {
-    /// A float.
-    Float(A::F),
-    /// A truth value.
-    Truth(A::M),
-}
+scalar_functions!(define);
 
 impl ScalarFn {
     /// The function of that name.
@@ -191,18 +465,12 @@ impl ScalarFn {
 
     /// Whether swapping the two operands never changes the value.
     pub fn is_commutative(self) -> bool {
-        matches!(
-            self,
-            ScalarFn::Add
-                | ScalarFn::Mul
-                | ScalarFn::Max
-                | ScalarFn::Min
-                | ScalarFn::Eq
-                | ScalarFn::Ne
-                | ScalarFn::And
-                | ScalarFn::Or
-                | ScalarFn::Xor
-        )
+        self.properties().commutative
+    }
+
+    /// What computing an element takes ([`Properties::work`]).
+    pub fn work(self) -> u32 {
+        self.properties().work
     }
 
     /// The comparison that holds for `(y, x)` where this one holds for `(x, y)`; other functions as they are.
@@ -218,61 +486,7 @@ impl ScalarFn {
 
     /// Whether arithmetic on `i64` wraps; `y` is looked at by binary functions only.
     pub(crate) fn overflows(self, x: i64, y: i64) -> bool {
-        type Wraps = fn(i64, i64) -> bool;
-        const CHECKED: [(ScalarFn, Wraps); 8] = [
-            (ScalarFn::Add, |x, y| x.checked_add(y).is_none()),
-            (ScalarFn::Sub, |x, y| x.checked_sub(y).is_none()),
-            (ScalarFn::Mul, |x, y| x.checked_mul(y).is_none()),
-            (ScalarFn::FloorDiv, |x, y| x == i64::MIN && y == -1),
-            (ScalarFn::Neg, |x, _| x == i64::MIN),
-            (ScalarFn::Abs, |x, _| x == i64::MIN),
-            (ScalarFn::Sqr, |x, _| x.checked_mul(x).is_none()),
-            (ScalarFn::Pow, |x, y| {
-                let exponent = u32::try_from(y).unwrap_or(u32::MAX);
-                y > 0 && !(-1..=1).contains(&x) && x.checked_pow(exponent).is_none()
-            }),
-        ];
-        CHECKED.iter().any(|(f, wraps)| *f == self && wraps(x, y))
-    }
-
-    /// What computing an element takes, in additions: 1 for a single fast instruction, up to 2 for a few of them, up to 8
-    /// for what a division or a root is part of, 20 and more for series. This is the one grading of functions by cost:
-    /// what is cheaper to compute again than to keep or to load is decided by it, and what a formula costs.
-    pub fn work(self) -> u32 {
-        match self {
-            ScalarFn::Add
-            | ScalarFn::Sub
-            | ScalarFn::Mul
-            | ScalarFn::Max
-            | ScalarFn::Min
-            | ScalarFn::Neg
-            | ScalarFn::Abs
-            | ScalarFn::Sqr
-            | ScalarFn::Lt
-            | ScalarFn::Le
-            | ScalarFn::Gt
-            | ScalarFn::Ge
-            | ScalarFn::Eq
-            | ScalarFn::Ne
-            | ScalarFn::And
-            | ScalarFn::Or
-            | ScalarFn::Xor
-            | ScalarFn::Not
-            | ScalarFn::IsNan
-            | ScalarFn::IsInf
-            | ScalarFn::Select => 1,
-            ScalarFn::Floor | ScalarFn::Ceil | ScalarFn::Trunc | ScalarFn::Round | ScalarFn::Sign => 2,
-            ScalarFn::Div | ScalarFn::Recip | ScalarFn::Sqrt => 5,
-            ScalarFn::FloorDiv | ScalarFn::Mod => 20,
-            ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => 20,
-            ScalarFn::Expm1 | ScalarFn::Log1p | ScalarFn::Sigmoid | ScalarFn::Tanh => 20,
-            ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan => 25,
-            ScalarFn::Asin | ScalarFn::Acos | ScalarFn::Atan => 25,
-            ScalarFn::Atan2 | ScalarFn::Sinh | ScalarFn::Cosh => 30,
-            ScalarFn::Asinh | ScalarFn::Acosh | ScalarFn::Atanh => 30,
-            ScalarFn::Softplus | ScalarFn::Log1mexp | ScalarFn::Erf | ScalarFn::Erfc => 35,
-            ScalarFn::Pow => 50,
-        }
+        matches!(self.on_integers(&mut Checked, Some(x), Some(y)), Some(AppliedInteger::Integer(None)))
     }
 
     /// The result's type where the operands have these types; `None` where the function is not defined on them.
@@ -293,383 +507,32 @@ impl ScalarFn {
     }
 
     /// The value on elements of fitting types (see [`ScalarFn::result_dtype`]); `None` where they do not fit.
-    /// This defines the function.
     pub fn eval(self, operands: &[Literal]) -> Option<Literal> {
         let dtypes: smallvec::SmallVec<[DType; 3]> = operands.iter().map(|x| x.dtype()).collect();
-        self.result_dtype(&dtypes)?;
-        if self == ScalarFn::Select {
+        let dtype = self.result_dtype(&dtypes)?;
+        if self.domain() == Domain::Select {
             return Some(if operands[0] == Literal::Bool(true) { operands[1] } else { operands[2] });
         }
         let x = operands[0];
         let y = operands.get(1).copied().unwrap_or(x);
         Some(match (x, y) {
-            (Literal::F32(x), Literal::F32(y)) => self.eval_f32(f32::from_bits(x), f32::from_bits(y)),
-            (Literal::F64(x), Literal::F64(y)) => self.eval_f64(f64::from_bits(x), f64::from_bits(y)),
-            _ => {
-                let value = self.eval_integer(x.to_i64()?, y.to_i64()?, x.dtype())?;
-                Literal::from_i64(value, self.result_dtype(&dtypes)?)
-            }
-        })
-    }
-
-    fn eval_f32(self, x: f32, y: f32) -> Literal {
-        match self.apply(&mut Plain, x, y) {
-            Some(Applied::Float(value)) => Literal::F32(value.to_bits()),
-            Some(Applied::Truth(value)) => Literal::Bool(value),
-            // Not defined on floats; `eval` has refused them.
-            None => Literal::F32(f32::NAN.to_bits()),
-        }
-    }
-
-    /// The function on `f32` lanes of any engine; `y` is looked at by binary functions only. `None` for those that are
-    /// not functions of floats alone (logic, `switch`).
-    pub fn apply<A: Arith>(self, a: &mut A, x: A::F, y: A::F) -> Option<Applied<A>> {
-        let value = match self {
-            ScalarFn::Add => a.add(x, y),
-            ScalarFn::Sub => a.sub(x, y),
-            ScalarFn::Mul => a.mul(x, y),
-            ScalarFn::Div => a.div(x, y),
-            ScalarFn::FloorDiv => math::floor_quotient(a, x, y),
-            ScalarFn::Mod => math::floor_remainder(a, x, y),
-            ScalarFn::Pow => math::pow(a, x, y),
-            ScalarFn::Max | ScalarFn::Min => {
-                let is_max = self == ScalarFn::Max;
-                let is_second = if is_max { a.lt(x, y) } else { a.lt(y, x) };
-                let beyond = a.select(is_second, y, x);
-                // Equal numbers have equal bits, but for zeros.
-                let (x_bits, y_bits) = (a.bits(x), a.bits(y));
-                let both = if is_max { a.i_and(x_bits, y_bits) } else { a.i_or(x_bits, y_bits) };
-                let both = a.from_bits(both);
-                let are_equal = a.eq(x, y);
-                let found = a.select(are_equal, both, beyond);
-                let is_number = a.eq(y, y);
-                a.select(is_number, found, y)
-            }
-            ScalarFn::Neg => a.neg(x),
-            ScalarFn::Abs => a.abs(x),
-            ScalarFn::Sign => {
-                let (zero, one, minus) = (a.f(0.0), a.f(1.0), a.f(-1.0));
-                let positive = a.lt(zero, x);
-                let negative = a.lt(x, zero);
-                let zero_or_nan = a.add(x, zero);
-                let otherwise = a.select(negative, minus, zero_or_nan);
-                a.select(positive, one, otherwise)
-            }
-            ScalarFn::Sqr => a.mul(x, x),
-            ScalarFn::Sqrt => a.sqrt(x),
-            ScalarFn::Recip => {
-                let one = a.f(1.0);
-                a.div(one, x)
-            }
-            ScalarFn::Exp => math::exp(a, x),
-            ScalarFn::Exp2 => math::exp2(a, x),
-            ScalarFn::Expm1 => math::expm1(a, x),
-            ScalarFn::Log => math::log(a, x),
-            ScalarFn::Log2 => math::log2(a, x),
-            ScalarFn::Log10 => math::log10(a, x),
-            ScalarFn::Log1p => math::log1p(a, x),
-            ScalarFn::Log1mexp => math::log1mexp(a, x),
-            ScalarFn::Sin => math::sin(a, x),
-            ScalarFn::Cos => math::cos(a, x),
-            ScalarFn::Tan => math::tan(a, x),
-            ScalarFn::Asin => math::asin(a, x),
-            ScalarFn::Acos => math::acos(a, x),
-            ScalarFn::Atan => math::atan(a, x),
-            ScalarFn::Atan2 => math::atan2(a, x, y),
-            ScalarFn::Sinh => math::sinh(a, x),
-            ScalarFn::Cosh => math::cosh(a, x),
-            ScalarFn::Tanh => math::tanh(a, x),
-            ScalarFn::Asinh => math::asinh(a, x),
-            ScalarFn::Acosh => math::acosh(a, x),
-            ScalarFn::Atanh => math::atanh(a, x),
-            ScalarFn::Sigmoid => math::sigmoid(a, x),
-            ScalarFn::Softplus => math::softplus(a, x),
-            ScalarFn::Erf => math::erf(a, x),
-            ScalarFn::Erfc => math::erfc(a, x),
-            ScalarFn::Floor => a.floor(x),
-            ScalarFn::Ceil => a.ceil(x),
-            ScalarFn::Trunc => a.trunc(x),
-            ScalarFn::Round => a.nearest(x),
-            ScalarFn::Lt => return Some(Applied::Truth(a.lt(x, y))),
-            ScalarFn::Le => return Some(Applied::Truth(a.le(x, y))),
-            ScalarFn::Gt => return Some(Applied::Truth(a.lt(y, x))),
-            ScalarFn::Ge => return Some(Applied::Truth(a.le(y, x))),
-            ScalarFn::Eq => return Some(Applied::Truth(a.eq(x, y))),
-            ScalarFn::Ne => {
-                let equal = a.eq(x, y);
-                return Some(Applied::Truth(a.not(equal)));
-            }
-            ScalarFn::IsNan => {
-                let number = a.eq(x, x);
-                return Some(Applied::Truth(a.not(number)));
-            }
-            ScalarFn::IsInf => {
-                let size = a.abs(x);
-                let infinity = a.f(f32::INFINITY);
-                return Some(Applied::Truth(a.eq(size, infinity)));
-            }
-            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => return None,
-        };
-        Some(Applied::Float(value))
-    }
-
-    fn eval_f64(self, x: f64, y: f64) -> Literal {
-        let float = |value: f64| Literal::F64(value.to_bits());
-        match self {
-            ScalarFn::Add => float(x + y),
-            ScalarFn::Sub => float(x - y),
-            ScalarFn::Mul => float(x * y),
-            ScalarFn::Div => float(x / y),
-            ScalarFn::FloorDiv => float(math::floor_quotient_f64(x, y)),
-            ScalarFn::Mod => float(math::floor_remainder_f64(x, y)),
-            // Equal numbers have equal bits, but for zeros.
-            ScalarFn::Max if x == y => Literal::F64(x.to_bits() & y.to_bits()),
-            ScalarFn::Min if x == y => Literal::F64(x.to_bits() | y.to_bits()),
-            ScalarFn::Max => float(if x > y || x.is_nan() { x } else { y }),
-            ScalarFn::Min => float(if x < y || x.is_nan() { x } else { y }),
-            ScalarFn::Neg => float(-x),
-            ScalarFn::Abs => float(x.abs()),
-            ScalarFn::Sign => float(if x > 0.0 {
-                1.0
-            } else if x < 0.0 {
-                -1.0
-            } else {
-                x + 0.0
-            }),
-            ScalarFn::Sqr => float(x * x),
-            ScalarFn::Sqrt => float(x.sqrt()),
-            ScalarFn::Recip => float(1.0 / x),
-            ScalarFn::Floor => float(x.floor()),
-            ScalarFn::Ceil => float(x.ceil()),
-            ScalarFn::Trunc => float(x.trunc()),
-            ScalarFn::Round => float(x.round_ties_even()),
-            ScalarFn::IsNan => Literal::Bool(x.is_nan()),
-            ScalarFn::IsInf => Literal::Bool(x.is_infinite()),
-            ScalarFn::Lt | ScalarFn::Le | ScalarFn::Gt | ScalarFn::Ge | ScalarFn::Eq | ScalarFn::Ne => {
-                Literal::Bool(self.compare(&x, &y))
-            }
-            ScalarFn::Atan2 | ScalarFn::Pow => float(self.binary_f64().map_or(f64::NAN, |f| f(x, y))),
-            ScalarFn::Exp
-            | ScalarFn::Exp2
-            | ScalarFn::Expm1
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
-            | ScalarFn::Log1mexp
-            | ScalarFn::Sin
-            | ScalarFn::Cos
-            | ScalarFn::Tan
-            | ScalarFn::Asin
-            | ScalarFn::Acos
-            | ScalarFn::Atan
-            | ScalarFn::Sinh
-            | ScalarFn::Cosh
-            | ScalarFn::Tanh
-            | ScalarFn::Asinh
-            | ScalarFn::Acosh
-            | ScalarFn::Atanh
-            | ScalarFn::Sigmoid
-            | ScalarFn::Softplus
-            | ScalarFn::Erf
-            | ScalarFn::Erfc => float(self.unary_f64().map_or(f64::NAN, |f| f(x))),
-            // Not defined on floats; `eval` has refused them.
-            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => {
-                float(f64::NAN)
-            }
-        }
-    }
-
-    /// The double-precision routine of a unary transcendental function; `None` for the functions that the processor
-    /// computes by itself. Compiled code calls the very same routines.
-    pub fn unary_f64(self) -> Option<fn(f64) -> f64> {
-        Some(match self {
-            ScalarFn::Exp => libm::exp,
-            ScalarFn::Exp2 => libm::exp2,
-            ScalarFn::Expm1 => libm::expm1,
-            ScalarFn::Log => libm::log,
-            ScalarFn::Log2 => libm::log2,
-            ScalarFn::Log10 => libm::log10,
-            ScalarFn::Log1p => libm::log1p,
-            ScalarFn::Log1mexp => |x| {
-                if x > -std::f64::consts::LN_2 {
-                    libm::log(-libm::expm1(x))
-                } else {
-                    libm::log1p(-libm::exp(x))
+            (Literal::F32(x), Literal::F32(y)) => {
+                match self.on_singles(&mut Plain, f32::from_bits(x), f32::from_bits(y))? {
+                    Applied::Float(value) => Literal::F32(value.to_bits()),
+                    Applied::Truth(value) => Literal::Bool(value),
                 }
-            },
-            ScalarFn::Sin => libm::sin,
-            ScalarFn::Cos => libm::cos,
-            ScalarFn::Tan => libm::tan,
-            ScalarFn::Asin => libm::asin,
-            ScalarFn::Acos => libm::acos,
-            ScalarFn::Atan => libm::atan,
-            ScalarFn::Sinh => libm::sinh,
-            ScalarFn::Cosh => libm::cosh,
-            ScalarFn::Tanh => libm::tanh,
-            ScalarFn::Asinh => libm::asinh,
-            // libm's own gives a number for large negative arguments.
-            ScalarFn::Acosh => |x| if x < 1.0 { f64::NAN } else { libm::acosh(x) },
-            ScalarFn::Atanh => libm::atanh,
-            ScalarFn::Sigmoid => |x| {
-                let e = libm::exp(-x.abs());
-                if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
-            },
-            ScalarFn::Softplus => |x| {
-                if x.is_nan() { x } else { x.max(0.0) + libm::log1p(libm::exp(-x.abs())) }
-            },
-            ScalarFn::Erf => libm::erf,
-            ScalarFn::Erfc => libm::erfc,
-            ScalarFn::Add
-            | ScalarFn::Sub
-            | ScalarFn::Mul
-            | ScalarFn::Div
-            | ScalarFn::FloorDiv
-            | ScalarFn::Mod
-            | ScalarFn::Pow
-            | ScalarFn::Max
-            | ScalarFn::Min
-            | ScalarFn::Neg
-            | ScalarFn::Abs
-            | ScalarFn::Sign
-            | ScalarFn::Sqr
-            | ScalarFn::Sqrt
-            | ScalarFn::Recip
-            | ScalarFn::Atan2
-            | ScalarFn::Floor
-            | ScalarFn::Ceil
-            | ScalarFn::Trunc
-            | ScalarFn::Round
-            | ScalarFn::Lt
-            | ScalarFn::Le
-            | ScalarFn::Gt
-            | ScalarFn::Ge
-            | ScalarFn::Eq
-            | ScalarFn::Ne
-            | ScalarFn::And
-            | ScalarFn::Or
-            | ScalarFn::Xor
-            | ScalarFn::Not
-            | ScalarFn::IsNan
-            | ScalarFn::IsInf
-            | ScalarFn::Select => return None,
-        })
-    }
-
-    /// As [`ScalarFn::unary_f64`], of the two binary ones.
-    pub fn binary_f64(self) -> Option<fn(f64, f64) -> f64> {
-        if self == ScalarFn::Pow {
-            Some(libm::pow)
-        } else if self == ScalarFn::Atan2 {
-            Some(libm::atan2)
-        } else {
-            None
-        }
-    }
-
-    fn compare<T: PartialOrd>(self, x: &T, y: &T) -> bool {
-        if self == ScalarFn::Lt {
-            x < y
-        } else if self == ScalarFn::Le {
-            x <= y
-        } else if self == ScalarFn::Gt {
-            x > y
-        } else if self == ScalarFn::Ge {
-            x >= y
-        } else if self == ScalarFn::Eq {
-            x == y
-        } else {
-            x != y
-        }
-    }
-
-    /// The value on integers and truth values, before wrapping to `dtype`; `None` where not defined on them.
-    fn eval_integer(self, x: i64, y: i64, dtype: DType) -> Option<i64> {
-        Some(match self {
-            ScalarFn::Add => x.wrapping_add(y),
-            ScalarFn::Sub => x.wrapping_sub(y),
-            ScalarFn::Mul => x.wrapping_mul(y),
-            ScalarFn::FloorDiv if y == 0 => 0,
-            ScalarFn::FloorDiv => {
-                let quotient = x.wrapping_div(y);
-                if x.wrapping_rem(y) != 0 && (x < 0) != (y < 0) { quotient - 1 } else { quotient }
             }
-            ScalarFn::Mod if y == 0 => 0,
-            ScalarFn::Mod => {
-                let remainder = x.wrapping_rem(y);
-                if remainder != 0 && (remainder < 0) != (y < 0) { remainder + y } else { remainder }
-            }
-            ScalarFn::Pow if y < 0 => match x {
-                1 => 1,
-                -1 => {
-                    if y % 2 == 0 {
-                        1
-                    } else {
-                        -1
-                    }
+            (Literal::F64(x), Literal::F64(y)) => {
+                match self.on_doubles(&mut PlainDouble, f64::from_bits(x), f64::from_bits(y))? {
+                    Applied::Float(value) => Literal::F64(value.to_bits()),
+                    Applied::Truth(value) => Literal::Bool(value),
                 }
-                _ => 0,
+            }
+            (Literal::Bool(x), Literal::Bool(y)) => Literal::Bool(self.on_truths(&mut Plain, x, y)?),
+            (x, y) => match self.on_integers(&mut PlainInteger(x.dtype()), x.to_i64()?, y.to_i64()?)? {
+                AppliedInteger::Integer(value) => Literal::from_i64(value, dtype),
+                AppliedInteger::Truth(value) => Literal::Bool(value),
             },
-            ScalarFn::Pow => {
-                let (mut base, mut exponent, mut power) = (x, y, 1i64);
-                while exponent > 0 {
-                    if exponent & 1 == 1 {
-                        power = power.wrapping_mul(base);
-                    }
-                    base = base.wrapping_mul(base);
-                    exponent >>= 1;
-                }
-                power
-            }
-            ScalarFn::Max => x.max(y),
-            ScalarFn::Min => x.min(y),
-            ScalarFn::Neg => x.wrapping_neg(),
-            ScalarFn::Abs => x.wrapping_abs(),
-            ScalarFn::Sign => x.signum(),
-            ScalarFn::Sqr => x.wrapping_mul(x),
-            ScalarFn::Lt | ScalarFn::Le | ScalarFn::Gt | ScalarFn::Ge | ScalarFn::Eq | ScalarFn::Ne => {
-                i64::from(self.compare(&x, &y))
-            }
-            ScalarFn::And => x & y,
-            ScalarFn::Or => x | y,
-            ScalarFn::Xor => x ^ y,
-            ScalarFn::Not if dtype == DType::Bool => 1 - x,
-            ScalarFn::Not => !x,
-            ScalarFn::Div
-            | ScalarFn::Sqrt
-            | ScalarFn::Recip
-            | ScalarFn::Exp
-            | ScalarFn::Exp2
-            | ScalarFn::Expm1
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
-            | ScalarFn::Log1mexp
-            | ScalarFn::Sin
-            | ScalarFn::Cos
-            | ScalarFn::Tan
-            | ScalarFn::Asin
-            | ScalarFn::Acos
-            | ScalarFn::Atan
-            | ScalarFn::Atan2
-            | ScalarFn::Sinh
-            | ScalarFn::Cosh
-            | ScalarFn::Tanh
-            | ScalarFn::Asinh
-            | ScalarFn::Acosh
-            | ScalarFn::Atanh
-            | ScalarFn::Sigmoid
-            | ScalarFn::Softplus
-            | ScalarFn::Erf
-            | ScalarFn::Erfc
-            | ScalarFn::Floor
-            | ScalarFn::Ceil
-            | ScalarFn::Trunc
-            | ScalarFn::Round
-            | ScalarFn::IsNan
-            | ScalarFn::IsInf
-            | ScalarFn::Select => return None,
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use egg::Id;
 use hypatia_graph::op::{Along, Class, Op, View};
+use hypatia_graph::scalar::Risk;
 use hypatia_graph::{DType, Fold, ScalarFn};
 
 use crate::facts::{exp_limit, tiny};
@@ -111,20 +112,21 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
     let infinite =
         |data: &Data| !data.facts.finite && (data.facts.low < -largest || data.facts.high > largest);
     let constant = |data: &Data| data.constant.is_some_and(|c| c.to_f64() != 0.0);
-    match f {
-        ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 => 2 * i64::from(x.facts.high > exp_limit(dtype)),
-        ScalarFn::Sinh | ScalarFn::Cosh => {
+    match f.properties().risk {
+        Risk::None => 0,
+        Risk::Overflow => 2 * i64::from(x.facts.high > exp_limit(dtype)),
+        Risk::OverflowEitherWay => {
             i64::from(x.facts.high > exp_limit(dtype) || x.facts.low < -exp_limit(dtype))
         }
-        ScalarFn::Log | ScalarFn::Log2 | ScalarFn::Log10 => {
+        Risk::Logarithm => {
             let vanishes = x.facts.low < tiny(dtype);
             4 * i64::from(vanishes)
                 + 2 * i64::from(infinite(x))
                 + LOST * i64::from(look.is_near_one(term.operands[0]))
                 + LOG_OF_PRODUCT * i64::from(vanishes && look.is_product(term.operands[0]))
         }
-        ScalarFn::Log1p => 4 * i64::from(x.facts.low <= -0.999) + 2 * i64::from(infinite(x)),
-        ScalarFn::Sqrt => {
+        Risk::LogOfOnePlus => 4 * i64::from(x.facts.low <= -0.999) + 2 * i64::from(infinite(x)),
+        Risk::Root => {
             // A sum of squares overflows long before its root would.
             let square = |id: Id| {
                 look.holds(id, |t| {
@@ -143,9 +145,9 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
             });
             i64::from(squares) + UNSURE * i64::from(look.is_exponential(term.operands[0]))
         }
-        ScalarFn::Pow => UNSURE * i64::from(look.is_exponential(term.operands[0])),
-        ScalarFn::Recip => UNSURE * i64::from(infinite(x)),
-        ScalarFn::Div | ScalarFn::Mul => {
+        Risk::Power => UNSURE * i64::from(look.is_exponential(term.operands[0])),
+        Risk::Reciprocal => UNSURE * i64::from(infinite(x)),
+        risk @ (Risk::Quotient | Risk::Product) => {
             let y = operands[1];
             let chosen = |id: Id| {
                 look.holds(id, |t| {
@@ -156,79 +158,38 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
                 })
             };
             // A constant factor changes neither what is infinite nor what is 0.
-            let scaled = constant(y) || *f == ScalarFn::Mul && constant(x);
+            let scaled = constant(y) || risk == Risk::Product && constant(x);
             let unsure = !scaled && (infinite(x) || infinite(y));
             // Zero times what is infinite where it is not chosen.
-            let poisoned = chosen(term.operands[0]) && (infinite(y) || *f == ScalarFn::Div)
-                || *f == ScalarFn::Mul && chosen(term.operands[1]) && infinite(x);
+            let poisoned = chosen(term.operands[0]) && (infinite(y) || risk == Risk::Quotient)
+                || risk == Risk::Product && chosen(term.operands[1]) && infinite(x);
             // A square vanishes long before its root does, and both sides of the quotient with it.
             let may_vanish = |data: &Data| data.facts.low <= 0.0 && data.facts.high >= 0.0;
-            let vanishing = *f == ScalarFn::Div
+            let vanishing = risk == Risk::Quotient
                 && may_vanish(x)
                 && look.holds(term.operands[1], |t| {
                     t.op == Op::Map(ScalarFn::Sqr) && may_vanish(&egraph[t.operands[0]].data)
                 });
             UNSURE * i64::from(unsure) + i64::from(poisoned) + i64::from(vanishing)
         }
-        ScalarFn::Add | ScalarFn::Sub => {
+        risk @ (Risk::Sum | Risk::Difference) => {
             let y = operands[1];
             let unbounded = |data: &Data| data.facts.high.max(-data.facts.low) > 1e9;
-            let opposed = if *f == ScalarFn::Sub {
+            let opposed = if risk == Risk::Difference {
                 x.facts.low >= 0.0 && y.facts.low >= 0.0 || x.facts.high <= 0.0 && y.facts.high <= 0.0
             } else {
                 x.facts.low >= 0.0 && y.facts.high <= 0.0 || x.facts.high <= 0.0 && y.facts.low >= 0.0
             };
             let computed = x.constant.is_none() && y.constant.is_none();
             // The form without a difference is a logarithm itself, of what is known least.
-            let logs = *f == ScalarFn::Sub
+            let logs = risk == Risk::Difference
                 && (look.logs_of_near(term.operands[0], term.operands[1])
                     || look.logs_of_near(term.operands[1], term.operands[0]));
             3 * LOST * i64::from(logs)
-                + LOST * i64::from(look.cancels(*f == ScalarFn::Sub, term.operands[0], term.operands[1]))
+                + LOST * i64::from(look.cancels(risk == Risk::Difference, term.operands[0], term.operands[1]))
                 + i64::from(infinite(x) && infinite(y))
                 + i64::from(computed && opposed && unbounded(x) && unbounded(y))
         }
-        ScalarFn::FloorDiv
-        | ScalarFn::Mod
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Sqr
-        | ScalarFn::Log1mexp
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan
-        | ScalarFn::Atan2
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Acosh
-        | ScalarFn::Atanh
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Erf
-        | ScalarFn::Erfc
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => 0,
     }
 }
 
@@ -311,11 +272,7 @@ impl Look<'_, '_> {
                 f,
                 ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 | ScalarFn::Cosh | ScalarFn::Sqrt
             );
-            let bounded = matches!(
-                f,
-                ScalarFn::Cos | ScalarFn::Sigmoid | ScalarFn::Tanh | ScalarFn::Erf | ScalarFn::Erfc
-            );
-            steep || bounded
+            steep || f.properties().saturates || f == ScalarFn::Cos
         };
         let scaled = |term: &Term| {
             term.operands.iter().any(|id| self.constant(*id).is_some())

@@ -16,12 +16,12 @@ use cranelift_codegen::ir::{
 };
 use cranelift_frontend::{FunctionBuilder, Variable};
 use hypatia_graph::op::Write;
-use hypatia_graph::scalar::Applied;
+use hypatia_graph::scalar::{Applied, AppliedInteger, Domain};
 use hypatia_graph::{DType, Literal, ScalarFn};
 use smallvec::SmallVec;
 
 use crate::cpu::held::{Element, Held};
-use crate::cpu::lanes::{Lanes, Width};
+use crate::cpu::lanes::{IntegerLanes, Lanes, Precision, Width};
 use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, StoreKind, Value};
 
 /// Routines that code calls: doubles `(function, x, y) -> f64` and integers `(function, x, y) -> i64`.
@@ -29,7 +29,7 @@ use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, Stor
 pub(super) struct Routines {
     /// Double-precision functions that are no instructions.
     pub(super) double: FuncRef,
-    /// Integer division, remainder and power.
+    /// Integer powers.
     pub(super) integer: FuncRef,
 }
 
@@ -259,7 +259,7 @@ fn is_vector(kernel: &LoopKernel, levels: &[usize]) -> bool {
             },
             (Instruction::Map(f, operands), _) => match ty(&operands[operands.len() - 1]) {
                 DType::F32 | DType::Bool => true,
-                DType::I32 => !matches!(f, ScalarFn::FloorDiv | ScalarFn::Mod | ScalarFn::Pow),
+                DType::I32 => !f.properties().takes_steps,
                 DType::I64 => operands.iter().all(fits) && kernel.types[i] == DType::Bool,
                 DType::U8 | DType::F64 => false,
             },
@@ -1133,212 +1133,37 @@ impl<'e, 'b> Emitter<'e, 'b> {
         }
     }
 
-    fn lanes(&mut self) -> Lanes<'_, 'b> {
-        Lanes { builder: self.b, width: self.width, fused: self.fused }
+    fn lanes(&mut self, precision: Precision) -> Lanes<'_, 'b> {
+        Lanes { builder: self.b, width: self.width, precision, fused: self.fused }
     }
 
     fn map(&mut self, f: ScalarFn, x: &[Ir], dtypes: &[DType]) -> Ir {
         let dtype = dtypes[dtypes.len() - 1];
-        if f == ScalarFn::Select {
-            return self.lanes().choose(x[0], x[1], x[2]);
-        }
         let y = x.get(1).copied().unwrap_or(x[0]);
-        match dtype {
-            DType::F32 => match f.apply(&mut self.lanes(), x[0], y) {
-                Some(Applied::Float(value) | Applied::Truth(value)) => value,
-                None => x[0],
+        let found = match (f.domain(), dtype) {
+            (Domain::Select, _) => Some(self.lanes(Precision::Single).choose(x[0], x[1], x[2])),
+            (_, DType::F32) => {
+                let found = f.on_singles(&mut self.lanes(Precision::Single), x[0], y);
+                found.map(|(Applied::Float(value) | Applied::Truth(value))| value)
+            }
+            (_, DType::F64) => match f.on_floats(&mut self.lanes(Precision::Double), x[0], y) {
+                Some(Applied::Float(value) | Applied::Truth(value)) => Some(value),
+                None => {
+                    let which = self.int(f as i64);
+                    let call = self.b.ins().call(self.routines.double, &[which, x[0], y]);
+                    Some(self.b.inst_results(call)[0])
+                }
             },
-            DType::F64 => self.map_f64(f, x[0], y),
-            DType::Bool | DType::U8 | DType::I32 | DType::I64 => self.map_integer(f, x[0], y, dtype),
-        }
-    }
-
-    fn map_f64(&mut self, f: ScalarFn, x: Ir, y: Ir) -> Ir {
-        let b = &mut *self.b;
-        match f {
-            ScalarFn::Add => b.ins().fadd(x, y),
-            ScalarFn::Sub => b.ins().fsub(x, y),
-            ScalarFn::Mul => b.ins().fmul(x, y),
-            ScalarFn::Div => b.ins().fdiv(x, y),
-            ScalarFn::Sqr => b.ins().fmul(x, x),
-            ScalarFn::Sqrt => b.ins().sqrt(x),
-            ScalarFn::Neg => b.ins().fneg(x),
-            ScalarFn::Abs => b.ins().fabs(x),
-            ScalarFn::Recip => {
-                let one = b.ins().f64const(1.0);
-                b.ins().fdiv(one, x)
+            (_, DType::Bool) => f.on_truths(&mut self.lanes(Precision::Single), x[0], y),
+            (_, DType::U8 | DType::I32 | DType::I64) => {
+                let routines = self.routines;
+                let lanes = self.lanes(Precision::Single);
+                let found = f.on_integers(&mut IntegerLanes { lanes, dtype, routines }, x[0], y);
+                found.map(|(AppliedInteger::Integer(value) | AppliedInteger::Truth(value))| value)
             }
-            ScalarFn::Floor => b.ins().floor(x),
-            ScalarFn::Ceil => b.ins().ceil(x),
-            ScalarFn::Trunc => b.ins().trunc(x),
-            ScalarFn::Round => b.ins().nearest(x),
-            ScalarFn::Max | ScalarFn::Min => {
-                let is_max = f == ScalarFn::Max;
-                let order = if is_max { FloatCC::LessThan } else { FloatCC::GreaterThan };
-                let is_second = b.ins().fcmp(order, x, y);
-                let beyond = b.ins().select(is_second, y, x);
-                // Equal numbers have equal bits, but for zeros.
-                let flags = MemFlagsData::new();
-                let x_bits = b.ins().bitcast(types::I64, flags, x);
-                let y_bits = b.ins().bitcast(types::I64, flags, y);
-                let both = if is_max { b.ins().band(x_bits, y_bits) } else { b.ins().bor(x_bits, y_bits) };
-                let both = b.ins().bitcast(types::F64, flags, both);
-                let are_equal = b.ins().fcmp(FloatCC::Equal, x, y);
-                let found = b.ins().select(are_equal, both, beyond);
-                let is_number = b.ins().fcmp(FloatCC::Ordered, y, y);
-                b.ins().select(is_number, found, y)
-            }
-            ScalarFn::Sign => {
-                let zero = b.ins().f64const(0.0);
-                let (one, minus) = (b.ins().f64const(1.0), b.ins().f64const(-1.0));
-                let positive = b.ins().fcmp(FloatCC::GreaterThan, x, zero);
-                let negative = b.ins().fcmp(FloatCC::LessThan, x, zero);
-                let zero_or_nan = b.ins().fadd(x, zero);
-                let otherwise = b.ins().select(negative, minus, zero_or_nan);
-                b.ins().select(positive, one, otherwise)
-            }
-            ScalarFn::Lt => b.ins().fcmp(FloatCC::LessThan, x, y),
-            ScalarFn::Le => b.ins().fcmp(FloatCC::LessThanOrEqual, x, y),
-            ScalarFn::Gt => b.ins().fcmp(FloatCC::GreaterThan, x, y),
-            ScalarFn::Ge => b.ins().fcmp(FloatCC::GreaterThanOrEqual, x, y),
-            ScalarFn::Eq => b.ins().fcmp(FloatCC::Equal, x, y),
-            ScalarFn::Ne => b.ins().fcmp(FloatCC::NotEqual, x, y),
-            ScalarFn::IsNan => b.ins().fcmp(FloatCC::Unordered, x, x),
-            ScalarFn::IsInf => {
-                let size = b.ins().fabs(x);
-                let infinity = b.ins().f64const(f64::INFINITY);
-                b.ins().fcmp(FloatCC::Equal, size, infinity)
-            }
-            ScalarFn::FloorDiv
-            | ScalarFn::Mod
-            | ScalarFn::Pow
-            | ScalarFn::Exp
-            | ScalarFn::Exp2
-            | ScalarFn::Expm1
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
-            | ScalarFn::Log1mexp
-            | ScalarFn::Sin
-            | ScalarFn::Cos
-            | ScalarFn::Tan
-            | ScalarFn::Asin
-            | ScalarFn::Acos
-            | ScalarFn::Atan
-            | ScalarFn::Atan2
-            | ScalarFn::Sinh
-            | ScalarFn::Cosh
-            | ScalarFn::Tanh
-            | ScalarFn::Asinh
-            | ScalarFn::Acosh
-            | ScalarFn::Atanh
-            | ScalarFn::Sigmoid
-            | ScalarFn::Softplus
-            | ScalarFn::Erf
-            | ScalarFn::Erfc => {
-                let which = b.ins().iconst(types::I64, f as i64);
-                let call = b.ins().call(self.routines.double, &[which, x, y]);
-                b.inst_results(call)[0]
-            }
-            // Not defined on floats.
-            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => x,
-        }
-    }
-
-    fn map_integer(&mut self, f: ScalarFn, x: Ir, y: Ir, dtype: DType) -> Ir {
-        let wide = self.width == Width::Four;
-        let signed = !matches!(dtype, DType::U8 | DType::Bool);
-        let b = &mut *self.b;
-        let compare = |s: IntCC, u: IntCC| if signed { s } else { u };
-        match f {
-            ScalarFn::Add => b.ins().iadd(x, y),
-            ScalarFn::Sub => b.ins().isub(x, y),
-            ScalarFn::Mul => b.ins().imul(x, y),
-            ScalarFn::Sqr => b.ins().imul(x, x),
-            ScalarFn::Neg => b.ins().ineg(x),
-            ScalarFn::Abs if signed => b.ins().iabs(x),
-            ScalarFn::Abs => x,
-            ScalarFn::Max if signed => b.ins().smax(x, y),
-            ScalarFn::Max => b.ins().umax(x, y),
-            ScalarFn::Min if signed => b.ins().smin(x, y),
-            ScalarFn::Min => b.ins().umin(x, y),
-            ScalarFn::Lt => b.ins().icmp(compare(IntCC::SignedLessThan, IntCC::UnsignedLessThan), x, y),
-            ScalarFn::Le => {
-                b.ins().icmp(compare(IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual), x, y)
-            }
-            ScalarFn::Gt => b.ins().icmp(compare(IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan), x, y),
-            ScalarFn::Ge => b.ins().icmp(
-                compare(IntCC::SignedGreaterThanOrEqual, IntCC::UnsignedGreaterThanOrEqual),
-                x,
-                y,
-            ),
-            ScalarFn::Eq => b.ins().icmp(IntCC::Equal, x, y),
-            ScalarFn::Ne => b.ins().icmp(IntCC::NotEqual, x, y),
-            ScalarFn::And => b.ins().band(x, y),
-            ScalarFn::Or => b.ins().bor(x, y),
-            ScalarFn::Xor => b.ins().bxor(x, y),
-            ScalarFn::Not if dtype == DType::Bool && !wide => b.ins().bxor_imm_u(x, 1),
-            ScalarFn::Not => b.ins().bnot(x),
-            ScalarFn::Sign if signed => {
-                let ty = b.func.dfg.value_type(x);
-                let lane = ty.lane_type();
-                let mut everywhere = |value: i64| {
-                    let c = b.ins().iconst(lane, value & lane_mask(lane));
-                    if wide { b.ins().splat(ty, c) } else { c }
-                };
-                let (one, minus) = (everywhere(1), everywhere(-1));
-                let low = b.ins().smin(x, one);
-                b.ins().smax(low, minus)
-            }
-            ScalarFn::Sign => {
-                let one = b.ins().iconst(types::I8, 1);
-                b.ins().umin(x, one)
-            }
-            ScalarFn::FloorDiv | ScalarFn::Mod | ScalarFn::Pow => {
-                let (x, y) = (self.widen(x, dtype), self.widen(y, dtype));
-                let which = self.int(f as i64);
-                let call = self.b.ins().call(self.routines.integer, &[which, x, y]);
-                let result = self.b.inst_results(call)[0];
-                if dtype == DType::I64 { result } else { self.b.ins().ireduce(scalar_type(dtype), result) }
-            }
-            // Not defined on integers.
-            ScalarFn::Div
-            | ScalarFn::Sqrt
-            | ScalarFn::Recip
-            | ScalarFn::Exp
-            | ScalarFn::Exp2
-            | ScalarFn::Expm1
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
-            | ScalarFn::Log1mexp
-            | ScalarFn::Sin
-            | ScalarFn::Cos
-            | ScalarFn::Tan
-            | ScalarFn::Asin
-            | ScalarFn::Acos
-            | ScalarFn::Atan
-            | ScalarFn::Atan2
-            | ScalarFn::Sinh
-            | ScalarFn::Cosh
-            | ScalarFn::Tanh
-            | ScalarFn::Asinh
-            | ScalarFn::Acosh
-            | ScalarFn::Atanh
-            | ScalarFn::Sigmoid
-            | ScalarFn::Softplus
-            | ScalarFn::Erf
-            | ScalarFn::Erfc
-            | ScalarFn::Floor
-            | ScalarFn::Ceil
-            | ScalarFn::Trunc
-            | ScalarFn::Round
-            | ScalarFn::IsNan
-            | ScalarFn::IsInf
-            | ScalarFn::Select => x,
-        }
+        };
+        // The verifier has seen that functions are defined on their operands.
+        found.unwrap_or(x[0])
     }
 
     /// Conversion as [`Literal::cast`].
@@ -1357,9 +1182,9 @@ impl<'e, 'b> Emitter<'e, 'b> {
             (DType::Bool, DType::F32) if wide => {
                 let one = b.ins().f32const(1.0);
                 let ones = b.ins().splat(types::F32X4, one);
-                let ones = self.lanes().same_bits(ones, types::I32X4);
+                let ones = self.lanes(Precision::Single).same_bits(ones, types::I32X4);
                 let kept = self.b.ins().band(x, ones);
-                self.lanes().same_bits(kept, types::F32X4)
+                self.lanes(Precision::Single).same_bits(kept, types::F32X4)
             }
             (_, DType::F32) if wide => b.ins().fcvt_from_sint(types::F32X4, x),
             (DType::Bool, _) if wide => b.ins().ineg(x),
@@ -1390,7 +1215,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
             let nan = self.b.ins().fcmp(FloatCC::Unordered, x, x);
             let least = self.b.ins().iconst(types::I32, i64::from(i32::MIN as u32));
             let least = self.b.ins().splat(types::I32X4, least);
-            return self.lanes().choose(nan, least, truncated);
+            return self.lanes(Precision::Single).choose(nan, least, truncated);
         }
         if to == DType::U8 {
             let truncated = self.b.ins().fcvt_to_uint_sat(types::I32, x);
@@ -1405,8 +1230,4 @@ impl<'e, 'b> Emitter<'e, 'b> {
             self.b.ins().iconst(ty, if to == DType::I32 { i64::from(i32::MIN as u32) } else { i64::MIN });
         self.b.ins().select(nan, least, truncated)
     }
-}
-
-fn lane_mask(ty: Type) -> i64 {
-    if ty.bits() == 64 { -1 } else { (1i64 << ty.bits()) - 1 }
 }

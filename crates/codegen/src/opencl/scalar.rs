@@ -1,15 +1,14 @@
 //! Scalar functions, casts and constants as OpenCL C.
 //!
-//! Float32 functions are the definitions of [`hypatia_graph::math`] instantiated with text, so they give the bits of
-//! the other engines wherever the device rounds as IEEE 754 says. Float64 functions are OpenCL's own. Integer
-//! arithmetic wraps: it goes through unsigned types, since overflow of signed ones is undefined in C.
+//! Functions are the definitions of [`hypatia_graph::math`] instantiated with [`Text`], so they give the bits of the
+//! other engines wherever the device rounds as IEEE 754 says; routines of double precision are OpenCL's own. A definition
+//! of one statement is an expression where it is used, a longer one is a function before the kernels. Integer arithmetic
+//! goes through unsigned types, since overflow of signed ones is undefined in C.
 //!
 //! A truth value is a `bool` in a register and a `uchar` in memory.
 
-use std::fmt::Write;
-
-use hypatia_graph::math::{Arith, Rare};
-use hypatia_graph::scalar::Applied;
+use hypatia_graph::math::{Arith, Doubles, Floats, Integers, Library, Masks, Rare};
+use hypatia_graph::scalar::{Applied, AppliedInteger, Domain};
 use hypatia_graph::{DType, Literal, ScalarFn};
 
 /// A function that kernels call, defined once before them.
@@ -103,167 +102,17 @@ pub(super) fn call(
     if operands.len() != function.arity() {
         return None;
     }
-    let x = operands[0];
-    let y = operands.get(1).copied().unwrap_or("");
-    if function == ScalarFn::Select {
-        return Some(format!("{x} ? {y} : {}", operands[2]));
+    if function.domain() == Domain::Select {
+        return Some(format!("{} ? {} : {}", operands[0], operands[1], operands[2]));
     }
     function.result_dtype(&vec![dtype; operands.len()])?;
-    if let Some(operator) = comparison(function) {
-        return Some(format!("{x} {operator} {y}"));
+    let mut text = Text::new(dtype, operands);
+    let result = text.value_of(function)?;
+    if let Some(expression) = text.expression(result) {
+        return Some(expression);
     }
-    let text = match dtype {
-        DType::F32 | DType::F64 => float_expression(function, dtype, x, y),
-        DType::Bool | DType::U8 | DType::I32 | DType::I64 => integer_expression(function, dtype, x, y),
-    };
-    text.or_else(|| {
-        helpers.extend([Helper::Function(function, dtype)]);
-        Some(format!("{}({})", helper_name(function, dtype), operands.join(", ")))
-    })
-}
-
-fn helper_name(function: ScalarFn, dtype: DType) -> String {
-    format!("{function}_{dtype}")
-}
-
-fn comparison(function: ScalarFn) -> Option<&'static str> {
-    const OPERATORS: [(ScalarFn, &str); 6] = [
-        (ScalarFn::Lt, "<"),
-        (ScalarFn::Le, "<="),
-        (ScalarFn::Gt, ">"),
-        (ScalarFn::Ge, ">="),
-        (ScalarFn::Eq, "=="),
-        (ScalarFn::Ne, "!="),
-    ];
-    OPERATORS.iter().find(|(f, _)| *f == function).map(|(_, text)| *text)
-}
-
-/// The arithmetic that is an expression by itself; `None` of what needs a helper.
-fn float_expression(function: ScalarFn, dtype: DType, x: &str, y: &str) -> Option<String> {
-    let one = literal(Literal::from_i64(1, dtype));
-    let zero = literal(Literal::from_i64(0, dtype));
-    Some(match function {
-        ScalarFn::Add => format!("{x} + {y}"),
-        ScalarFn::Sub => format!("{x} - {y}"),
-        ScalarFn::Mul => format!("{x} * {y}"),
-        ScalarFn::Div => format!("{x} / {y}"),
-        // Equal numbers have equal bits, but for zeros.
-        ScalarFn::Max => {
-            format!(
-                "{x} == {y} ? {} : (({x} > {y} || {x} != {x}) ? {x} : {y})",
-                joined_bits(dtype, x, "&", y)
-            )
-        }
-        ScalarFn::Min => {
-            format!(
-                "{x} == {y} ? {} : (({x} < {y} || {x} != {x}) ? {x} : {y})",
-                joined_bits(dtype, x, "|", y)
-            )
-        }
-        ScalarFn::Neg => format!("-{x}"),
-        ScalarFn::Abs => format!("fabs({x})"),
-        ScalarFn::Sign => format!("{x} > {zero} ? {one} : ({x} < {zero} ? -{one} : {x} + {zero})"),
-        ScalarFn::Sqr => format!("{x} * {x}"),
-        ScalarFn::Sqrt => format!("sqrt({x})"),
-        ScalarFn::Recip => format!("{one} / {x}"),
-        ScalarFn::Floor => format!("floor({x})"),
-        ScalarFn::Ceil => format!("ceil({x})"),
-        ScalarFn::Trunc => format!("trunc({x})"),
-        ScalarFn::Round => format!("rint({x})"),
-        ScalarFn::IsNan => format!("{x} != {x}"),
-        ScalarFn::IsInf => format!("fabs({x}) == ({})INFINITY", register_type(dtype)),
-        ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Expm1
-        | ScalarFn::Log
-        | ScalarFn::Log2
-        | ScalarFn::Log10
-        | ScalarFn::Log1p
-        | ScalarFn::Log1mexp
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan
-        | ScalarFn::Atan2
-        | ScalarFn::Sinh
-        | ScalarFn::Cosh
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Acosh
-        | ScalarFn::Atanh
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Erf
-        | ScalarFn::Erfc
-        | ScalarFn::FloorDiv
-        | ScalarFn::Mod
-        | ScalarFn::Pow => return None,
-        // Not defined on floats, or written already: `call` has dealt with them.
-        ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::Select => return None,
-    })
-}
-
-/// The number whose bits are those of two numbers joined by an operator.
-fn joined_bits(dtype: DType, x: &str, operator: &str, y: &str) -> String {
-    let (ty, bits) = if dtype == DType::F64 { ("double", "long") } else { ("float", "int") };
-    format!("as_{ty}(as_{bits}({x}) {operator} as_{bits}({y}))")
-}
-
-fn integer_expression(function: ScalarFn, dtype: DType, x: &str, y: &str) -> Option<String> {
-    let ty = register_type(dtype);
-    let wrapping = |operator: &str, x: &str, y: &str| match dtype {
-        DType::I32 => format!("as_int(as_uint({x}) {operator} as_uint({y}))"),
-        DType::I64 => format!("as_long(as_ulong({x}) {operator} as_ulong({y}))"),
-        DType::Bool | DType::U8 | DType::F32 | DType::F64 => format!("({ty})({x} {operator} {y})"),
-    };
-    let zero = literal(Literal::from_i64(0, dtype));
-    if function == ScalarFn::Add {
-        Some(wrapping("+", x, y))
-    } else if function == ScalarFn::Sub {
-        Some(wrapping("-", x, y))
-    } else if function == ScalarFn::Mul {
-        Some(wrapping("*", x, y))
-    } else if function == ScalarFn::Max {
-        Some(format!("{x} >= {y} ? {x} : {y}"))
-    } else if function == ScalarFn::Min {
-        Some(format!("{x} <= {y} ? {x} : {y}"))
-    } else if function == ScalarFn::Neg {
-        Some(wrapping("-", &zero, x))
-    } else if function == ScalarFn::Abs {
-        Some(if dtype == DType::U8 {
-            x.to_string()
-        } else {
-            format!("{x} < {zero} ? {} : {x}", wrapping("-", &zero, x))
-        })
-    } else if function == ScalarFn::Sign {
-        Some(format!("({ty})(({x} > {zero}) - ({x} < {zero}))"))
-    } else if function == ScalarFn::Sqr {
-        Some(wrapping("*", x, x))
-    } else if function == ScalarFn::And {
-        Some(format!("({ty})({x} & {y})"))
-    } else if function == ScalarFn::Or {
-        Some(format!("({ty})({x} | {y})"))
-    } else if function == ScalarFn::Xor {
-        Some(format!("({ty})({x} ^ {y})"))
-    } else if function == ScalarFn::Not && dtype == DType::Bool {
-        Some(format!("!{x}"))
-    } else if function == ScalarFn::Not {
-        Some(format!("({ty})~{x}"))
-    } else {
-        None
-    }
+    helpers.extend([Helper::Function(function, dtype)]);
+    Some(format!("{function}_{dtype}({})", operands.join(", ")))
 }
 
 /// An operand converted to another type, as `Literal::cast` does.
@@ -282,15 +131,22 @@ pub(super) fn cast(from: DType, to: DType, x: &str, helpers: &mut impl Extend<He
 
 /// The definition of a helper; `None` where the function is not defined on the type.
 pub(super) fn define(helper: Helper) -> Option<String> {
-    match helper {
-        Helper::Function(function, DType::F32) => float32_function(function),
-        Helper::Function(function, DType::F64) => float64_function(function),
-        Helper::Function(function, dtype @ (DType::U8 | DType::I32 | DType::I64)) => {
-            integer_function(function, dtype)
-        }
-        Helper::Function(_, DType::Bool) => None,
-        Helper::Cast { from, to } => Some(saturating_cast(from, to)),
-    }
+    let (function, dtype) = match helper {
+        Helper::Function(function, dtype) => (function, dtype),
+        Helper::Cast { from, to } => return Some(saturating_cast(from, to)),
+    };
+    let names = &["x", "y"][..function.arity().min(2)];
+    let mut text = Text::new(dtype, names);
+    let result = text.value_of(function)?;
+    let of = register_type(dtype);
+    let to = register_type(function.result_dtype(&vec![dtype; names.len()])?);
+    let parameters: Vec<String> = names.iter().map(|name| format!("{of} {name}")).collect();
+    let lines: String = text.lines.iter().map(|line| format!("    {line}\n")).collect();
+    Some(format!(
+        "static {to} {function}_{dtype}({})\n{{\n{lines}    return {};\n}}\n",
+        parameters.join(", "),
+        text.of(result)
+    ))
 }
 
 fn saturating_cast(from: DType, to: DType) -> String {
@@ -311,334 +167,315 @@ fn saturating_cast(from: DType, to: DType) -> String {
     )
 }
 
-fn float32_function(function: ScalarFn) -> Option<String> {
-    let mut text = Text { lines: String::new(), count: 0 };
-    let a = &mut text;
-    let (x, y) = (Operand::Named("x"), Operand::Named("y"));
-    let result = match function.apply(a, x, y)? {
-        Applied::Float(result) => result.text("f", float),
-        Applied::Truth(_) => return None,
-    };
-    let parameters = if function.arity() == 2 { "float x, float y" } else { "float x" };
-    let (name, lines) = (helper_name(function, DType::F32), text.lines);
-    Some(format!("static float {name}({parameters})\n{{\n{lines}    return {result};\n}}\n"))
-}
-
-/// `hypatia_graph::math::floor_quotient_f64`; `fmod` is exact.
-const FLOOR_QUOTIENT_F64: &str = "static double floordiv_f64(double x, double y)
-{
-    if (y == 0.0)
-        return x / y;
-    double remainder = fmod(x, y);
-    bool differ = remainder != 0.0 && (remainder < 0.0) != (y < 0.0);
-    double quotient = (x - remainder) / y;
-    quotient = differ ? quotient - 1.0 : quotient;
-    if (quotient == 0.0)
-        return copysign(0.0, x / y);
-    double whole = floor(quotient);
-    return quotient - whole > 0.5 ? whole + 1.0 : whole;
-}";
-
-/// `hypatia_graph::math::floor_remainder_f64`.
-const FLOOR_REMAINDER_F64: &str = "static double mod_f64(double x, double y)
-{
-    double remainder = fmod(x, y);
-    if (remainder == 0.0)
-        return copysign(0.0, y);
-    return (remainder < 0.0) != (y < 0.0) ? remainder + y : remainder;
-}";
-
-fn float64_function(function: ScalarFn) -> Option<String> {
-    let body = match function {
-        ScalarFn::FloorDiv => return Some(format!("{FLOOR_QUOTIENT_F64}\n")),
-        ScalarFn::Mod => return Some(format!("{FLOOR_REMAINDER_F64}\n")),
-        ScalarFn::Log1mexp => "x > -0x1.62e42fefa39efp-1 ? log(-expm1(x)) : log1p(-exp(x))",
-        ScalarFn::Sigmoid => "(x >= 0.0 ? 1.0 : exp(-fabs(x))) / (1.0 + exp(-fabs(x)))",
-        ScalarFn::Softplus => "x != x ? x : fmax(x, 0.0) + log1p(exp(-fabs(x)))",
-        ScalarFn::Pow => "pow(x, y)",
-        ScalarFn::Atan2 => "atan2(x, y)",
-        ScalarFn::Exp => "exp(x)",
-        ScalarFn::Exp2 => "exp2(x)",
-        ScalarFn::Expm1 => "expm1(x)",
-        ScalarFn::Log => "log(x)",
-        ScalarFn::Log2 => "log2(x)",
-        ScalarFn::Log10 => "log10(x)",
-        ScalarFn::Log1p => "log1p(x)",
-        ScalarFn::Sin => "sin(x)",
-        ScalarFn::Cos => "cos(x)",
-        ScalarFn::Tan => "tan(x)",
-        ScalarFn::Asin => "asin(x)",
-        ScalarFn::Acos => "acos(x)",
-        ScalarFn::Atan => "atan(x)",
-        ScalarFn::Sinh => "sinh(x)",
-        ScalarFn::Cosh => "cosh(x)",
-        ScalarFn::Tanh => "tanh(x)",
-        ScalarFn::Asinh => "asinh(x)",
-        ScalarFn::Acosh => "acosh(x)",
-        ScalarFn::Atanh => "atanh(x)",
-        ScalarFn::Erf => "erf(x)",
-        ScalarFn::Erfc => "erfc(x)",
-        // These are expressions, see `float_expression`, or not defined on floats.
-        ScalarFn::Add
-        | ScalarFn::Sub
-        | ScalarFn::Mul
-        | ScalarFn::Div
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Sqr
-        | ScalarFn::Sqrt
-        | ScalarFn::Recip
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => return None,
-    };
-    let parameters = if function.arity() == 2 { "double x, double y" } else { "double x" };
-    let name = helper_name(function, DType::F64);
-    Some(format!("static double {name}({parameters})\n{{\n    return {body};\n}}\n"))
-}
-
-/// Division that rounds down, its remainder, and powers, as `ScalarFn::eval` defines them.
-fn integer_function(function: ScalarFn, dtype: DType) -> Option<String> {
-    let ty = register_type(dtype);
-    let unsigned = match dtype {
-        DType::I64 => "ulong",
-        DType::Bool | DType::U8 | DType::I32 | DType::F32 | DType::F64 => "uint",
-    };
-    // Dividing the smallest integer by -1 overflows, so -1 is apart; unsigned bytes never meet it.
-    let by_minus_one = |value: &str| match dtype {
-        DType::U8 => String::new(),
-        DType::Bool | DType::I32 | DType::I64 | DType::F32 | DType::F64 => {
-            format!("    if (y == -1)\n        return {value};\n")
-        }
-    };
-    let body = if function == ScalarFn::FloorDiv {
-        format!(
-            "    if (y == 0)\n        return 0;\n{}    {ty} quotient = ({ty})(x / y);\n    return x % y != 0 && \
-             (x < 0) != (y < 0) ? ({ty})(quotient - 1) : quotient;\n",
-            by_minus_one(&format!("({ty})(({unsigned})0 - ({unsigned})x)"))
-        )
-    } else if function == ScalarFn::Mod {
-        format!(
-            "    if (y == 0)\n        return 0;\n{}    {ty} remainder = ({ty})(x % y);\n    return remainder != 0 \
-             && (remainder < 0) != (y < 0) ? ({ty})(remainder + y) : remainder;\n",
-            by_minus_one("0")
-        )
-    } else if function == ScalarFn::Pow {
-        format!(
-            "    if (y < 0)\n        return x == 1 ? 1 : (x == ({ty})-1 ? ((y & 1) == 0 ? 1 : ({ty})-1) : 0);\n    \
-             {unsigned} base = ({unsigned})x, power = 1;\n    for ({unsigned} rest = ({unsigned})y; rest != 0; rest \
-             >>= 1) {{\n        if (rest & 1)\n            power *= base;\n        base *= base;\n    }}\n    \
-             return ({ty})power;\n"
-        )
-    } else {
-        return None;
-    };
-    let name = helper_name(function, dtype);
-    Some(format!("static {ty} {name}({ty} x, {ty} y)\n{{\n{body}}}\n"))
-}
-
-/// Straight-line arithmetic written as statements.
+/// Straight-line arithmetic on elements of a type, written as statements.
 struct Text {
-    lines: String,
-    count: u32,
+    dtype: DType,
+    lines: Vec<String>,
+    /// What stands for each operand: an operand given, a constant or a variable.
+    operands: Vec<String>,
+    /// The expression of the variable last defined.
+    last: String,
 }
 
-/// A constant (as bits), a parameter, or the variable with that number.
-#[derive(Copy, Clone)]
-enum Operand {
-    Constant(u32),
-    Named(&'static str),
-    Variable(u32),
-}
-
-impl Operand {
-    fn text(self, prefix: &str, constant: impl Fn(u32) -> String) -> String {
-        match self {
-            Operand::Constant(bits) => constant(bits),
-            Operand::Named(name) => name.to_string(),
-            Operand::Variable(number) => format!("{prefix}{number}"),
-        }
-    }
-}
-
-/// A float32 operand as text.
-fn f(x: Operand) -> String {
-    x.text("f", float)
-}
-
-/// An int32 operand as text.
-fn i(x: Operand) -> String {
-    x.text("n", |bits| literal(Literal::I32(bits.cast_signed())))
-}
-
-/// A mask as text.
-fn m(x: Operand) -> String {
-    x.text("m", |bits| (bits != 0).to_string())
-}
+/// The number of an operand.
+#[derive(Copy, Clone, PartialEq)]
+struct Operand(usize);
 
 impl Text {
-    fn define(&mut self, ty: &str, prefix: &str, expression: &str) -> Operand {
-        let number = self.count;
-        self.count += 1;
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.lines, "    {ty} {prefix}{number} = {expression};");
-        Operand::Variable(number)
+    fn new(dtype: DType, operands: &[&str]) -> Text {
+        let operands = operands.iter().map(|x| (*x).to_owned()).collect();
+        Text { dtype, lines: Vec::new(), operands, last: String::new() }
     }
 
-    fn float(&mut self, expression: &str) -> Operand {
-        self.define("float", "f", expression)
+    /// The value of a function of the operands given, by its definition.
+    fn value_of(&mut self, function: ScalarFn) -> Option<Operand> {
+        let (x, y) = (Operand(0), Operand(function.arity() - 1));
+        match self.dtype {
+            DType::F32 => match function.on_singles(self, x, y)? {
+                Applied::Float(value) | Applied::Truth(value) => Some(value),
+            },
+            DType::F64 => match function.on_doubles(self, x, y)? {
+                Applied::Float(value) | Applied::Truth(value) => Some(value),
+            },
+            DType::Bool => function.on_truths(self, x, y),
+            DType::U8 | DType::I32 | DType::I64 => match function.on_integers(&mut Whole(self), x, y)? {
+                AppliedInteger::Integer(value) | AppliedInteger::Truth(value) => Some(value),
+            },
+        }
     }
 
-    fn int(&mut self, expression: &str) -> Operand {
-        self.define("int", "n", expression)
+    fn of(&self, operand: Operand) -> &str {
+        &self.operands[operand.0]
     }
 
-    fn mask(&mut self, expression: &str) -> Operand {
-        self.define("bool", "m", expression)
+    /// A result as one expression, unless it takes more than one statement.
+    fn expression(&self, result: Operand) -> Option<String> {
+        match self.lines.len() {
+            0 => Some(self.of(result).to_owned()),
+            1 if result.0 + 1 == self.operands.len() => Some(self.last.clone()),
+            _ => None,
+        }
+    }
+
+    fn operand(&mut self, text: String) -> Operand {
+        self.operands.push(text);
+        Operand(self.operands.len() - 1)
+    }
+
+    fn constant(&mut self, value: Literal) -> Operand {
+        self.operand(literal(value))
+    }
+
+    /// A new variable. Its number is that of the operand, so it is new.
+    fn define(&mut self, ty: &str, expression: String) -> Operand {
+        let name = format!("{}{}", ty.chars().next().unwrap_or('v'), self.operands.len());
+        self.lines.push(format!("{ty} {name} = {expression};"));
+        self.last = expression;
+        self.operand(name)
+    }
+
+    fn element(&mut self, expression: String) -> Operand {
+        self.define(register_type(self.dtype), expression)
+    }
+
+    fn int(&mut self, expression: String) -> Operand {
+        self.define("int", expression)
+    }
+
+    fn mask(&mut self, expression: String) -> Operand {
+        self.define("bool", expression)
+    }
+
+    fn infix(&self, x: Operand, operator: &str, y: Operand) -> String {
+        format!("{} {operator} {}", self.of(x), self.of(y))
+    }
+
+    fn called(&self, name: &str, x: Operand) -> String {
+        format!("{name}({})", self.of(x))
+    }
+
+    fn choice(&self, mask: Operand, x: Operand, y: Operand) -> String {
+        format!("{} ? {} : {}", self.of(mask), self.of(x), self.of(y))
+    }
+
+    /// The float whose bits are those of two floats joined by an operator.
+    fn on_bits(&self, x: Operand, operator: &str, y: Operand) -> String {
+        let (ty, bits) = if self.dtype == DType::F64 { ("double", "long") } else { ("float", "int") };
+        format!("as_{ty}(as_{bits}({}) {operator} as_{bits}({}))", self.of(x), self.of(y))
+    }
+
+    /// An operation of integers that wraps, on ints where elements are floats.
+    fn wrapping(&self, x: Operand, operator: &str, y: Operand) -> String {
+        let (x, y) = (self.of(x), self.of(y));
+        match self.dtype {
+            DType::I32 | DType::F32 => format!("as_int(as_uint({x}) {operator} as_uint({y}))"),
+            DType::I64 | DType::F64 => format!("as_long(as_ulong({x}) {operator} as_ulong({y}))"),
+            DType::Bool | DType::U8 => format!("(uchar)({x} {operator} {y})"),
+        }
+    }
+
+    /// An operation whose operands C promotes to larger integers.
+    fn narrowed(&self, x: Operand, operator: &str, y: Operand) -> String {
+        format!("({})({})", register_type(self.dtype), self.infix(x, operator, y))
+    }
+
+    fn text(&mut self) -> &mut Text {
+        self
+    }
+}
+
+/// Methods that are a statement each: a variable of an element, an int or a mask, of an operator between two operands
+/// (`infix`, `wrapping`, `on_bits`, `narrowed`) or of a function of one (`called`).
+macro_rules! statements {
+    ($kind:ident infix $($more:tt)*) => { statements! { @two $kind infix $($more)* } };
+    ($kind:ident wrapping $($more:tt)*) => { statements! { @two $kind wrapping $($more)* } };
+    ($kind:ident on_bits $($more:tt)*) => { statements! { @two $kind on_bits $($more)* } };
+    ($kind:ident narrowed $($more:tt)*) => { statements! { @two $kind narrowed $($more)* } };
+    ($kind:ident called: $($method:ident $name:literal),*) => {$(
+        fn $method(&mut self, x: Operand) -> Operand {
+            let expression = self.text().called($name, x);
+            self.text().$kind(expression)
+        }
+    )*};
+    (@two $kind:ident $form:ident: $($method:ident $operator:literal),*) => {$(
+        fn $method(&mut self, x: Operand, y: Operand) -> Operand {
+            let expression = self.text().$form(x, $operator, y);
+            self.text().$kind(expression)
+        }
+    )*};
+}
+
+impl Masks for Text {
+    type M = Operand;
+
+    statements! { mask infix: and "&&", or "||", xor "!=", truth_eq "==", truth_lt "<", truth_le "<=" }
+
+    fn not(&mut self, x: Operand) -> Operand {
+        let expression = format!("!{}", self.of(x));
+        self.mask(expression)
+    }
+}
+
+impl Floats for Text {
+    type F = Operand;
+
+    statements! { element infix: add "+", sub "-", mul "*", div "/" }
+    statements! {
+        element called: sqrt "sqrt", abs "fabs", floor "floor", ceil "ceil", trunc "trunc", nearest "rint"
+    }
+    statements! { mask infix: lt "<", le "<=", eq "==", ne "!=" }
+    statements! { element on_bits: common_bits "&", joined_bits "|" }
+
+    fn f(&mut self, value: f32) -> Operand {
+        self.constant(Literal::from_f64(value.into(), self.dtype))
+    }
+    fn neg(&mut self, x: Operand) -> Operand {
+        let expression = format!("-{}", self.of(x));
+        self.element(expression)
+    }
+    fn select(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
+        let expression = self.choice(mask, x, y);
+        self.element(expression)
+    }
+    fn maximum(&mut self, x: Operand, y: Operand) -> Operand {
+        let (common, x, y) = (self.on_bits(x, "&", y), self.of(x), self.of(y));
+        self.element(format!("{x} == {y} ? {common} : (({x} > {y} || {x} != {x}) ? {x} : {y})"))
+    }
+    fn minimum(&mut self, x: Operand, y: Operand) -> Operand {
+        let (joined, x, y) = (self.on_bits(x, "|", y), self.of(x), self.of(y));
+        self.element(format!("{x} == {y} ? {joined} : (({x} < {y} || {x} != {x}) ? {x} : {y})"))
+    }
+}
+
+impl Doubles for Text {
+    fn d(&mut self, value: f64) -> Operand {
+        self.constant(Literal::from(value))
+    }
+    fn call(&mut self, routine: &'static Library, operands: [Operand; 2]) -> Operand {
+        let operands: Vec<&str> = operands[..routine.arity].iter().map(|x| self.of(*x)).collect();
+        let expression = format!("{}({})", routine.name, operands.join(", "));
+        self.element(expression)
     }
 }
 
 impl Arith for Text {
-    type F = Operand;
     type I = Operand;
-    type M = Operand;
 
-    fn f(&mut self, value: f32) -> Operand {
-        Operand::Constant(value.to_bits())
-    }
+    statements! { mask infix: i_lt "<", i_eq "==" }
+    statements! { int called: bits "as_int" }
+    statements! { element called: from_bits "as_float" }
+    statements! { int wrapping: i_add "+", i_sub "-", i_mul "*" }
+    statements! { int infix: i_and "&", i_or "|", i_xor "^" }
+
     fn i(&mut self, value: i32) -> Operand {
-        Operand::Constant(value.cast_unsigned())
-    }
-    fn add(&mut self, x: Operand, y: Operand) -> Operand {
-        self.float(&format!("{} + {}", f(x), f(y)))
-    }
-    fn sub(&mut self, x: Operand, y: Operand) -> Operand {
-        self.float(&format!("{} - {}", f(x), f(y)))
-    }
-    fn mul(&mut self, x: Operand, y: Operand) -> Operand {
-        self.float(&format!("{} * {}", f(x), f(y)))
-    }
-    fn div(&mut self, x: Operand, y: Operand) -> Operand {
-        self.float(&format!("{} / {}", f(x), f(y)))
+        self.constant(Literal::I32(value))
     }
     fn fma(&mut self, x: Operand, y: Operand, z: Operand) -> Operand {
-        self.float(&format!("fma({}, {}, {})", f(x), f(y), f(z)))
-    }
-    fn sqrt(&mut self, x: Operand) -> Operand {
-        self.float(&format!("sqrt({})", f(x)))
-    }
-    fn neg(&mut self, x: Operand) -> Operand {
-        self.float(&format!("-{}", f(x)))
-    }
-    fn abs(&mut self, x: Operand) -> Operand {
-        self.float(&format!("fabs({})", f(x)))
-    }
-    fn floor(&mut self, x: Operand) -> Operand {
-        self.float(&format!("floor({})", f(x)))
-    }
-    fn ceil(&mut self, x: Operand) -> Operand {
-        self.float(&format!("ceil({})", f(x)))
-    }
-    fn trunc(&mut self, x: Operand) -> Operand {
-        self.float(&format!("trunc({})", f(x)))
-    }
-    fn nearest(&mut self, x: Operand) -> Operand {
-        self.float(&format!("rint({})", f(x)))
-    }
-    fn lt(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} < {}", f(x), f(y)))
-    }
-    fn le(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} <= {}", f(x), f(y)))
-    }
-    fn eq(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} == {}", f(x), f(y)))
-    }
-    fn i_lt(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} < {}", i(x), i(y)))
-    }
-    fn i_eq(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} == {}", i(x), i(y)))
-    }
-    fn and(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} && {}", m(x), m(y)))
-    }
-    fn or(&mut self, x: Operand, y: Operand) -> Operand {
-        self.mask(&format!("{} || {}", m(x), m(y)))
-    }
-    fn not(&mut self, x: Operand) -> Operand {
-        self.mask(&format!("!{}", m(x)))
-    }
-    fn select(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
-        self.float(&format!("{} ? {} : {}", m(mask), f(x), f(y)))
+        let expression = format!("fma({}, {}, {})", self.of(x), self.of(y), self.of(z));
+        self.element(expression)
     }
     fn select_i(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("{} ? {} : {}", m(mask), i(x), i(y)))
-    }
-    fn bits(&mut self, x: Operand) -> Operand {
-        self.int(&format!("as_int({})", f(x)))
-    }
-    fn from_bits(&mut self, x: Operand) -> Operand {
-        self.float(&format!("as_float({})", i(x)))
+        let expression = self.choice(mask, x, y);
+        self.int(expression)
     }
     fn rarely(&mut self, mask: Operand, operands: [Operand; 2], usual: Operand, rare: Rare<Text>) -> Operand {
-        let result = self.float(&f(usual));
-        let _ = writeln!(self.lines, "    if ({}) {{", m(mask));
+        let expression = self.of(usual).to_owned();
+        let result = self.element(expression);
+        self.lines.push(format!("if ({}) {{", self.of(mask)));
         let found = rare(self, operands);
-        let _ = writeln!(self.lines, "    {} = {};\n    }}", f(result), f(found));
+        self.lines.push(format!("{} = {};", self.of(result), self.of(found)));
+        self.lines.push("}".to_owned());
         result
     }
     fn is_fused(&self) -> bool {
         true
     }
-    fn i_add(&mut self, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("as_int(as_uint({}) + as_uint({}))", i(x), i(y)))
-    }
-    fn i_sub(&mut self, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("as_int(as_uint({}) - as_uint({}))", i(x), i(y)))
-    }
-    fn i_mul(&mut self, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("as_int(as_uint({}) * as_uint({}))", i(x), i(y)))
-    }
-    fn i_and(&mut self, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("{} & {}", i(x), i(y)))
-    }
-    fn i_or(&mut self, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("{} | {}", i(x), i(y)))
-    }
-    fn i_xor(&mut self, x: Operand, y: Operand) -> Operand {
-        self.int(&format!("{} ^ {}", i(x), i(y)))
-    }
     fn shl(&mut self, x: Operand, count: u32) -> Operand {
-        self.int(&format!("as_int(as_uint({}) << {count})", i(x)))
+        let expression = format!("as_int(as_uint({}) << {count})", self.of(x));
+        self.int(expression)
     }
     fn shr(&mut self, x: Operand, count: u32) -> Operand {
-        self.int(&format!("as_int(as_uint({}) >> {count})", i(x)))
+        let expression = format!("as_int(as_uint({}) >> {count})", self.of(x));
+        self.int(expression)
     }
     fn sar(&mut self, x: Operand, count: u32) -> Operand {
-        self.int(&format!("{} >> {count}", i(x)))
+        let expression = format!("{} >> {count}", self.of(x));
+        self.int(expression)
     }
     fn to_float(&mut self, x: Operand) -> Operand {
-        self.float(&format!("(float){}", i(x)))
+        let expression = format!("(float){}", self.of(x));
+        self.element(expression)
     }
     fn to_int(&mut self, x: Operand) -> Operand {
-        self.int(&format!("(int){}", f(x)))
+        let expression = format!("(int){}", self.of(x));
+        self.int(expression)
+    }
+}
+
+/// Arithmetic of integers of the type of a text.
+struct Whole<'t>(&'t mut Text);
+
+impl Whole<'_> {
+    fn text(&mut self) -> &mut Text {
+        self.0
+    }
+}
+
+impl Masks for Whole<'_> {
+    type M = Operand;
+
+    fn and(&mut self, x: Operand, y: Operand) -> Operand {
+        self.0.and(x, y)
+    }
+    fn or(&mut self, x: Operand, y: Operand) -> Operand {
+        self.0.or(x, y)
+    }
+    fn xor(&mut self, x: Operand, y: Operand) -> Operand {
+        self.0.xor(x, y)
+    }
+    fn not(&mut self, x: Operand) -> Operand {
+        self.0.not(x)
+    }
+}
+
+impl Integers for Whole<'_> {
+    type N = Operand;
+
+    statements! { element wrapping: add "+", sub "-", mul "*" }
+    statements! {
+        element narrowed: truncated_quotient "/", truncated_remainder "%", bit_and "&", bit_or "|", bit_xor "^"
+    }
+    statements! { mask infix: lt "<", le "<=", eq "==", ne "!=" }
+
+    fn is_signed(&self) -> bool {
+        self.0.dtype != DType::U8
+    }
+    fn n(&mut self, value: i64) -> Operand {
+        self.0.constant(Literal::from_i64(value, self.0.dtype))
+    }
+    fn natural_power(&mut self, x: Operand, y: Operand) -> Operand {
+        let (ty, unsigned) =
+            (register_type(self.0.dtype), if self.0.dtype == DType::I64 { "ulong" } else { "uint" });
+        let start = format!("{unsigned} base = ({unsigned}){}, power = 1;", self.0.of(x));
+        let rest = format!("for ({unsigned} rest = ({unsigned}){}; rest != 0; rest >>= 1) {{", self.0.of(y));
+        let step = "    if (rest & 1)\n            power *= base;\n        base *= base;".to_owned();
+        self.0.lines.extend([start, rest, step, "}".to_owned()]);
+        self.0.element(format!("({ty})power"))
+    }
+    fn maximum(&mut self, x: Operand, y: Operand) -> Operand {
+        let (x, y) = (self.0.of(x), self.0.of(y));
+        self.0.element(format!("{x} >= {y} ? {x} : {y}"))
+    }
+    fn minimum(&mut self, x: Operand, y: Operand) -> Operand {
+        let (x, y) = (self.0.of(x), self.0.of(y));
+        self.0.element(format!("{x} <= {y} ? {x} : {y}"))
+    }
+    fn bit_not(&mut self, x: Operand) -> Operand {
+        let expression = format!("({})~{}", register_type(self.0.dtype), self.0.of(x));
+        self.0.element(expression)
+    }
+    fn select(&mut self, mask: Operand, x: Operand, y: Operand) -> Operand {
+        let expression = self.0.choice(mask, x, y);
+        self.0.element(expression)
     }
 }

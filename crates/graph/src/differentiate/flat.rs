@@ -12,7 +12,7 @@ use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::leaf::LeafKind;
 use crate::op::{Class, LeafId, Op, ScanResult, View};
-use crate::scalar::ScalarFn;
+use crate::scalar::{ScalarFn, Zeros};
 
 /// Leaves of a body that stand for values which are flat where they are zero.
 pub(super) type Flat = Arc<HashSet<LeafId>>;
@@ -106,69 +106,19 @@ fn is_cube(graph: &Graph, operands: &[NodeId]) -> bool {
 }
 
 fn parts_of_map(graph: &Graph, f: ScalarFn, operands: &[NodeId]) -> Option<Operands> {
-    match f {
-        ScalarFn::Mul if operands[0] == operands[1] || is_cube(graph, operands) => Some(Operands::new()),
-        ScalarFn::Pow => {
-            let exponent = uniform(graph, operands[1])?.to_f64();
-            (exponent > 1.0).then(Operands::new)
-        }
-        // They are nowhere zero, or where they underflow their slope does so too.
-        ScalarFn::Sqr
-        | ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Cosh => Some(Operands::new()),
-        ScalarFn::Add
-        | ScalarFn::Mul
-        | ScalarFn::Div
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Recip
-        | ScalarFn::Expm1
-        | ScalarFn::Log1p
-        | ScalarFn::Sinh
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Atan => Some(operands.into()),
-        ScalarFn::Select => Some(operands[1..].into()),
-        ScalarFn::Sub
-        | ScalarFn::Mod
-        | ScalarFn::FloorDiv
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Sqrt
-        | ScalarFn::Log
-        | ScalarFn::Log2
-        | ScalarFn::Log10
-        | ScalarFn::Log1mexp
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan2
-        | ScalarFn::Acosh
-        | ScalarFn::Atanh
-        | ScalarFn::Erf
-        | ScalarFn::Erfc
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf => None,
+    if f == ScalarFn::Mul && (operands[0] == operands[1] || is_cube(graph, operands)) {
+        return Some(Operands::new());
+    }
+    if f == ScalarFn::Pow {
+        let exponent = uniform(graph, operands[1])?.to_f64();
+        return (exponent > 1.0).then(Operands::new);
+    }
+    match f.properties().zeros {
+        // What underflows is flat there too.
+        Zeros::Flat => Some(Operands::new()),
+        // The condition of a choice does not count.
+        Zeros::OfOperands => Some(operands[operands.len().saturating_sub(2)..].into()),
+        Zeros::Anywhere => None,
     }
 }
 

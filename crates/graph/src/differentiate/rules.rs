@@ -441,6 +441,22 @@ fn pullback_map(
             let shifted = g.add(one, x);
             g.div(c, shifted)
         }
+        ScalarFn::XLogY => {
+            // log y and x / y, of a y that has them where x is 0.
+            let (zero, one) = (g.like(x, 0.0), g.like(y, 1.0));
+            let vanishes = g.map(ScalarFn::Eq, &[x, zero]);
+            if first {
+                let outside = g.map(ScalarFn::Le, &[y, zero]);
+                let either = g.map(ScalarFn::And, &[vanishes, outside]);
+                let inside = g.select(either, one, y);
+                let slope = g.map(ScalarFn::Log, &[inside]);
+                g.mul(c, slope)
+            } else {
+                let divisor = g.select(vanishes, one, y);
+                let slope = g.div(x, divisor);
+                g.mul(c, slope)
+            }
+        }
         ScalarFn::Log1mexp => {
             // d log(1 - e^x) = -1 / (e^-x - 1)
             let minus = g.neg(x);

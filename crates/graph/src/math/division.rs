@@ -3,7 +3,7 @@
 //! The remainder is exact: that of the truncated division, as C's `fmod`, brought to the sign of the divisor, which is
 //! the only rounding. The quotient is `(x - remainder) / y`, rounded to the integer that it is next to.
 
-use super::{Arith, with_sign_of};
+use super::{Arith, Doubles, Floats, double};
 
 /// Below it every integer is a float32 number.
 const INTEGERS: f32 = 16_777_216.0;
@@ -105,38 +105,53 @@ fn far_remainder<A: Arith>(a: &mut A, [x, y]: [A::F; 2]) -> A::F {
     a.select(is_number, rest, nan)
 }
 
-/// The remainder of the truncated division, and whether the sign of the divisor is another.
-fn truncated<A: Arith>(a: &mut A, x: A::F, y: A::F) -> (A::F, A::M) {
+/// The remainder of the truncated division, as C's `fmod`.
+fn truncated_remainder<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
     let magnitude = magnitude_of_remainder(a, x, y);
-    let remainder = with_sign_of(a, magnitude, x);
+    a.with_sign_of(magnitude, x)
+}
+
+/// Whether the signs of two numbers differ, neither being 0.
+fn differ_in_sign<A: Floats>(a: &mut A, x: A::F, y: A::F) -> A::M {
     let zero = a.f(0.0);
-    let x_negative = a.lt(remainder, zero);
-    let x_positive = a.lt(zero, remainder);
+    let x_negative = a.lt(x, zero);
+    let x_positive = a.lt(zero, x);
     let y_negative = a.lt(y, zero);
     let y_positive = a.lt(zero, y);
     let first = a.and(x_negative, y_positive);
     let second = a.and(x_positive, y_negative);
-    let differ = a.or(first, second);
-    (remainder, differ)
+    a.or(first, second)
 }
 
 /// `x - floor(x / y) y` with the sign of `y`, Python's `%`: exact, or the sum of an exact remainder and `y`. NaN for
 /// infinite `x` and for `y = 0`.
 pub fn floor_remainder<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
-    let (remainder, differ) = truncated(a, x, y);
-    let raised = a.add(remainder, y);
-    let found = a.select(differ, raised, remainder);
-    let zero = a.f(0.0);
-    let is_zero = a.eq(remainder, zero);
-    let zero = with_sign_of(a, zero, y);
-    a.select(is_zero, zero, found)
+    let truncated = truncated_remainder(a, x, y);
+    floor_remainder_of(a, y, truncated)
 }
 
 /// The largest integer not above `x / y`, Python's `//`, found from the exact remainder. `x / y` for `y = 0`, NaN for
 /// infinite `x`.
 pub fn floor_quotient<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
-    let (remainder, differ) = truncated(a, x, y);
-    let multiple = a.sub(x, remainder);
+    let truncated = truncated_remainder(a, x, y);
+    floor_quotient_of(a, x, y, truncated)
+}
+
+/// [`floor_remainder`] given the remainder of the truncated division, in either precision.
+fn floor_remainder_of<A: Floats>(a: &mut A, y: A::F, truncated: A::F) -> A::F {
+    let differ = differ_in_sign(a, truncated, y);
+    let raised = a.add(truncated, y);
+    let found = a.select(differ, raised, truncated);
+    let zero = a.f(0.0);
+    let is_zero = a.eq(truncated, zero);
+    let zero = a.with_sign_of(zero, y);
+    a.select(is_zero, zero, found)
+}
+
+/// [`floor_quotient`] given the remainder of the truncated division, in either precision.
+fn floor_quotient_of<A: Floats>(a: &mut A, x: A::F, y: A::F, truncated: A::F) -> A::F {
+    let differ = differ_in_sign(a, truncated, y);
+    let multiple = a.sub(x, truncated);
     let quotient = a.div(multiple, y);
     let one = a.f(1.0);
     let less = a.sub(quotient, one);
@@ -150,36 +165,20 @@ pub fn floor_quotient<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
     let zero = a.f(0.0);
     let plain = a.div(x, y);
     let is_zero = a.eq(quotient, zero);
-    let signed = with_sign_of(a, zero, plain);
+    let signed = a.with_sign_of(zero, plain);
     let found = a.select(is_zero, signed, found);
     let by_zero = a.eq(y, zero);
     a.select(by_zero, plain, found)
 }
 
-/// As [`floor_remainder`], in double precision.
-pub fn floor_remainder_f64(x: f64, y: f64) -> f64 {
-    let remainder = x % y;
-    if remainder == 0.0 {
-        0f64.copysign(y)
-    } else if (remainder < 0.0) != (y < 0.0) {
-        remainder + y
-    } else {
-        remainder
-    }
+/// The largest integer not above `x / y`, Python's `//`, as [`floor_quotient`].
+pub fn floor_quotient_double<A: Doubles>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let truncated = double::fmod(a, x, y);
+    floor_quotient_of(a, x, y, truncated)
 }
 
-/// As [`floor_quotient`], in double precision.
-pub fn floor_quotient_f64(x: f64, y: f64) -> f64 {
-    if y == 0.0 {
-        return x / y;
-    }
-    let remainder = x % y;
-    let differ = remainder != 0.0 && (remainder < 0.0) != (y < 0.0);
-    let quotient = (x - remainder) / y;
-    let quotient = if differ { quotient - 1.0 } else { quotient };
-    if quotient == 0.0 {
-        return 0f64.copysign(x / y);
-    }
-    let floor = quotient.floor();
-    if quotient - floor > 0.5 { floor + 1.0 } else { floor }
+/// Python's `%`, as [`floor_remainder`].
+pub fn floor_remainder_double<A: Doubles>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let truncated = double::fmod(a, x, y);
+    floor_remainder_of(a, y, truncated)
 }

@@ -5,7 +5,7 @@
 //! Mathematics of Computation 36, 1981).
 
 use super::exponential::{exp_of_negative, exp_times};
-use super::{Arith, at_most, polynomial, with_sign_of};
+use super::{Arith, at_most, polynomial};
 
 /// `erf(x) / x - 1` in `x^2` on [0, 0.95].
 const ERF: [f32; 7] =
@@ -51,7 +51,7 @@ pub fn erf<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let limit = a.f(0.93);
     let is_far = a.lt(limit, t);
     let y = a.select(is_far, far, near);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
 }
 
 /// `(1 + p) / (1 + 2 t)` for `|p| < 1` and `t >= 0`, rounded about once.

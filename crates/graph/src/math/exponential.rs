@@ -3,7 +3,7 @@
 //! `exp(x) = 2^n exp(r)` with `|r| <= ln(2)/2`. The power of two is added to the exponent bits; results
 //! below the normal range take a detour 2^64 times larger, so that they round once.
 
-use super::{Arith, ONE, ROUND, at_least, at_most, polynomial};
+use super::{Arith, Doubles, ONE, ROUND, at_least, at_most, double, polynomial};
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LN_2_HIGH: f32 = std::f32::consts::LN_2;
@@ -204,4 +204,21 @@ pub fn sigmoid<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let excess = a.sub(back, rest);
     let excess = a.mul(excess, y);
     a.fma(excess, y, y)
+}
+
+/// `e^-|x|`.
+pub(super) fn decay<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let size = a.abs(x);
+    let minus = a.neg(size);
+    double::exp(a, minus)
+}
+
+/// `1 / (1 + e^-x)`, accurate in both tails.
+pub fn sigmoid_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let e = decay(a, x);
+    let (zero, one) = (a.f(0.0), a.f(1.0));
+    let is_right = a.le(zero, x);
+    let above = a.select(is_right, one, e);
+    let below = a.add(one, e);
+    a.div(above, below)
 }

@@ -3,7 +3,7 @@
 
 use super::exponential::{exp_of_positive, overflow_from};
 use super::logarithm::log1p_inside;
-use super::{Arith, at_most, odd_polynomial, with_sign_of};
+use super::{Arith, Doubles, at_most, double, odd_polynomial};
 
 /// `(tanh x - x) / x^3` in `x^2` on [0, 0.6].
 const TANH: [f32; 5] = [-5.8979667e-3, 2.0798625e-2, -5.3784717e-2, 1.3331936e-1, -3.33333e-1];
@@ -34,7 +34,7 @@ pub fn tanh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let limit = a.f(0.6);
     let is_far = a.lt(limit, t);
     let y = a.select(is_far, far, near);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
 }
 
 /// The hyperbolic sine.
@@ -52,7 +52,7 @@ pub fn sinh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let one = a.f(1.0);
     let is_far = a.lt(one, t);
     let y = a.select(is_far, far, near);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
 }
 
 /// The hyperbolic cosine.
@@ -97,7 +97,7 @@ pub fn asinh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let rest = a.div(square, denominator);
     let w = a.add(t, rest);
     let y = log1p_or_double(a, w, t);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
 }
 
 /// The inverse hyperbolic cosine; NaN below 1.
@@ -138,5 +138,13 @@ pub fn atanh<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let tiny = a.f(f32::from_bits((127 - 26) << 23));
     let is_tiny = a.lt(t, tiny);
     let y = a.select(is_tiny, t, y);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
+}
+
+/// Inverse hyperbolic cosine; the library's own may give a number below 1.
+pub fn acosh_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let found = double::acosh(a, x);
+    let (one, nan) = (a.f(1.0), a.f(f32::NAN));
+    let outside = a.lt(x, one);
+    a.select(outside, nan, found)
 }

@@ -3,8 +3,8 @@
 //! `x = 2^e (1 + f)` with `1 + f` between the square roots of 1/2 and 2, and
 //! `log(1 + f) = f + f^2 (-1/2 + f P(f))`.
 
-use super::exponential::{EXP_ZERO, exp_in_two_parts, exp_of_negative, scale};
-use super::{Arith, ONE, at_least, polynomial, with_sign_of};
+use super::exponential::{EXP_ZERO, decay, exp_in_two_parts, exp_of_negative, scale};
+use super::{Arith, Doubles, Floats, ONE, at_least, double, polynomial};
 
 const LN_2: f32 = std::f32::consts::LN_2;
 const LOG10_2_HIGH: f32 = std::f32::consts::LOG10_2;
@@ -183,7 +183,7 @@ pub fn log1p<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let ln_4 = a.f(2.0 * LN_2);
     let more = a.add(y, ln_4);
     let y = a.select(is_large, more, y);
-    let y = with_sign_of(a, y, x);
+    let y = a.with_sign_of(y, x);
     log_limits(a, y, x, -1.0)
 }
 
@@ -261,4 +261,47 @@ pub fn softplus<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let limit = a.f(20.0);
     let is_curved = a.lt(x, limit);
     a.select(is_curved, y, x)
+}
+
+/// `log(1 - e^x)` of `x <= 0`, accurate at both ends (Maechler 2012).
+pub fn log1mexp_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let middle = a.d(-std::f64::consts::LN_2);
+    let near = double::expm1(a, x);
+    let near = a.neg(near);
+    let near = double::log(a, near);
+    let far = double::exp(a, x);
+    let far = a.neg(far);
+    let far = double::log1p(a, far);
+    let is_near = a.lt(middle, x);
+    a.select(is_near, near, far)
+}
+
+/// `log(1 + e^x)`, finite for all finite `x`.
+pub fn softplus_double<A: Doubles>(a: &mut A, x: A::F) -> A::F {
+    let e = decay(a, x);
+    let rest = double::log1p(a, e);
+    let zero = a.f(0.0);
+    let positive = a.maximum(x, zero);
+    a.add(positive, rest)
+}
+
+/// `x log(y)`, and 0 for `x = 0` whatever number `y` is.
+pub fn xlogy<A: Arith>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let logarithm = log(a, y);
+    xlogy_of(a, x, y, logarithm)
+}
+
+/// As [`xlogy`].
+pub fn xlogy_double<A: Doubles>(a: &mut A, x: A::F, y: A::F) -> A::F {
+    let logarithm = double::log(a, y);
+    xlogy_of(a, x, y, logarithm)
+}
+
+/// [`xlogy`] given the logarithm.
+fn xlogy_of<A: Floats>(a: &mut A, x: A::F, y: A::F, logarithm: A::F) -> A::F {
+    let product = a.mul(x, logarithm);
+    let zero = a.f(0.0);
+    let (is_zero, is_number) = (a.eq(x, zero), a.eq(y, y));
+    let vanishes = a.and(is_zero, is_number);
+    a.select(vanishes, zero, product)
 }

@@ -2,7 +2,9 @@
 //! of them with `HYPATIA_EXHAUSTIVE=n`, 1 for all; best with `--release` and `--nocapture`), against mpmath values made by
 //! `tests/reference/scalar_functions.py`, and at the limits that IEEE 754 prescribes.
 
-use super::Plain;
+use super::{Plain, PlainDouble};
+use crate::dtype::Literal;
+use crate::scalar::{Domain, ScalarFn};
 
 /// The distance of `found` from `exact` in units in the last place of the float32 binade of `exact`. Infinity
 /// counts as 2^128, so that rounding to infinity is as good as the exact result is near.
@@ -106,13 +108,9 @@ const BREAKS: &[f32] = &[
     f32::INFINITY,
 ];
 
-fn measure(function: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64, domain: impl Fn(f32) -> bool) -> Worst {
+fn measure(function: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) -> Worst {
     let mut worst = Worst::new();
-    let mut note = |x: f32| {
-        if domain(x) {
-            worst.note(ulps(function(x), exact(f64::from(x))), x);
-        }
-    };
+    let mut note = |x: f32| worst.note(ulps(function(x), exact(f64::from(x))), x);
     if let Ok(stride) = std::env::var("HYPATIA_EXHAUSTIVE") {
         let stride = stride.parse().expect("HYPATIA_EXHAUSTIVE is a positive number");
         (0..=u32::MAX).step_by(stride).for_each(|bits| note(f32::from_bits(bits)));
@@ -130,17 +128,21 @@ fn measure(function: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64, domain: im
     worst
 }
 
-/// A function of one number, by name.
-type Unary = (&'static str, fn(f32) -> f32);
-
-macro_rules! unary {
-    ($($name:ident)*) => { &[$((stringify!($name), |x| crate::math::$name(&mut Plain, x))),*] };
+/// The unary functions of floats that are rounded.
+fn unary() -> impl Iterator<Item = ScalarFn> {
+    ScalarFn::ALL
+        .iter()
+        .copied()
+        .filter(|f| f.domain() == Domain::Float && f.arity() == 1 && f.properties().rounds)
 }
 
-const UNARY: &[Unary] = unary! {
-    exp exp2 expm1 log log2 log10 log1p log1mexp sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
-    sigmoid softplus erf erfc
-};
+fn single(f: ScalarFn, x: f32) -> f32 {
+    f.eval(&[Literal::F32(x.to_bits())]).unwrap().to_f64() as f32
+}
+
+fn double(f: ScalarFn, x: f64) -> f64 {
+    f.eval(&[Literal::from(x)]).unwrap().to_f64()
+}
 
 fn pow(x: f32, y: f32) -> f32 {
     crate::math::pow(&mut Plain, x, y)
@@ -150,70 +152,16 @@ fn atan2(y: f32, x: f32) -> f32 {
     crate::math::atan2(&mut Plain, y, x)
 }
 
-fn sigmoid64(x: f64) -> f64 {
-    if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) }
-}
-
-fn softplus64(x: f64) -> f64 {
-    if x < 0.0 { x.exp().ln_1p() } else { x + (-x).exp().ln_1p() }
-}
-
-fn log1mexp64(x: f64) -> f64 {
-    if x > -0.7 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
-}
-
-fn acosh64(x: f64) -> f64 {
-    if x < 1.0 { f64::NAN } else { libm::acosh(x) }
-}
-
-macro_rules! accuracy {
-    ($($name:ident, $exact:expr, $bound:expr, $domain:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                let worst = measure(|x| crate::math::$name(&mut Plain, x), $exact, $domain);
-                println!(
-                    "{:10} {:.3} ULP at {:e} ({:#010x}), {} numbers",
-                    stringify!($name), worst.ulps, worst.at, worst.at.to_bits(), worst.count
-                );
-                assert!(worst.ulps <= $bound, "{} ULP at {:e}", worst.ulps, worst.at);
-            }
-        )*
-    };
-}
-
-fn anywhere(_: f32) -> bool {
-    true
-}
-
-mod accuracy {
-    use super::*;
-
-    accuracy! {
-        exp, f64::exp, 1.5, anywhere;
-        exp2, f64::exp2, 1.5, anywhere;
-        expm1, f64::exp_m1, 1.5, anywhere;
-        log, f64::ln, 1.5, anywhere;
-        log2, f64::log2, 2.5, anywhere;
-        log10, f64::log10, 2.5, anywhere;
-        log1p, f64::ln_1p, 1.5, anywhere;
-        log1mexp, log1mexp64, 2.5, anywhere;
-        sin, f64::sin, 2.5, anywhere;
-        cos, f64::cos, 2.5, anywhere;
-        tan, f64::tan, 3.0, anywhere;
-        asin, f64::asin, 3.0, anywhere;
-        acos, f64::acos, 3.0, anywhere;
-        atan, f64::atan, 2.5, anywhere;
-        sinh, f64::sinh, 2.5, anywhere;
-        cosh, f64::cosh, 2.5, anywhere;
-        tanh, f64::tanh, 1.5, anywhere;
-        asinh, libm::asinh, 2.5, anywhere;
-        acosh, acosh64, 2.5, anywhere;
-        atanh, libm::atanh, 2.5, anywhere;
-        sigmoid, sigmoid64, 1.5, anywhere;
-        softplus, softplus64, 1.53, anywhere;
-        erf, libm::erf, 2.5, anywhere;
-        erfc, libm::erfc, 2.5, anywhere;
+/// Each against its definition in double precision.
+#[test]
+fn accuracy() {
+    for f in unary() {
+        // The reference is rounded too.
+        let bound = f.properties().ulps + 1e-6;
+        let worst = measure(|x| single(f, x), |x| double(f, x));
+        let (ulps, at) = (worst.ulps, worst.at);
+        println!("{:10} {ulps:.3} ULP at {at:e} ({:#010x}), {} numbers", f.name(), at.to_bits(), worst.count);
+        assert!(ulps <= bound, "{f}: {ulps} ULP at {at:e}");
     }
 }
 
@@ -224,19 +172,16 @@ fn reference_values() {
         let fields: Vec<&str> = line.split(' ').collect();
         let argument = |i: usize| f32::from_bits(u32::from_str_radix(fields[i], 16).unwrap());
         let exact = f64::from_bits(u64::from_str_radix(fields[fields.len() - 1], 16).unwrap());
-        let found = match fields[0] {
-            "pow" => pow(argument(1), argument(2)),
-            "atan2" => atan2(argument(1), argument(2)),
-            name => UNARY.iter().find(|entry| entry.0 == name).unwrap().1(argument(1)),
-        };
-        let bound = match fields[0] {
-            "exp" | "expm1" | "log" | "log1p" | "tanh" | "sigmoid" | "softplus" => 1.55,
-            "pow" => 2.0,
-            "tan" | "asin" | "acos" => 3.0,
-            _ => 2.5,
-        };
+        let f = ScalarFn::from_name(fields[0]).unwrap();
+        let operands: Vec<f32> = (1..=f.arity()).map(argument).collect();
+        let singles: Vec<Literal> = operands.iter().map(|x| Literal::F32(x.to_bits())).collect();
+        let found = f.eval(&singles).unwrap().to_f64() as f32;
         let error = ulps(found, exact);
-        assert!(error <= bound, "{line}: found {found:e}, exact {exact:e}, {error} ULP");
+        assert!(error <= f.properties().ulps + 1e-6, "{line}: found {found:e}, exact {exact:e}, {error} ULP");
+        let doubles: Vec<Literal> = operands.iter().map(|x| Literal::from(f64::from(*x))).collect();
+        let found = f.eval(&doubles).unwrap().to_f64();
+        let close = (found - exact).abs() <= 4.0 * f64::EPSILON * exact.abs() || found == exact;
+        assert!(close, "{line}: found {found:e} in double precision, exact {exact:e}");
         lines += 1;
     }
     assert!(lines > 1_500, "{lines} lines");
@@ -266,34 +211,35 @@ fn limits() {
         ("sin", [Some(0.0), Some(-0.0), None, None, Some(NAN), Some(NAN)]),
         ("cos", [Some(1.0), Some(1.0), None, None, Some(NAN), Some(NAN)]),
         ("tan", [Some(0.0), Some(-0.0), None, None, Some(NAN), Some(NAN)]),
-        ("asin", [Some(0.0), Some(-0.0), Some(half_pi), Some(-half_pi), Some(NAN), Some(NAN)]),
-        ("acos", [Some(half_pi), Some(half_pi), Some(0.0), None, Some(NAN), Some(NAN)]),
-        ("atan", [Some(0.0), Some(-0.0), None, None, Some(half_pi), Some(-half_pi)]),
+        ("arcsin", [Some(0.0), Some(-0.0), Some(half_pi), Some(-half_pi), Some(NAN), Some(NAN)]),
+        ("arccos", [Some(half_pi), Some(half_pi), Some(0.0), None, Some(NAN), Some(NAN)]),
+        ("arctan", [Some(0.0), Some(-0.0), None, None, Some(half_pi), Some(-half_pi)]),
         ("sinh", [Some(0.0), Some(-0.0), None, None, Some(INF), Some(-INF)]),
         ("cosh", [Some(1.0), Some(1.0), None, None, Some(INF), Some(INF)]),
         ("tanh", [Some(0.0), Some(-0.0), None, None, Some(1.0), Some(-1.0)]),
-        ("asinh", [Some(0.0), Some(-0.0), None, None, Some(INF), Some(-INF)]),
-        ("acosh", [Some(NAN), Some(NAN), Some(0.0), Some(NAN), Some(INF), Some(NAN)]),
-        ("atanh", [Some(0.0), Some(-0.0), Some(INF), Some(-INF), Some(NAN), Some(NAN)]),
+        ("arcsinh", [Some(0.0), Some(-0.0), None, None, Some(INF), Some(-INF)]),
+        ("arccosh", [Some(NAN), Some(NAN), Some(0.0), Some(NAN), Some(INF), Some(NAN)]),
+        ("arctanh", [Some(0.0), Some(-0.0), Some(INF), Some(-INF), Some(NAN), Some(NAN)]),
         ("sigmoid", [Some(0.5), Some(0.5), None, None, Some(1.0), Some(0.0)]),
         ("softplus", [None, None, None, None, Some(INF), Some(0.0)]),
         ("erf", [Some(0.0), Some(-0.0), None, None, Some(1.0), Some(-1.0)]),
         ("erfc", [Some(1.0), Some(1.0), None, None, Some(0.0), Some(2.0)]),
     ];
-    assert_eq!(table.len(), UNARY.len());
-    for ((name, function), (row, expected)) in UNARY.iter().zip(table) {
-        assert_eq!(name, row);
+    for (name, expected) in table {
+        let f = ScalarFn::from_name(name).unwrap();
         for (x, expected) in [0.0, -0.0, 1.0, -1.0, INF, -INF].into_iter().zip(expected) {
             if let Some(expected) = *expected {
-                let found = function(x);
+                let found = single(f, x);
                 assert!(same(found, expected), "{name}({x}) = {found}, expected {expected}");
             }
         }
+    }
+    for f in unary() {
         for bits in
             [0x7fc0_0000u32, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff, 0x7fc1_2345]
         {
-            let found = function(f32::from_bits(bits));
-            assert!(found.is_nan(), "{name}(NaN {bits:#x}) = {found}");
+            let found = single(f, f32::from_bits(bits));
+            assert!(found.is_nan(), "{f}(NaN {bits:#x}) = {found}");
         }
     }
 }
@@ -437,8 +383,8 @@ fn division_is_that_of_numpy() {
             let same =
                 |found: f64, i: usize| found.to_bits() == bits(i) || found.is_nan() && number(i).is_nan();
             let (x, y) = (number(1), number(2));
-            let quotient = crate::math::floor_quotient_f64(x, y);
-            let remainder = crate::math::floor_remainder_f64(x, y);
+            let quotient = crate::math::floor_quotient_double(&mut PlainDouble, x, y);
+            let remainder = crate::math::floor_remainder_double(&mut PlainDouble, x, y);
             assert!(same(quotient, 3), "{x:e} // {y:e} = {quotient:e}, expected {:e}", number(3));
             assert!(same(remainder, 4), "{x:e} % {y:e} = {remainder:e}, expected {:e}", number(4));
         }

@@ -4,7 +4,7 @@
 //! Larger ones are multiplied in integers with those bits of 2/pi that their exponent does not make multiples of 4
 //! (Payne and Hanek 1983), exact to the last bits for every number.
 
-use super::{Arith, ROUND, SIGN, odd_polynomial, polynomial, with_sign_of};
+use super::{Arith, ROUND, SIGN, odd_polynomial, polynomial};
 
 const TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_PI;
 /// pi/2 in three parts. The first two are rounded toward zero, so that all are positive: then the reduction
@@ -298,7 +298,7 @@ pub fn asin<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let y = a.fma(p, minus_two, low);
     let y = a.add(y, high);
     let y = a.select(is_large, y, p);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
 }
 
 /// The arc cosine, in [0, pi]; NaN outside [-1, 1].
@@ -341,7 +341,7 @@ pub fn atan<A: Arith>(a: &mut A, x: A::F) -> A::F {
     let y = a.sub(low, p);
     let y = a.add(y, high);
     let y = a.select(is_large, y, p);
-    with_sign_of(a, y, x)
+    a.with_sign_of(y, x)
 }
 
 /// The angle of the point (`x`, `y`), in [-pi, pi], with the conventions of IEEE 754 for signed zeros and
@@ -379,5 +379,5 @@ pub fn atan2<A: Arith>(a: &mut A, y: A::F, x: A::F) -> A::F {
     let low = a.f(HALF_PI_LOW / HALF_PI_HIGH);
     let angle = a.fma(axis, low, signed);
     let angle = a.add(angle, axis);
-    with_sign_of(a, angle, y)
+    a.with_sign_of(angle, y)
 }

@@ -1,8 +1,9 @@
 //! Facts of elementwise functions of integers and of truth values.
 //!
 //! Ranges are computed exactly; [`Facts::whole`] says nothing where the result may wrap.
-#![warn(clippy::wildcard_enum_match_arm)]
 
+use hypatia_graph::math::{Integers, Masks};
+use hypatia_graph::scalar::AppliedInteger;
 use hypatia_graph::{DType, ScalarFn};
 
 use super::{Facts, span};
@@ -11,65 +12,107 @@ type Range = (i128, i128);
 
 /// The facts of `f(x)` or `f(x, y)`.
 pub(super) fn map(f: ScalarFn, result: DType, x: &Facts, y: &Facts) -> Facts {
-    let (a, b) = (range(x), range(y));
-    let all = span(result);
-    let (least, most) = match f {
-        ScalarFn::Add => (a.0 + b.0, a.1 + b.1),
-        ScalarFn::Sub => (a.0 - b.1, a.1 - b.0),
-        ScalarFn::Mul => corners(a, b, |x, y| x * y),
-        ScalarFn::FloorDiv => quotients(a, b),
-        ScalarFn::Mod => remainders(a, b),
-        ScalarFn::Max => (a.0.max(b.0), a.1.max(b.1)),
-        ScalarFn::Min => (a.0.min(b.0), a.1.min(b.1)),
-        ScalarFn::Neg => (-a.1, -a.0),
-        ScalarFn::Abs => sizes(a),
-        ScalarFn::Sign => (a.0.signum(), a.1.signum()),
-        ScalarFn::Sqr => {
-            let (least, most) = sizes(a);
-            (least * least, most * most)
-        }
-        // A power may wrap however small it is by itself.
-        ScalarFn::Pow => all,
-        ScalarFn::Lt | ScalarFn::Le | ScalarFn::Gt | ScalarFn::Ge | ScalarFn::Eq | ScalarFn::Ne => all,
-        ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not => all,
-        // Not defined on integers.
-        ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Div
-        | ScalarFn::Sqrt
-        | ScalarFn::Recip
-        | ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Expm1
-        | ScalarFn::Log
-        | ScalarFn::Log2
-        | ScalarFn::Log10
-        | ScalarFn::Log1p
-        | ScalarFn::Log1mexp
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan
-        | ScalarFn::Atan2
-        | ScalarFn::Sinh
-        | ScalarFn::Cosh
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Acosh
-        | ScalarFn::Atanh
-        | ScalarFn::Sigmoid
-        | ScalarFn::Softplus
-        | ScalarFn::Erf
-        | ScalarFn::Erfc
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Select => all,
+    let mut ranges = Ranges(result);
+    let (least, most) = match f.on_integers(&mut ranges, range(x), range(y)) {
+        Some(AppliedInteger::Integer(range)) => range,
+        Some(AppliedInteger::Truth(())) | None => ranges.anything(),
     };
     Facts::whole(least, most, result)
+}
+
+/// The arithmetic of ranges, of which the definitions of functions make the ranges of their values. Nothing is known of
+/// truth values.
+struct Ranges(DType);
+
+impl Ranges {
+    fn anything(&self) -> Range {
+        span(self.0)
+    }
+
+    /// The range of a result that may wrap.
+    fn wrapped(&self, range: Range) -> Range {
+        let all = self.anything();
+        if all.0 <= range.0 && range.1 <= all.1 { range } else { all }
+    }
+}
+
+impl Masks for Ranges {
+    type M = ();
+
+    fn and(&mut self, (): (), (): ()) {}
+    fn or(&mut self, (): (), (): ()) {}
+    fn xor(&mut self, (): (), (): ()) {}
+    fn not(&mut self, (): ()) {}
+}
+
+impl Integers for Ranges {
+    type N = Range;
+
+    fn is_signed(&self) -> bool {
+        self.0 != DType::U8
+    }
+    fn n(&mut self, value: i64) -> Range {
+        (value.into(), value.into())
+    }
+    fn add(&mut self, a: Range, b: Range) -> Range {
+        self.wrapped((a.0 + b.0, a.1 + b.1))
+    }
+    fn sub(&mut self, a: Range, b: Range) -> Range {
+        self.wrapped((a.0 - b.1, a.1 - b.0))
+    }
+    fn mul(&mut self, a: Range, b: Range) -> Range {
+        self.wrapped(corners(a, b, |x, y| x * y))
+    }
+    fn truncated_quotient(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
+    fn truncated_remainder(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
+    fn natural_power(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
+    fn maximum(&mut self, a: Range, b: Range) -> Range {
+        (a.0.max(b.0), a.1.max(b.1))
+    }
+    fn minimum(&mut self, a: Range, b: Range) -> Range {
+        (a.0.min(b.0), a.1.min(b.1))
+    }
+    fn bit_and(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
+    fn bit_or(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
+    fn bit_xor(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
+    fn bit_not(&mut self, _: Range) -> Range {
+        self.anything()
+    }
+    fn lt(&mut self, _: Range, _: Range) {}
+    fn le(&mut self, _: Range, _: Range) {}
+    fn eq(&mut self, _: Range, _: Range) {}
+    fn select(&mut self, (): (), a: Range, b: Range) -> Range {
+        hull(a, b)
+    }
+    fn abs(&mut self, a: Range) -> Range {
+        self.wrapped(sizes(a))
+    }
+    fn sqr(&mut self, a: Range) -> Range {
+        let (least, most) = sizes(a);
+        self.wrapped((least * least, most * most))
+    }
+    fn floor_quotient(&mut self, a: Range, b: Range) -> Range {
+        self.wrapped(quotients(a, b))
+    }
+    fn floor_remainder(&mut self, a: Range, b: Range) -> Range {
+        remainders(a, b)
+    }
+    /// A power may wrap however small it is by itself.
+    fn power(&mut self, _: Range, _: Range) -> Range {
+        self.anything()
+    }
 }
 
 fn range(x: &Facts) -> Range {

@@ -366,65 +366,7 @@ impl Region {
 
 /// Whether rules may do something with a function if they see what its operand is. Division by numbers is none.
 fn gains(f: ScalarFn, by_numbers: bool) -> bool {
-    match f {
-        ScalarFn::Log
-        | ScalarFn::Log2
-        | ScalarFn::Log10
-        | ScalarFn::Log1p
-        | ScalarFn::Log1mexp
-        | ScalarFn::Exp
-        | ScalarFn::Exp2
-        | ScalarFn::Expm1
-        | ScalarFn::Pow
-        | ScalarFn::Recip
-        | ScalarFn::Sqrt
-        | ScalarFn::Softplus
-        | ScalarFn::Atanh
-        | ScalarFn::Acosh => true,
-        ScalarFn::Div => !by_numbers,
-        ScalarFn::Add
-        | ScalarFn::Sub
-        | ScalarFn::Mul
-        | ScalarFn::FloorDiv
-        | ScalarFn::Mod
-        | ScalarFn::Max
-        | ScalarFn::Min
-        | ScalarFn::Neg
-        | ScalarFn::Abs
-        | ScalarFn::Sign
-        | ScalarFn::Sqr
-        | ScalarFn::Sin
-        | ScalarFn::Cos
-        | ScalarFn::Tan
-        | ScalarFn::Asin
-        | ScalarFn::Acos
-        | ScalarFn::Atan
-        | ScalarFn::Atan2
-        | ScalarFn::Sinh
-        | ScalarFn::Cosh
-        | ScalarFn::Tanh
-        | ScalarFn::Asinh
-        | ScalarFn::Sigmoid
-        | ScalarFn::Erf
-        | ScalarFn::Erfc
-        | ScalarFn::Floor
-        | ScalarFn::Ceil
-        | ScalarFn::Trunc
-        | ScalarFn::Round
-        | ScalarFn::Lt
-        | ScalarFn::Le
-        | ScalarFn::Gt
-        | ScalarFn::Ge
-        | ScalarFn::Eq
-        | ScalarFn::Ne
-        | ScalarFn::And
-        | ScalarFn::Or
-        | ScalarFn::Xor
-        | ScalarFn::Not
-        | ScalarFn::IsNan
-        | ScalarFn::IsInf
-        | ScalarFn::Select => false,
-    }
+    f.properties().is_sensitive && !(f == ScalarFn::Div && by_numbers)
 }
 
 /// The most nodes of a body that are looked at to find out what a row is made of.
@@ -439,10 +381,7 @@ fn shows(graph: &Graph, value: NodeId) -> bool {
             continue;
         }
         let node = graph.node(id);
-        let curved = |f: ScalarFn| {
-            let bounded = matches!(f, ScalarFn::Sigmoid | ScalarFn::Tanh | ScalarFn::Erf | ScalarFn::Erfc);
-            gains(f, false) || bounded || f == ScalarFn::Sqr
-        };
+        let curved = |f: ScalarFn| gains(f, false) || f.properties().saturates || f == ScalarFn::Sqr;
         if matches!(node.op, Op::Map(f) if curved(f)) {
             return true;
         }

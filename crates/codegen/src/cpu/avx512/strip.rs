@@ -8,7 +8,8 @@
 //! Always true: a node's operands come before it, at the same or an outer level. `i32`, `u8` and those `i64` values that
 //! are known to fit are 32-bit lanes (`u8` in 0..=255); `bool` values are masks. What does not fit is refused.
 
-use hypatia_graph::math::{self, Arith, Rare};
+use hypatia_graph::math::{Arith, Floats, Integers, Masks, Rare};
+use hypatia_graph::scalar::{Applied, AppliedInteger, Domain};
 use hypatia_graph::{DType, Fold, Literal, ScalarFn};
 use smallvec::SmallVec;
 
@@ -400,34 +401,60 @@ pub(super) fn joined_zeros(form: Form) -> Form {
     if form == VMAXPS { VPANDD } else { VPORD }
 }
 
-impl Arith for Recorder<'_> {
-    type F = Id;
-    type I = Id;
+/// Methods that record one node each.
+macro_rules! nodes {
+    ($($method:ident($($x:ident $(: $ty:ty)?),+) = $record:ident($($argument:expr),+);)*) => {$(
+        fn $method(&mut self, $($x: nodes!(@ $($ty)?)),+) -> Id {
+            self.$record($($argument),+)
+        }
+    )*};
+    (@) => { Id };
+    (@ $ty:ty) => { $ty };
+}
+
+impl Masks for Recorder<'_> {
     type M = Id;
+
+    nodes! {
+        and(x, y) = mask_binary(KANDW, x, y);
+        or(x, y) = mask_binary(KORW, x, y);
+        xor(x, y) = mask_binary(KXORW, x, y);
+        not(x) = push(Node::MaskNot(x));
+        truth_eq(x, y) = mask_binary(KXNORW, x, y);
+        truth_lt(x, y) = mask_binary(KANDNW, x, y);
+    }
+
+    fn truth_le(&mut self, x: Id, y: Id) -> Id {
+        let greater = self.mask_binary(KANDNW, y, x);
+        self.not(greater)
+    }
+}
+
+impl Floats for Recorder<'_> {
+    type F = Id;
+
+    nodes! {
+        add(x, y) = commutative(VADDPS, x, y);
+        sub(x, y) = binary(VSUBPS, x, y);
+        mul(x, y) = commutative(VMULPS, x, y);
+        div(x, y) = binary(VDIVPS, x, y);
+        sqrt(x) = push(Node::Unary(VSQRTPS, x, None));
+        floor(x) = round(x, ROUND_DOWN);
+        ceil(x) = round(x, ROUND_UP);
+        trunc(x) = round(x, ROUND_TO_ZERO);
+        nearest(x) = round(x, ROUND_NEAREST);
+        lt(x, y) = compare(x, y, LESS);
+        le(x, y) = compare(x, y, LESS_OR_EQUAL);
+        eq(x, y) = compare(x, y, EQUAL);
+        ne(x, y) = compare(x, y, NOT_EQUAL);
+        common_bits(x, y) = commutative(VPANDD, x, y);
+        joined_bits(x, y) = commutative(VPORD, x, y);
+        maximum(x, y) = extreme(VMAXPS, x, y);
+        minimum(x, y) = extreme(VMINPS, x, y);
+    }
 
     fn f(&mut self, value: f32) -> Id {
         self.splat(value.to_bits())
-    }
-    fn i(&mut self, value: i32) -> Id {
-        self.integer(value)
-    }
-    fn add(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VADDPS, x, y)
-    }
-    fn sub(&mut self, x: Id, y: Id) -> Id {
-        self.binary(VSUBPS, x, y)
-    }
-    fn mul(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VMULPS, x, y)
-    }
-    fn div(&mut self, x: Id, y: Id) -> Id {
-        self.binary(VDIVPS, x, y)
-    }
-    fn fma(&mut self, x: Id, y: Id, z: Id) -> Id {
-        self.push(Node::Fma(x, y, z))
-    }
-    fn sqrt(&mut self, x: Id) -> Id {
-        self.push(Node::Unary(VSQRTPS, x, None))
     }
     fn neg(&mut self, x: Id) -> Id {
         let sign = self.splat(SIGN);
@@ -436,42 +463,6 @@ impl Arith for Recorder<'_> {
     fn abs(&mut self, x: Id) -> Id {
         let magnitude = self.splat(!SIGN);
         self.commutative(VPANDD, x, magnitude)
-    }
-    fn floor(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_DOWN)
-    }
-    fn ceil(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_UP)
-    }
-    fn trunc(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_TO_ZERO)
-    }
-    fn nearest(&mut self, x: Id) -> Id {
-        self.round(x, ROUND_NEAREST)
-    }
-    fn lt(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, LESS)
-    }
-    fn le(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, LESS_OR_EQUAL)
-    }
-    fn eq(&mut self, x: Id, y: Id) -> Id {
-        self.compare(x, y, EQUAL)
-    }
-    fn i_lt(&mut self, x: Id, y: Id) -> Id {
-        self.compare_integers(x, y, INTEGER_LESS)
-    }
-    fn i_eq(&mut self, x: Id, y: Id) -> Id {
-        self.compare_integers(x, y, EQUAL)
-    }
-    fn and(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KANDW, x, y)
-    }
-    fn or(&mut self, x: Id, y: Id) -> Id {
-        self.mask_binary(KORW, x, y)
-    }
-    fn not(&mut self, x: Id) -> Id {
-        self.push(Node::MaskNot(x))
     }
     fn select(&mut self, mask: Id, x: Id, y: Id) -> Id {
         // `p < q ? p : q` is the definition of the minimum instruction: its second source unless the first is less.
@@ -486,6 +477,33 @@ impl Arith for Recorder<'_> {
             }
         }
         self.push(Node::Select(mask, x, y))
+    }
+}
+
+impl Arith for Recorder<'_> {
+    type I = Id;
+
+    nodes! {
+        i_lt(x, y) = compare_integers(x, y, INTEGER_LESS);
+        i_eq(x, y) = compare_integers(x, y, EQUAL);
+        i_add(x, y) = commutative(VPADDD, x, y);
+        i_sub(x, y) = binary(VPSUBD, x, y);
+        i_mul(x, y) = commutative(VPMULLD, x, y);
+        i_and(x, y) = commutative(VPANDD, x, y);
+        i_or(x, y) = commutative(VPORD, x, y);
+        i_xor(x, y) = commutative(VPXORD, x, y);
+        shl(x, count: u32) = push(Node::Shift(SHIFT_LEFT, x, count as u8));
+        shr(x, count: u32) = push(Node::Shift(SHIFT_RIGHT_LOGICAL, x, count as u8));
+        sar(x, count: u32) = push(Node::Shift(SHIFT_RIGHT_ARITHMETIC, x, count as u8));
+        to_float(x) = push(Node::Unary(VCVTDQ2PS, x, None));
+        to_int(x) = push(Node::Unary(VCVTTPS2DQ, x, None));
+    }
+
+    fn i(&mut self, value: i32) -> Id {
+        self.integer(value)
+    }
+    fn fma(&mut self, x: Id, y: Id, z: Id) -> Id {
+        self.push(Node::Fma(x, y, z))
     }
     fn select_i(&mut self, mask: Id, x: Id, y: Id) -> Id {
         self.push(Node::Select(mask, x, y))
@@ -514,38 +532,151 @@ impl Arith for Recorder<'_> {
     fn is_fused(&self) -> bool {
         true
     }
-    fn i_add(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPADDD, x, y)
+}
+
+/// Builds functions of integers in 32-bit lanes, with the range of each value: `i32` wraps by itself, `u8` is cut, and
+/// `i64` must fit. `None` of what does not.
+struct IntegerLanes<'r, 'a> {
+    recorder: &'r mut Recorder<'a>,
+    dtype: DType,
+}
+
+/// A value and its range.
+type Ranged = Option<(Id, Range)>;
+
+impl IntegerLanes<'_, '_> {
+    /// The lanes of a result, which lies in the range before it wraps.
+    fn fitted(&mut self, id: Id, range: Range) -> Ranged {
+        let limits = full_range(self.dtype);
+        if range.0 >= limits.0 && range.1 <= limits.1 {
+            return Some((id, range));
+        }
+        match self.dtype {
+            DType::I32 => Some((id, I32_RANGE)),
+            DType::U8 => {
+                let low = self.recorder.integer(255);
+                Some((self.recorder.i_and(id, low), U8_RANGE))
+            }
+            DType::Bool | DType::I64 | DType::F32 | DType::F64 => None,
+        }
     }
-    fn i_sub(&mut self, x: Id, y: Id) -> Id {
-        self.binary(VPSUBD, x, y)
+
+    /// An operation bit by bit. The upper half of an `i64` is not at hand.
+    fn on_bits(&mut self, form: Form, x: Ranged, y: Ranged) -> Ranged {
+        if self.dtype == DType::I64 {
+            return None;
+        }
+        let id = self.recorder.commutative(form, x?.0, y?.0);
+        Some((id, full_range(self.dtype)))
     }
-    fn i_mul(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPMULLD, x, y)
+
+    fn compared(&mut self, predicate: u8, x: Ranged, y: Ranged) -> Option<Id> {
+        Some(self.recorder.compare_integers(x?.0, y?.0, predicate))
     }
-    fn i_and(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPANDD, x, y)
+
+    /// What has no instruction.
+    fn refused(&mut self, (): (), _: Ranged, _: Ranged) -> Ranged {
+        None
     }
-    fn i_or(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPORD, x, y)
+}
+
+impl Masks for IntegerLanes<'_, '_> {
+    type M = Option<Id>;
+
+    fn and(&mut self, x: Option<Id>, y: Option<Id>) -> Option<Id> {
+        Some(self.recorder.and(x?, y?))
     }
-    fn i_xor(&mut self, x: Id, y: Id) -> Id {
-        self.commutative(VPXORD, x, y)
+    fn or(&mut self, x: Option<Id>, y: Option<Id>) -> Option<Id> {
+        Some(self.recorder.or(x?, y?))
     }
-    fn shl(&mut self, x: Id, count: u32) -> Id {
-        self.push(Node::Shift(SHIFT_LEFT, x, count as u8))
+    fn xor(&mut self, x: Option<Id>, y: Option<Id>) -> Option<Id> {
+        Some(self.recorder.xor(x?, y?))
     }
-    fn shr(&mut self, x: Id, count: u32) -> Id {
-        self.push(Node::Shift(SHIFT_RIGHT_LOGICAL, x, count as u8))
+    fn not(&mut self, x: Option<Id>) -> Option<Id> {
+        Some(self.recorder.not(x?))
     }
-    fn sar(&mut self, x: Id, count: u32) -> Id {
-        self.push(Node::Shift(SHIFT_RIGHT_ARITHMETIC, x, count as u8))
+}
+
+/// Methods that are a call each.
+macro_rules! calls {
+    ($($method:ident -> $ty:ty = $call:ident($argument:expr);)*) => {$(
+        fn $method(&mut self, x: Ranged, y: Ranged) -> $ty {
+            self.$call($argument, x, y)
+        }
+    )*};
+}
+
+impl Integers for IntegerLanes<'_, '_> {
+    type N = Ranged;
+
+    calls! {
+        bit_and -> Ranged = on_bits(VPANDD);
+        bit_or -> Ranged = on_bits(VPORD);
+        bit_xor -> Ranged = on_bits(VPXORD);
+        lt -> Option<Id> = compared(INTEGER_LESS);
+        le -> Option<Id> = compared(INTEGER_LESS_OR_EQUAL);
+        gt -> Option<Id> = compared(INTEGER_GREATER);
+        ge -> Option<Id> = compared(INTEGER_NOT_LESS);
+        eq -> Option<Id> = compared(EQUAL);
+        ne -> Option<Id> = compared(NOT_EQUAL);
+        truncated_quotient -> Ranged = refused(());
+        truncated_remainder -> Ranged = refused(());
+        natural_power -> Ranged = refused(());
     }
-    fn to_float(&mut self, x: Id) -> Id {
-        self.push(Node::Unary(VCVTDQ2PS, x, None))
+
+    fn is_signed(&self) -> bool {
+        self.dtype != DType::U8
     }
-    fn to_int(&mut self, x: Id) -> Id {
-        self.push(Node::Unary(VCVTTPS2DQ, x, None))
+    fn n(&mut self, value: i64) -> Ranged {
+        Some((self.recorder.integer(i32::try_from(value).ok()?), (value, value)))
+    }
+    fn add(&mut self, x: Ranged, y: Ranged) -> Ranged {
+        let ((x, of_x), (y, of_y)) = (x?, y?);
+        let sum = self.recorder.i_add(x, y);
+        self.fitted(sum, (of_x.0 + of_y.0, of_x.1 + of_y.1))
+    }
+    fn sub(&mut self, x: Ranged, y: Ranged) -> Ranged {
+        let ((x, of_x), (y, of_y)) = (x?, y?);
+        let difference = self.recorder.i_sub(x, y);
+        self.fitted(difference, (of_x.0 - of_y.1, of_x.1 - of_y.0))
+    }
+    fn mul(&mut self, x: Ranged, y: Ranged) -> Ranged {
+        let ((x, of_x), (y, of_y)) = (x?, y?);
+        let ends = [of_x.0 * of_y.0, of_x.0 * of_y.1, of_x.1 * of_y.0, of_x.1 * of_y.1];
+        let product = self.recorder.commutative(VPMULLD, x, y);
+        self.fitted(product, (ends.into_iter().min()?, ends.into_iter().max()?))
+    }
+    fn maximum(&mut self, x: Ranged, y: Ranged) -> Ranged {
+        let ((x, of_x), (y, of_y)) = (x?, y?);
+        let largest = self.recorder.commutative(VPMAXSD, x, y);
+        self.fitted(largest, (of_x.0.max(of_y.0), of_x.1.max(of_y.1)))
+    }
+    fn minimum(&mut self, x: Ranged, y: Ranged) -> Ranged {
+        let ((x, of_x), (y, of_y)) = (x?, y?);
+        let smallest = self.recorder.commutative(VPMINSD, x, y);
+        self.fitted(smallest, (of_x.0.min(of_y.0), of_x.1.min(of_y.1)))
+    }
+    fn bit_not(&mut self, x: Ranged) -> Ranged {
+        let ones = Some((self.recorder.integer(-1), full_range(self.dtype)));
+        let (flipped, _) = self.on_bits(VPXORD, x, ones)?;
+        let (_, of_x) = x?;
+        self.fitted(flipped, (-1 - of_x.1, -1 - of_x.0))
+    }
+    fn select(&mut self, mask: Option<Id>, x: Ranged, y: Ranged) -> Ranged {
+        let ((x, of_x), (y, of_y)) = (x?, y?);
+        let chosen = self.recorder.push(Node::Select(mask?, x, y));
+        Some((chosen, (of_x.0.min(of_y.0), of_x.1.max(of_y.1))))
+    }
+    fn abs(&mut self, x: Ranged) -> Ranged {
+        let (x, of_x) = x?;
+        let size = self.recorder.push(Node::Unary(VPABSD, x, None));
+        self.fitted(size, (0, of_x.0.abs().max(of_x.1.abs())))
+    }
+    fn sqr(&mut self, x: Ranged) -> Ranged {
+        let (x, of_x) = x?;
+        let largest = of_x.0.abs().max(of_x.1.abs());
+        let square = self.recorder.binary(VPMULLD, x, x);
+        self.fitted(square, (0, largest.checked_mul(largest)?))
     }
 }
 
@@ -848,32 +979,64 @@ impl Recorder<'_> {
         if operands.len() != function.arity() {
             return None;
         }
-        if function == ScalarFn::Select {
+        if function.domain() == Domain::Select {
             return self.select_values(operands[0], operands[1], operands[2]);
         }
         let x = operands[0];
         let y = operands.get(1).copied().unwrap_or(x);
         match (x, y) {
             (Lowered::Lanes(x, DType::F32, _), Lowered::Lanes(y, DType::F32, _)) => {
-                self.map_float(function, x, y)
+                Some(match function.on_singles(self, x, y)? {
+                    Applied::Float(id) => Lowered::Lanes(id, DType::F32, I32_RANGE),
+                    Applied::Truth(mask) => Lowered::Mask(mask),
+                })
             }
             (Lowered::Lanes(x, dtype, of_x), Lowered::Lanes(y, of_dtype, of_y)) if dtype == of_dtype => {
                 self.map_integer(function, (x, of_x), (y, of_y), dtype)
             }
-            (Lowered::Mask(x), Lowered::Mask(y)) => self.map_truth(function, x, y),
+            (Lowered::Mask(x), Lowered::Mask(y)) => Some(Lowered::Mask(function.on_truths(self, x, y)?)),
             (Lowered::Quads(access, level), Lowered::Lanes(y, DType::I64, range)) => {
-                // Saturated numbers compare as the full ones do with anything strictly inside.
-                let inside = range.0 > I32_RANGE.0 && range.1 < I32_RANGE.1;
                 let x = self.push_at(Node::LoadQuad(access, Narrowing::Saturate), level);
-                self.compare_values(function, x, y).filter(|_| inside)
+                self.compare_saturated(function, (x, I32_RANGE), (y, range), range)
             }
             (Lowered::Lanes(x, DType::I64, range), Lowered::Quads(access, level)) => {
-                let inside = range.0 > I32_RANGE.0 && range.1 < I32_RANGE.1;
                 let y = self.push_at(Node::LoadQuad(access, Narrowing::Saturate), level);
-                self.compare_values(function, x, y).filter(|_| inside)
+                self.compare_saturated(function, (x, range), (y, I32_RANGE), range)
             }
             (Lowered::Lanes(..) | Lowered::Mask(_) | Lowered::Quads(..), _) => None,
         }
+    }
+
+    /// A function of 32-bit lanes.
+    fn map_integer(
+        &mut self,
+        function: ScalarFn,
+        x: (Id, Range),
+        y: (Id, Range),
+        dtype: DType,
+    ) -> Option<Lowered> {
+        let mut lanes = IntegerLanes { recorder: self, dtype };
+        Some(match function.on_integers(&mut lanes, Some(x), Some(y))? {
+            AppliedInteger::Integer(value) => {
+                let (id, range) = value?;
+                Lowered::Lanes(id, dtype, range)
+            }
+            AppliedInteger::Truth(mask) => Lowered::Mask(mask?),
+        })
+    }
+
+    /// A comparison with saturated 64-bit numbers: they compare as the full ones do with anything strictly inside of the
+    /// 32-bit range.
+    fn compare_saturated(
+        &mut self,
+        function: ScalarFn,
+        x: (Id, Range),
+        y: (Id, Range),
+        range: Range,
+    ) -> Option<Lowered> {
+        let inside = range.0 > I32_RANGE.0 && range.1 < I32_RANGE.1;
+        let compares = function.domain() == Domain::Compare;
+        if compares && inside { self.map_integer(function, x, y, DType::I64) } else { None }
     }
 
     fn select_values(&mut self, condition: Lowered, x: Lowered, y: Lowered) -> Option<Lowered> {
@@ -891,224 +1054,6 @@ impl Recorder<'_> {
             }
             (Lowered::Lanes(..) | Lowered::Mask(_) | Lowered::Quads(..), _) => None,
         }
-    }
-
-    fn map_truth(&mut self, function: ScalarFn, x: Id, y: Id) -> Option<Lowered> {
-        let not = |recorder: &mut Self, mask: Id| recorder.push(Node::MaskNot(mask));
-        Some(Lowered::Mask(if function == ScalarFn::And {
-            self.mask_binary(KANDW, x, y)
-        } else if function == ScalarFn::Or {
-            self.mask_binary(KORW, x, y)
-        } else if function == ScalarFn::Xor || function == ScalarFn::Ne {
-            self.mask_binary(KXORW, x, y)
-        } else if function == ScalarFn::Eq {
-            self.mask_binary(KXNORW, x, y)
-        } else if function == ScalarFn::Not {
-            not(self, x)
-        } else if function == ScalarFn::Lt {
-            self.mask_binary(KANDNW, x, y)
-        } else if function == ScalarFn::Gt {
-            self.mask_binary(KANDNW, y, x)
-        } else if function == ScalarFn::Le {
-            let greater = self.mask_binary(KANDNW, y, x);
-            not(self, greater)
-        } else if function == ScalarFn::Ge {
-            let less = self.mask_binary(KANDNW, x, y);
-            not(self, less)
-        } else {
-            return None;
-        }))
-    }
-
-    fn compare_values(&mut self, function: ScalarFn, x: Id, y: Id) -> Option<Lowered> {
-        let predicate = if function == ScalarFn::Lt {
-            INTEGER_LESS
-        } else if function == ScalarFn::Le {
-            INTEGER_LESS_OR_EQUAL
-        } else if function == ScalarFn::Gt {
-            INTEGER_GREATER
-        } else if function == ScalarFn::Ge {
-            INTEGER_NOT_LESS
-        } else if function == ScalarFn::Eq {
-            EQUAL
-        } else if function == ScalarFn::Ne {
-            NOT_EQUAL
-        } else {
-            return None;
-        };
-        Some(Lowered::Mask(self.compare_integers(x, y, predicate)))
-    }
-
-    /// A function of 32-bit lanes: `i32` wraps by itself, `u8` is cut, `i64` must fit.
-    fn map_integer(
-        &mut self,
-        function: ScalarFn,
-        (x, of_x): (Id, Range),
-        (y, of_y): (Id, Range),
-        dtype: DType,
-    ) -> Option<Lowered> {
-        if let Some(truth) = self.compare_values(function, x, y) {
-            return Some(truth);
-        }
-        let products = [of_x.0 * of_y.0, of_x.0 * of_y.1, of_x.1 * of_y.0, of_x.1 * of_y.1];
-        let largest = of_x.0.abs().max(of_x.1.abs());
-        let zero = self.splat(0);
-        let (id, range) = match function {
-            ScalarFn::Add => (self.i_add(x, y), (of_x.0 + of_y.0, of_x.1 + of_y.1)),
-            ScalarFn::Sub => (self.i_sub(x, y), (of_x.0 - of_y.1, of_x.1 - of_y.0)),
-            ScalarFn::Mul => {
-                (self.commutative(VPMULLD, x, y), (products.into_iter().min()?, products.into_iter().max()?))
-            }
-            ScalarFn::Max => (self.commutative(VPMAXSD, x, y), (of_x.0.max(of_y.0), of_x.1.max(of_y.1))),
-            ScalarFn::Min => (self.commutative(VPMINSD, x, y), (of_x.0.min(of_y.0), of_x.1.min(of_y.1))),
-            ScalarFn::Neg => (self.i_sub(zero, x), (-of_x.1, -of_x.0)),
-            ScalarFn::Abs => (self.push(Node::Unary(VPABSD, x, None)), (0, largest)),
-            ScalarFn::Sign => {
-                let one = self.integer(1);
-                let minus_one = self.integer(-1);
-                let x = self.binary(VPMAXSD, x, minus_one);
-                (self.binary(VPMINSD, x, one), (-1, 1))
-            }
-            ScalarFn::Sqr => (self.binary(VPMULLD, x, x), (0, largest.checked_mul(largest)?)),
-            ScalarFn::And if dtype != DType::I64 => (self.i_and(x, y), full_range(dtype)),
-            ScalarFn::Or if dtype != DType::I64 => (self.i_or(x, y), full_range(dtype)),
-            ScalarFn::Xor if dtype != DType::I64 => (self.i_xor(x, y), full_range(dtype)),
-            ScalarFn::Not if dtype != DType::I64 => {
-                let ones = self.integer(-1);
-                (self.i_xor(x, ones), (-1 - of_x.1, -1 - of_x.0))
-            }
-            ScalarFn::And
-            | ScalarFn::Or
-            | ScalarFn::Xor
-            | ScalarFn::Not
-            | ScalarFn::FloorDiv
-            | ScalarFn::Mod
-            | ScalarFn::Pow
-            | ScalarFn::Div
-            | ScalarFn::Sqrt
-            | ScalarFn::Recip
-            | ScalarFn::Exp
-            | ScalarFn::Exp2
-            | ScalarFn::Expm1
-            | ScalarFn::Log
-            | ScalarFn::Log2
-            | ScalarFn::Log10
-            | ScalarFn::Log1p
-            | ScalarFn::Log1mexp
-            | ScalarFn::Sin
-            | ScalarFn::Cos
-            | ScalarFn::Tan
-            | ScalarFn::Asin
-            | ScalarFn::Acos
-            | ScalarFn::Atan
-            | ScalarFn::Atan2
-            | ScalarFn::Sinh
-            | ScalarFn::Cosh
-            | ScalarFn::Tanh
-            | ScalarFn::Asinh
-            | ScalarFn::Acosh
-            | ScalarFn::Atanh
-            | ScalarFn::Sigmoid
-            | ScalarFn::Softplus
-            | ScalarFn::Erf
-            | ScalarFn::Erfc
-            | ScalarFn::Floor
-            | ScalarFn::Ceil
-            | ScalarFn::Trunc
-            | ScalarFn::Round
-            | ScalarFn::IsNan
-            | ScalarFn::IsInf
-            | ScalarFn::Lt
-            | ScalarFn::Le
-            | ScalarFn::Gt
-            | ScalarFn::Ge
-            | ScalarFn::Eq
-            | ScalarFn::Ne
-            | ScalarFn::Select => return None,
-        };
-        fitting(id, dtype, range).or_else(|| match dtype {
-            DType::I32 => Some(Lowered::Lanes(id, dtype, I32_RANGE)),
-            DType::U8 => {
-                let low = self.integer(255);
-                Some(Lowered::Lanes(self.i_and(id, low), dtype, U8_RANGE))
-            }
-            DType::Bool | DType::I64 | DType::F32 | DType::F64 => None,
-        })
-    }
-
-    fn map_float(&mut self, function: ScalarFn, x: Id, y: Id) -> Option<Lowered> {
-        let mask = match function {
-            ScalarFn::Lt => self.compare(x, y, LESS),
-            ScalarFn::Le => self.compare(x, y, LESS_OR_EQUAL),
-            ScalarFn::Gt => self.compare(x, y, GREATER),
-            ScalarFn::Ge => self.compare(x, y, GREATER_OR_EQUAL),
-            ScalarFn::Eq => self.compare(x, y, EQUAL),
-            ScalarFn::Ne => self.compare(x, y, NOT_EQUAL),
-            ScalarFn::IsNan => self.compare(x, x, UNORDERED),
-            ScalarFn::IsInf => {
-                let magnitude = self.abs(x);
-                let infinity = self.f(f32::INFINITY);
-                self.compare(magnitude, infinity, EQUAL)
-            }
-            ScalarFn::Add => return Some(float(self.add(x, y))),
-            ScalarFn::Sub => return Some(float(self.sub(x, y))),
-            ScalarFn::Mul => return Some(float(self.mul(x, y))),
-            ScalarFn::Div => return Some(float(self.div(x, y))),
-            ScalarFn::FloorDiv => return Some(float(math::floor_quotient(self, x, y))),
-            ScalarFn::Mod => return Some(float(math::floor_remainder(self, x, y))),
-            ScalarFn::Pow => return Some(float(math::pow(self, x, y))),
-            ScalarFn::Max => return Some(float(self.extreme(VMAXPS, x, y))),
-            ScalarFn::Min => return Some(float(self.extreme(VMINPS, x, y))),
-            ScalarFn::Neg => return Some(float(self.neg(x))),
-            ScalarFn::Abs => return Some(float(self.abs(x))),
-            ScalarFn::Sign => {
-                let zero = self.f(0.0);
-                let one = self.f(1.0);
-                let minus_one = self.f(-1.0);
-                let negative = self.compare(x, zero, LESS);
-                let zero_or_nan = self.add(x, zero);
-                let sign = self.select(negative, minus_one, zero_or_nan);
-                let positive = self.compare(x, zero, GREATER);
-                return Some(float(self.select(positive, one, sign)));
-            }
-            ScalarFn::Sqr => return Some(float(self.mul(x, x))),
-            ScalarFn::Sqrt => return Some(float(self.sqrt(x))),
-            ScalarFn::Recip => {
-                let one = self.f(1.0);
-                return Some(float(self.div(one, x)));
-            }
-            ScalarFn::Exp => return Some(float(math::exp(self, x))),
-            ScalarFn::Exp2 => return Some(float(math::exp2(self, x))),
-            ScalarFn::Expm1 => return Some(float(math::expm1(self, x))),
-            ScalarFn::Log => return Some(float(math::log(self, x))),
-            ScalarFn::Log2 => return Some(float(math::log2(self, x))),
-            ScalarFn::Log10 => return Some(float(math::log10(self, x))),
-            ScalarFn::Log1p => return Some(float(math::log1p(self, x))),
-            ScalarFn::Log1mexp => return Some(float(math::log1mexp(self, x))),
-            ScalarFn::Sin => return Some(float(math::sin(self, x))),
-            ScalarFn::Cos => return Some(float(math::cos(self, x))),
-            ScalarFn::Tan => return Some(float(math::tan(self, x))),
-            ScalarFn::Asin => return Some(float(math::asin(self, x))),
-            ScalarFn::Acos => return Some(float(math::acos(self, x))),
-            ScalarFn::Atan => return Some(float(math::atan(self, x))),
-            ScalarFn::Atan2 => return Some(float(math::atan2(self, x, y))),
-            ScalarFn::Sinh => return Some(float(math::sinh(self, x))),
-            ScalarFn::Cosh => return Some(float(math::cosh(self, x))),
-            ScalarFn::Tanh => return Some(float(math::tanh(self, x))),
-            ScalarFn::Asinh => return Some(float(math::asinh(self, x))),
-            ScalarFn::Acosh => return Some(float(math::acosh(self, x))),
-            ScalarFn::Atanh => return Some(float(math::atanh(self, x))),
-            ScalarFn::Sigmoid => return Some(float(math::sigmoid(self, x))),
-            ScalarFn::Softplus => return Some(float(math::softplus(self, x))),
-            ScalarFn::Erf => return Some(float(math::erf(self, x))),
-            ScalarFn::Erfc => return Some(float(math::erfc(self, x))),
-            ScalarFn::Floor => return Some(float(self.floor(x))),
-            ScalarFn::Ceil => return Some(float(self.ceil(x))),
-            ScalarFn::Trunc => return Some(float(self.trunc(x))),
-            ScalarFn::Round => return Some(float(self.nearest(x))),
-            ScalarFn::And | ScalarFn::Or | ScalarFn::Xor | ScalarFn::Not | ScalarFn::Select => return None,
-        };
-        Some(Lowered::Mask(mask))
     }
 
     fn store(&mut self, kernel: &LoopKernel, store: &Store, values: &[Lowered]) -> Option<()> {
@@ -1218,10 +1163,6 @@ impl Recorder<'_> {
         }
         strip
     }
-}
-
-fn float(id: Id) -> Lowered {
-    Lowered::Lanes(id, DType::F32, I32_RANGE)
 }
 
 /// The lanes, if every value of the range is one of the type and of 32 bits.
