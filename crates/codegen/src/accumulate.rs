@@ -5,6 +5,7 @@
 //! a sum of terms with scalar factors and, where exactly W and products are left, writes it anew with the factors
 //! gathered. Several thin products, as the statistics of data and model that a Boltzmann machine learns from, are one
 //! product over the length of both. Regrouping rounds differently in the last place, as any order of a sum does.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::collections::BTreeMap;
 

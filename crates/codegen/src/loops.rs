@@ -4,6 +4,7 @@
 //! last value, whether or not anything asks for that, so [`with_carries`] sees to it that there is such a node. The graph
 //! of a step makes no row that nobody asked for, and a carry whose values are stacked anyway lives in the rows. What a
 //! body captures is memory: [`sink`] moves constants and mere views into the body, where they cost nothing.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

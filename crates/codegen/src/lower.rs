@@ -3,6 +3,7 @@
 //! The kernel of a stored node asks for the value of one element at symbolic positions; inlined operands answer with
 //! instructions, movements (permute, window, broadcast, reshape) by changing the positions, memory with a load. So
 //! fusion is nothing but not stopping to ask.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! [`collect`] gathers them into a [`Graph`]; [`specialise`] makes every extent known; [`differentiate`] takes the
 //! gradients. Nothing here generates code, and nothing here knows the rewriter or a device.
 #![forbid(unsafe_code)]
-#![warn(clippy::wildcard_enum_match_arm)]
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod array;
 pub mod body;
