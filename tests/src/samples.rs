@@ -44,6 +44,14 @@ const ROWS: &[Row] = &[
     Row("argmax{axis=1}", "T[5, 40]", NUMBERS, (0, 1)),
     Row("argmax{axis=1}", "T[3, 1, 6]", NUMBERS, (0, 1)),
     Row("argmax{axis=1}", "T[0, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[7]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[1]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=1}", "T[0, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[0, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=1}", "T[3, 40]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[37, 2]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=1}", "T[2, 701, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=7}", "T[1, 2, 1, 1, 2, 1, 1, 33]", NUMBERS, (0, 1)),
     Row("dot", "T[3, 4]; T[4, 5]", NUMBERS, (0, 1)),
     Row("dot", "T[1, 1]; T[1, 1]", NUMBERS, (0, 1)),
     Row("dot", "T[2, 0]; T[0, 3]", NUMBERS, (0, 1)),
@@ -138,7 +146,18 @@ const REDUCED: &[(&str, &str)] = &[
 pub fn kinds() -> Vec<&'static str> {
     let mut names: Vec<&str> = ScalarFn::ALL.iter().map(|f| f.name()).collect();
     names.extend(hypatia_graph::Fold::ALL.iter().map(|f| f.name()));
-    names.extend(["iota", "extent", "cast", "argmax", "dot", "broadcast", "reshape", "permute", "slice"]);
+    names.extend([
+        "iota",
+        "extent",
+        "cast",
+        "argmax",
+        "cumsum",
+        "dot",
+        "broadcast",
+        "reshape",
+        "permute",
+        "slice",
+    ]);
     names.extend(["set_slice", "inc_slice", "window", "set_window", "inc_window", "concat", "gather"]);
     names.extend(["scatter", "scatter_add", "stop_gradient", "random"]);
     names

@@ -7,6 +7,7 @@
 //!
 //! [`Compute`] says of every operator how it is computed, and is the only list of them in this crate; lowering follows
 //! the [`Schedule`] and decides nothing.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,8 +110,8 @@ impl<'g> Compute<'g> {
             }
             Op::Random { key, .. } => return Ok(Compute::Whole(Whole::Random(*key))),
             Op::Scan(scan) => return Ok(Compute::Whole(Whole::Scan(scan))),
-            Op::Extent(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Grad(_) => {
-                return Err(broken!("a specialised graph without gradients", node.op.name()));
+            Op::Extent(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Grad(_) | Op::Cumsum(_) => {
+                return Err(broken!("a specialised, expanded graph without gradients", node.op.name()));
             }
         };
         Ok(Compute::Inline(inline))

@@ -206,14 +206,22 @@ impl Tensor {
         };
         let operand = match (fold, self.dtype()) {
             (Fold::All | Fold::Any, _) => self.cast(DType::Bool),
-            (Fold::Sum | Fold::Prod, DType::Bool | DType::U8 | DType::I32) => {
-                build(Op::Cast(DType::I64), smallvec![self.clone()], site)
-            }
+            (Fold::Sum | Fold::Prod, _) => self.counted(site),
             (Fold::Max | Fold::Min, DType::Bool) => build(Op::Cast(DType::U8), smallvec![self.clone()], site),
-            (Fold::Sum | Fold::Prod | Fold::Max | Fold::Min, _) => self.clone(),
+            (Fold::Max | Fold::Min, _) => self.clone(),
         };
         let reduced = build(Op::Reduce(fold, set), smallvec![operand], site);
         if keepdims { keep_axes(&reduced, set, self.rank(), site) } else { reduced }
+    }
+
+    /// The elements as they are added and multiplied: `bool` and small integers as `i64`.
+    fn counted(&self, site: Site) -> Tensor {
+        match self.dtype() {
+            DType::Bool | DType::U8 | DType::I32 => {
+                build(Op::Cast(DType::I64), smallvec![self.clone()], site)
+            }
+            DType::I64 | DType::F32 | DType::F64 => self.clone(),
+        }
     }
 
     /// Sum over axes; `bool`, `u8` and `i32` are summed as `i64`.
@@ -330,6 +338,19 @@ impl Tensor {
     #[track_caller]
     pub fn std(&self, axes: impl AxisSet) -> Tensor {
         self.var(axes).sqrt()
+    }
+
+    /// Each element is the sum of those up to it along an axis, itself included; `bool`, `u8` and `i32` are summed as `i64`.
+    ///
+    /// Floats are added in blocks, and blocks of blocks, so that the error of a sum grows with the logarithm of its length.
+    /// A NaN or an infinity reaches only the sums behind it. The order of additions is the same on every device.
+    #[track_caller]
+    pub fn cumsum(&self, axis: i64) -> Tensor {
+        let site = Location::caller();
+        match resolve_axis(axis, self.rank()) {
+            Ok(axis) => build(Op::Cumsum(axis as u8), smallvec![self.counted(site)], site),
+            Err(message) => mistake(self, format!("`cumsum`: {message}"), site),
+        }
     }
 
     /// Position of the first largest element along an axis, `i64`.

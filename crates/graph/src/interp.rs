@@ -302,6 +302,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
         Op::Cast(dtype) => Ok(operands[0].cast(*dtype)),
         Op::Reduce(fold, axes) => reduce(*fold, *axes, operands[0], &shape),
         Op::ArgMax(axis) => argmax(usize::from(*axis), operands[0], &shape),
+        Op::Cumsum(axis) => cumsum(usize::from(*axis), operands[0]),
         Op::Dot => dot(operands[0], operands[1], &shape),
         Op::Broadcast { axes, .. } => {
             let x = operands[0];
@@ -616,6 +617,17 @@ fn reduce(fold: Fold, axes: Axes, x: &Array, shape: &[usize]) -> Result<Array, D
         join(fold, &mut result, to, x.get(from))?;
     }
     Ok(result)
+}
+
+fn cumsum(axis: usize, x: &Array) -> Result<Array, Diagnostic> {
+    let (stride, extent) = (row_major_strides(x.shape())[axis], x.shape()[axis]);
+    let mut sums = if x.dtype() == DType::F32 { x.cast(DType::F64) } else { x.clone() };
+    // Row-major order meets the sum before that of each element.
+    for position in (0..x.len()).filter(|position| position / stride % extent > 0) {
+        let before = sums.get(position - stride);
+        join(Fold::Sum, &mut sums, position, before)?;
+    }
+    Ok(sums.cast(x.dtype()))
 }
 
 fn join(fold: Fold, array: &mut Array, position: usize, value: Literal) -> Result<(), Diagnostic> {

@@ -165,6 +165,10 @@ fn outcome(
             };
             Ok((smallvec![existing(&operands[0], own, smallest, site)], None))
         }
+        // Sums of rows that repeat do not repeat.
+        Op::Cumsum(axis) => unchanged(
+            made(0).map(|own| Made { repeats: own.repeats && own.axis != usize::from(*axis), ..own.clone() }),
+        ),
         Op::Dot => product(operands, site),
         Op::Broadcast { axes, .. } => {
             let own = made(0).and_then(|own| own.at(usize::from(*axes.get(own.axis)?)));

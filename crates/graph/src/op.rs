@@ -83,6 +83,10 @@ pub enum Op {
     Reduce(Fold, Axes),
     /// `i64`: position of the first largest element along an axis, which goes away. A NaN counts as largest.
     ArgMax(u8),
+    /// Each element is the sum of those up to it along an axis, itself included; the result has the operand's type, numbers
+    /// only. The order of additions is part of the compiled program, not of the meaning, but no element goes into a sum
+    /// that stands before it.
+    Cumsum(u8),
     /// Matrix product: `[m, k] . [k, n] -> [m, n]`, or the same for each leading index: `[b, m, k] . [b, k, n]`.
     /// Numbers of one type.
     Dot,
@@ -150,6 +154,7 @@ impl Op {
             Op::Cast(_) => "cast",
             Op::Reduce(fold, _) => fold.name(),
             Op::ArgMax(_) => "argmax",
+            Op::Cumsum(_) => "cumsum",
             Op::Dot => "dot",
             Op::Broadcast { .. } => "broadcast",
             Op::Reshape(_) => "reshape",

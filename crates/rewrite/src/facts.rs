@@ -271,6 +271,11 @@ impl Facts {
                 match along {
                     Along::Reduce(fold, axes) => reduce(fold, count(axes), &first, dtype, strict),
                     Along::ArgMax(axis) => indices(count(Axes::one(axis)), dtype),
+                    // Sums of one element up to all.
+                    Along::Cumsum(axis) => {
+                        let of = |count| reduce(Fold::Sum, count, &first, dtype, strict);
+                        of(Some(1)).or(&of(count(Axes::one(axis))))
+                    }
                 }
             }
             Class::View(_) => first,

@@ -65,6 +65,8 @@ pub enum Along {
     Reduce(Fold, Axes),
     /// The position of the largest; the axis goes away.
     ArgMax(usize),
+    /// The sum of those up to each; the axis stays.
+    Cumsum(usize),
 }
 
 /// The work of functions that are cheaper to compute again than to keep: a division, but no series.
@@ -89,6 +91,7 @@ impl Op {
             Op::Gather { batch } | Op::Scatter { batch, .. } => Class::Indexed(usize::from(*batch)),
             Op::Reduce(fold, axes) => Class::Fold(Along::Reduce(*fold, *axes)),
             Op::ArgMax(axis) => Class::Fold(Along::ArgMax(usize::from(*axis))),
+            Op::Cumsum(axis) => Class::Fold(Along::Cumsum(usize::from(*axis))),
             Op::Dot => Class::Product,
             Op::Random { key, .. } => Class::Random(*key),
             Op::Scan(scan) => Class::Loop(scan),
@@ -237,11 +240,15 @@ impl Op {
     }
 
     /// The operators whose only attribute is an axis.
-    pub(crate) const ALONG_AN_AXIS: [fn(u8) -> Op; 3] = [Op::Extent, Op::ArgMax, Op::Concat];
+    pub(crate) const ALONG_AN_AXIS: [fn(u8) -> Op; 4] = [Op::Extent, Op::ArgMax, Op::Cumsum, Op::Concat];
 
     /// The axis, if that is the only attribute.
     pub fn axis(&self) -> Option<u8> {
-        if let Op::Extent(axis) | Op::ArgMax(axis) | Op::Concat(axis) = self { Some(*axis) } else { None }
+        if let Op::Extent(axis) | Op::ArgMax(axis) | Op::Cumsum(axis) | Op::Concat(axis) = self {
+            Some(*axis)
+        } else {
+            None
+        }
     }
 
     /// Whether specialisation replaces the operator.
@@ -274,6 +281,7 @@ impl Op {
             }
             Op::Reduce(fold, axes) => Op::Reduce(*fold, axes.iter().map(|axis| axis + 1).collect::<Axes>()),
             Op::ArgMax(axis) => Op::ArgMax(axis + 1),
+            Op::Cumsum(axis) => Op::Cumsum(axis + 1),
             Op::Concat(axis) => Op::Concat(axis + 1),
             Op::Gather { batch } => Op::Gather { batch: batch + 1 },
             Op::Leaf(_)
@@ -304,6 +312,7 @@ impl Op {
                 Op::Reduce(*fold, axes.iter().map(|axis| axis - 1).collect::<Axes>())
             }
             Op::ArgMax(axis) => Op::ArgMax(axis.checked_sub(1)?),
+            Op::Cumsum(axis) => Op::Cumsum(axis.checked_sub(1)?),
             Op::Concat(axis) => Op::Concat(axis.checked_sub(1)?),
             Op::Gather { batch } => Op::Gather { batch: batch.checked_sub(1)? },
             Op::Leaf(_)
