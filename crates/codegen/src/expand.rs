@@ -5,8 +5,6 @@ use hypatia_graph::op::{WindowAxis, known_dims};
 use hypatia_graph::{Axes, Fold, Graph, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::SmallVec;
 
-use crate::schedule::shape;
-
 /// The graph with large reductions in two stages, and cumulative sums as sums of blocks.
 pub fn expand(graph: &Graph) -> Graph {
     graph.rebuilt(|out, from, id, operands| {
@@ -14,7 +12,7 @@ pub fn expand(graph: &Graph) -> Graph {
         let expanded = if let Op::Reduce(fold, axes) = node.op {
             two_stages(out, fold, axes, operands[0], node.site)
         } else if let Op::Cumsum(axis) = node.op {
-            Some(cumsum(out, usize::from(axis), operands[0], node.site))
+            cumsum(out, usize::from(axis), operands[0], node.site)
         } else {
             None
         };
@@ -25,7 +23,7 @@ pub fn expand(graph: &Graph) -> Graph {
 /// A large reduction over several axes as two: over the last axis first, then over the partial results. The first has
 /// rows that are independent, and sums of rows lose less to rounding than one long sum.
 fn two_stages(out: &mut Graph, fold: Fold, axes: Axes, x: NodeId, site: Option<Site>) -> Option<NodeId> {
-    let extents = shape(out, x);
+    let extents = out.ty(x).extents()?;
     let last = extents.len().checked_sub(1)?;
     let several = axes.contains(last) && axes.len() > 1;
     let large = extents.iter().product::<usize>() > 1 << 14 && extents[last] >= 16;
@@ -41,13 +39,13 @@ fn two_stages(out: &mut Graph, fold: Fold, axes: Axes, x: NodeId, site: Option<S
 const BLOCK: usize = 16;
 
 /// Cumulative sums along an axis, the others joined to one on each side.
-fn cumsum(out: &mut Graph, axis: usize, x: NodeId, site: Option<Site>) -> NodeId {
-    let extents = shape(out, x);
+fn cumsum(out: &mut Graph, axis: usize, x: NodeId, site: Option<Site>) -> Option<NodeId> {
+    let extents = out.ty(x).extents()?;
     let size = |extents: &[usize]| extents.iter().product();
     let flat = [size(&extents[..axis]), extents[axis], size(&extents[axis + 1..])];
     let x = out.add(Op::Reshape(known_dims(&flat)), &[x], site);
     let sums = sums_before(out, x, flat, ScalarFn::Le, site);
-    out.add(Op::Reshape(known_dims(&extents)), &[sums], site)
+    Some(out.add(Op::Reshape(known_dims(&extents)), &[sums], site))
 }
 
 /// For each element along the middle axis the sum of those whose positions compare so with its own. Of many elements it
