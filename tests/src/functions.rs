@@ -1,8 +1,8 @@
 //! What a compiled function promises: updates from old values, defaults, givens, symbolic shapes.
 
 use hypatia::{
-    All, Array, Builder, DType, Next, Scan, Shared, Tensor, Unused, arange, function, input, ix, matrix,
-    scalar, shared, step, vector,
+    All, Array, Builder, DType, Next, Numerics, Scan, Shared, Tensor, Unused, arange, function, grad, input,
+    ix, matrix, scalar, shared, step, vector,
 };
 
 fn values(array: &Array) -> Vec<f64> {
@@ -53,6 +53,69 @@ fn an_update_may_overlap_itself() {
         function(&[], &[], &[(&a, new)]).unwrap().call(&[]).unwrap();
         assert_eq!(a.get_value().unwrap(), expected, "{name}");
     }
+}
+
+/// A function of one input, with both policies.
+fn outputs(x: &Tensor, y: &Tensor, array: &Array) -> Vec<f64> {
+    let [strict, real] = [Numerics::Strict, Numerics::Real].map(|numerics| {
+        let mut f = Builder::new().inputs(&[x]).outputs(&[y]).numerics(numerics).compile().unwrap();
+        values(f.call(&[array]).unwrap().array(0))
+    });
+    let bits = |values: &[f64]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&strict), bits(&real));
+    real
+}
+
+/// Values of `numpy.cumsum`.
+#[test]
+fn cumulative_sums() {
+    for dtype in [DType::F32, DType::F64] {
+        let x = input("x", dtype, &[None, None]);
+        let array = Array::new(&[2, 3], &[1.0f64, -2.0, 3.0, 0.5, 4.0, -8.0]).unwrap().cast(dtype);
+        assert_eq!(outputs(&x, &x.cumsum(0), &array), [1.0, -2.0, 3.0, 1.5, 2.0, -5.0]);
+        assert_eq!(outputs(&x, &x.cumsum(-1), &array), [1.0, -1.0, 2.0, 0.5, 4.5, -3.5]);
+        for shape in [[0, 3], [3, 0], [1, 1]] {
+            let some = Array::zeros(dtype, &shape).unwrap();
+            assert_eq!(outputs(&x, &x.cumsum(1), &some), vec![0.0; shape[0] * shape[1]]);
+        }
+        // What is infinite or NaN reaches the sums behind it only, in and across blocks.
+        let x = input("x", dtype, &[None]);
+        for n in [4, 70, 1000] {
+            let mut line = vec![1.0f64; n];
+            line[n / 2] = f64::INFINITY;
+            line[n - 1] = f64::NAN;
+            let sums = outputs(&x, &x.cumsum(0), &Array::vector(&line).cast(dtype));
+            let expected = |i: usize| if i < n / 2 { i as f64 + 1.0 } else { f64::INFINITY };
+            assert!(sums[..n - 1].iter().enumerate().all(|(i, sum)| *sum == expected(i)), "{n}: {sums:?}");
+            assert!(sums[n - 1].is_nan());
+        }
+    }
+    let (x, flags) = (input("x", DType::U8, &[None]), input("flags", DType::Bool, &[None]));
+    assert_eq!(outputs(&x, &x.cumsum(0), &Array::vector(&[200u8, 100, 7])), [200.0, 300.0, 307.0]);
+    assert_eq!(outputs(&flags, &flags.cumsum(0), &Array::vector(&[true, false, true])), [1.0, 1.0, 2.0]);
+    assert_eq!((x.cumsum(0).dtype(), flags.cumsum(0).dtype()), (DType::I64, DType::I64));
+    let long: Vec<i64> = (0..2003).map(|i| i * i % 1009 - 500).collect();
+    let mut sum = 0;
+    let expected: Vec<f64> = long.iter().map(|x| (sum += x, sum as f64).1).collect();
+    let x = input("x", DType::I64, &[None]);
+    assert_eq!(outputs(&x, &x.cumsum(0), &Array::vector(&long)), expected);
+}
+
+#[test]
+fn gradients_of_cumulative_sums() {
+    let x = vector::<f64>("x");
+    let array = Array::vector(&[1.0f64, 2.0, 3.0]);
+    // d/dx of half the sum of squares of L x is L' L x, whose derivative along (1, 0, 0) is the first row of L' L.
+    let gradient = grad(&(x.cumsum(0).sqr().sum(All) * 0.5), [&x]).remove(0);
+    assert_eq!(outputs(&x, &gradient, &array), [10.0, 9.0, 6.0]);
+    let second = grad(&gradient.index(ix![0]), [&x]).remove(0);
+    assert_eq!(outputs(&x, &second, &array), [3.0, 2.0, 1.0]);
+    // In the steps of a loop, through which the gradient flows as well.
+    let sums =
+        Scan::new().carry(&x * 0.0).steps(3).run(|step| Next::new().carry((&step.carries[0] + &x).cumsum(0)));
+    assert_eq!(outputs(&x, &sums.last[0], &array), [3.0, 12.0, 31.0]);
+    let gradient = grad(&sums.last[0].sum(All), [&x]).remove(0);
+    assert_eq!(outputs(&x, &gradient, &array), [19.0, 9.0, 3.0]);
 }
 
 #[test]

@@ -341,7 +341,11 @@ impl Growth {
                 let x = self.converted(x, wanted)?;
                 self.add(Op::Reduce(fold, set), &[x])
             }
-            38 => self.add(Op::ArgMax(axis as u8), &[x]),
+            38 if self.generator.below(2) == 0 => self.add(Op::ArgMax(axis as u8), &[x]),
+            38 => {
+                let x = self.converted(x, if dtype == DType::Bool { self.soil.float } else { dtype })?;
+                self.add(Op::Cumsum(axis as u8), &[x])
+            }
             39..=43 => self.dot(x),
             44..=46 => {
                 let place = self.generator.below(rank + 1);

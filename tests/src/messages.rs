@@ -377,7 +377,7 @@ fn calls() {
     let mut by_name = |mistake: &str, arguments: &[(&str, &Array)]| match named.call_named(arguments) {
         Ok(_) => panic!("{mistake}: called"),
         Err(CallError::Arguments(faults)) => book.add(mistake, &faults.to_string()),
-        Err(CallError::Device(message)) => panic!("{mistake}: {message}"),
+        Err(error @ (CallError::Device(_) | CallError::Broken(_))) => panic!("{mistake}: {error}"),
     };
     by_name("a name that no input has", &[("x", &logits), ("z", &logits)]);
     by_name("a named argument left out", &[("x", &logits)]);

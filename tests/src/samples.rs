@@ -4,7 +4,7 @@
 //! [`kinds`] matches every operator without a wildcard, so a new one does not compile until it is named here, and a test
 //! fails until the table has it.
 
-use hypatia_graph::op::Write;
+use hypatia_graph::op::Class;
 use hypatia_graph::text::parse;
 use hypatia_graph::{Array, DType, Graph, Op, ScalarFn, TensorType};
 
@@ -44,6 +44,14 @@ const ROWS: &[Row] = &[
     Row("argmax{axis=1}", "T[5, 40]", NUMBERS, (0, 1)),
     Row("argmax{axis=1}", "T[3, 1, 6]", NUMBERS, (0, 1)),
     Row("argmax{axis=1}", "T[0, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[7]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[1]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=1}", "T[0, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[0, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=1}", "T[3, 40]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=0}", "T[37, 2]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=1}", "T[2, 701, 3]", NUMBERS, (0, 1)),
+    Row("cumsum{axis=7}", "T[1, 2, 1, 1, 2, 1, 1, 33]", NUMBERS, (0, 1)),
     Row("dot", "T[3, 4]; T[4, 5]", NUMBERS, (0, 1)),
     Row("dot", "T[1, 1]; T[1, 1]", NUMBERS, (0, 1)),
     Row("dot", "T[2, 0]; T[0, 3]", NUMBERS, (0, 1)),
@@ -138,36 +146,37 @@ const REDUCED: &[(&str, &str)] = &[
 pub fn kinds() -> Vec<&'static str> {
     let mut names: Vec<&str> = ScalarFn::ALL.iter().map(|f| f.name()).collect();
     names.extend(hypatia_graph::Fold::ALL.iter().map(|f| f.name()));
-    names.extend(["iota", "extent", "cast", "argmax", "dot", "broadcast", "reshape", "permute", "slice"]);
+    names.extend([
+        "iota",
+        "extent",
+        "cast",
+        "argmax",
+        "cumsum",
+        "dot",
+        "broadcast",
+        "reshape",
+        "permute",
+        "slice",
+    ]);
     names.extend(["set_slice", "inc_slice", "window", "set_window", "inc_window", "concat", "gather"]);
     names.extend(["scatter", "scatter_add", "stop_gradient", "random"]);
     names
 }
 
-/// Whether the samples are to show an operator; a new one must be added to this list and to [`kinds`].
+/// Whether the samples are to show an operator; a new one must be added to [`kinds`].
 pub fn is_sampled(op: &Op) -> bool {
-    match op {
-        Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(_, Write::Set | Write::Add)
-        | Op::Window(_)
-        | Op::SetWindow(_, Write::Set | Write::Add)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { write: Write::Set | Write::Add, .. }
-        | Op::Random { .. }
-        | Op::StopGradient => true,
-        // Beginnings, which every sample has; gradients and random numbers, which have tests of their own.
-        Op::Leaf(_) | Op::Literal(_) | Op::Scan(_) | Op::Grad(_) => false,
+    match op.class() {
+        // Beginnings, which every sample has; loops and gradients, which have tests of their own.
+        Class::Leaf(_) | Class::Literal(_) | Class::Loop(_) | Class::Gradient(_) => false,
+        Class::Index
+        | Class::Map(_)
+        | Class::Cast(_)
+        | Class::View(_)
+        | Class::Assembly
+        | Class::Indexed(_)
+        | Class::Fold(_)
+        | Class::Product
+        | Class::Random(_) => true,
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod accumulate;
 pub mod cpu;
+pub mod expand;
 pub mod folds;
 pub mod kernel;
 pub mod loops;
@@ -18,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hypatia_graph::body::Body;
-use hypatia_graph::{Diagnostic, Diagnostics, Graph, Op};
+use hypatia_graph::{Broken, Diagnostic, Diagnostics, Graph, Op, broken};
 
 use crate::kernel::Program;
 
@@ -28,9 +29,9 @@ pub enum CompileError {
     /// Nodes whose operands do not fit, in the graph or in the body of a loop: such a graph means nothing.
     #[error("expected a graph without faults\n{0}")]
     Faults(Diagnostics),
-    /// A program that breaks an invariant of its form: a fault of this crate, which names the step.
-    #[error("the compiler made an invalid program, which is a fault of Hypatia's: {0}")]
-    InvalidProgram(String),
+    /// A pass broke an invariant of the compiler.
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 /// The program of a specialised graph without gradients to be taken. It is verified: generated code relies on it.
@@ -43,8 +44,9 @@ pub fn compile(graph: &Graph) -> Result<Program, CompileError> {
     if !faults.is_empty() {
         return Err(CompileError::Faults(Diagnostics(faults)));
     }
-    let program = unverified(graph);
-    kernel::verify::verify(&program).map_err(CompileError::InvalidProgram)?;
+    let program = unverified(graph).map_err(|broken| broken.with_input(graph))?;
+    kernel::verify::verify(&program)
+        .map_err(|fault| broken!("a valid program", fault).with_input(&program))?;
     Ok(program)
 }
 
@@ -67,12 +69,12 @@ fn faults(graph: &Graph) -> Vec<Diagnostic> {
 }
 
 /// The program of a graph or of the body of a loop.
-fn unverified(graph: &Graph) -> Program {
-    let graph =
-        loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
-    let stored = schedule::stored_nodes(&graph);
-    let drafts = folds::in_stages(merge::merge(lower::lower(&graph, &stored)));
-    plan::plan(&graph, drafts)
+fn unverified(graph: &Graph) -> Result<Program, Broken> {
+    let graph = expand::expand(&accumulate::accumulate(graph));
+    let graph = loops::with_carries(&loops::sink(&graph));
+    let schedule = schedule::Schedule::new(&graph)?;
+    let drafts = folds::in_stages(merge::merge(lower::lower(&schedule)?));
+    Ok(plan::plan(&graph, drafts))
 }
 
 #[cfg(test)]

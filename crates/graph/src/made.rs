@@ -5,7 +5,6 @@
 //! they are built, reductions leave out the rows beyond, an extent is the number of rows made, and a function cuts the
 //! results it returns. What cannot be said so, since the extent is known only at run time, is an error that names
 //! [`Tensor::padded`], the way to all the rows. Graphs know nothing of this.
-#![warn(clippy::wildcard_enum_match_arm)]
 
 use smallvec::{SmallVec, smallvec};
 
@@ -166,6 +165,10 @@ fn outcome(
             };
             Ok((smallvec![existing(&operands[0], own, smallest, site)], None))
         }
+        // Sums of rows that repeat do not repeat.
+        Op::Cumsum(axis) => unchanged(
+            made(0).map(|own| Made { repeats: own.repeats && own.axis != usize::from(*axis), ..own.clone() }),
+        ),
         Op::Dot => product(operands, site),
         Op::Broadcast { axes, .. } => {
             let own = made(0).and_then(|own| own.at(usize::from(*axes.get(own.axis)?)));

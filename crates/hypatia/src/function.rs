@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use hypatia_codegen::cpu::CodeError;
 use hypatia_codegen::cpu::call::{CpuProgram, Workspace};
-use hypatia_codegen::kernel::{Place, Program, RunError};
+use hypatia_codegen::kernel::{OutOfRange, Place, Program, RunError};
 use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::array::{Extents, IntoArray};
 use hypatia_graph::collect::{Request, Unused, collect};
@@ -24,7 +24,9 @@ use hypatia_graph::leaf::{Leaf, LeafKind, SharedCell, SharedState};
 use hypatia_graph::made::cuts;
 use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::text::Few;
-use hypatia_graph::{Array, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType};
+use hypatia_graph::{
+    Array, Broken, Diagnostic, Diagnostics, Graph, LeafId, Shared, Tensor, TensorType, broken,
+};
 use hypatia_kernels::features::Features;
 use hypatia_kernels::pool::Pool;
 use hypatia_rewrite::{Numerics, Options, Report, Stop, simplify};
@@ -386,6 +388,9 @@ pub enum CallError {
     /// A device failed.
     #[error("the device failed: {0}")]
     Device(String),
+    /// An invariant of the compiler does not hold.
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 impl From<Diagnostic> for CallError {
@@ -466,7 +471,7 @@ impl Function {
             self.specialise(key)?;
         }
         let Some(executable) = self.executables.recent_mut() else {
-            return Err(Diagnostic::new("a function has no executable, which is a fault of Hypatia's").into());
+            return Err(broken!("an executable of the function").into());
         };
         if executable.engine.times().is_some() != self.profiling {
             executable.engine.set_profiling(self.profiling);
@@ -591,7 +596,7 @@ impl Function {
                 let engine = CpuProgram::new(program.clone(), &Features::detect(), self.pool.clone());
                 let engine = engine.map_err(|e| match e {
                     CodeError::Memory(_) => Failure::Faults(too_large(&program, &e).into()),
-                    CodeError::Code(_) | CodeError::InvalidProgram(_) => failed(&e),
+                    CodeError::Code(_) | CodeError::Broken(_) => failed(&e),
                 });
                 Engine::Cpu(Box::new(engine?))
             }
@@ -841,15 +846,12 @@ impl Executable {
     }
 
     /// Leaves out the rows that were not made. The numbers of those made stand behind the results.
-    fn cut(&mut self, cuts: &[(usize, usize)], results: usize) -> Result<(), Diagnostic> {
+    fn cut(&mut self, cuts: &[(usize, usize)], results: usize) -> Result<(), CallError> {
         for (number, (output, axis)) in cuts.iter().enumerate() {
             let held = &self.outputs[*output];
             let made = self.outputs[results + number].get(0).to_i64();
-            let made = made.and_then(|made| usize::try_from(made).ok()).ok_or_else(|| {
-                Diagnostic::new(
-                    "the number of rows that a loop made is not a count: an error of the compiler",
-                )
-            })?;
+            let made = made.and_then(|made| usize::try_from(made).ok());
+            let made = made.ok_or_else(|| broken!("the number of rows that a loop made"))?;
             if made < held.shape()[*axis] {
                 let cut = first_along(held, *axis, made)?;
                 self.whole[number] = Some(std::mem::replace(&mut self.outputs[*output], cut));
@@ -863,8 +865,8 @@ impl Executable {
             RunError::OutOfRange(found) => {
                 let program = &self.stages.program;
                 let (Some(step), Some(check)) = (program.step(found.step), program.check(&found)) else {
-                    let unknown = format!("step {} of the program has no check {}", found.step, found.check);
-                    return CallError::Device(unknown);
+                    let OutOfRange { step, check, .. } = found;
+                    return broken!("a check {check} of step {step}").with_input(&**program).into();
                 };
                 check.fault(found.value).at(step.site).into()
             }

@@ -21,8 +21,8 @@ pub use hypatia_graph::tensor::{
     col, constant, input, input_of_type, matrix, row, scalar, shared, tensor3, tensor4, vector,
 };
 pub use hypatia_graph::{
-    Axes, DType, Diagnostic, Diagnostics, Extent, Fold, Graph, Literal, ScalarFn, Shared, Tensor, TensorType,
-    ix,
+    Axes, Broken, DType, Diagnostic, Diagnostics, Extent, Fold, Graph, Literal, ScalarFn, Shared, Tensor,
+    TensorType, ix,
 };
 pub use hypatia_kernels as kernels;
 pub use hypatia_rewrite as rewrite;

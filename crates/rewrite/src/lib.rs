@@ -31,6 +31,7 @@
 //! graphs give equal results. Deliberately absent: rules that only rearrange (commutativity, associativity), clocks,
 //! fusion and layout, which belong to the schedule.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod cost;
 mod explain;

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypatia_graph::{Array, DType};
+use hypatia_graph::{Array, DType, broken};
 
 use crate::cpu::code::{Code, CodeError};
 use crate::cpu::steps::{Context, Loader, Routine, Steps, units};
@@ -50,7 +50,7 @@ impl CpuProgram {
     /// A program that breaks an invariant (it is verified, since its code checks nothing), or that needs more memory than
     /// there is.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
-        verify(&program).map_err(CodeError::InvalidProgram)?;
+        verify(&program).map_err(|fault| broken!("a valid program", fault).with_input(&*program))?;
         let code = LoadedCode(Code::new(units(&program, features), features)?);
         let mut loader = Loader::new(features, &pool, code.0.addresses());
         let Routine { steps, places, .. } = loader.load(&program, 1, &|_| 1)?;

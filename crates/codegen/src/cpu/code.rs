@@ -8,7 +8,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError};
-use hypatia_graph::{Literal, ScalarFn};
+use hypatia_graph::{Broken, Literal, ScalarFn};
 
 use crate::cpu::avx512;
 use crate::cpu::emit::{Routines, emit};
@@ -35,12 +35,12 @@ pub(super) struct Code {
 /// Why a program could not be made ready to run.
 #[derive(Debug, thiserror::Error)]
 pub enum CodeError {
-    /// A fault of ours or of the system's memory, never of the user's program.
+    /// The code generator or the system's memory failed.
     #[error("machine code could not be made: {0}")]
     Code(String),
-    /// A program that breaks an invariant of its form (see [`crate::kernel::verify`]), on which code relies.
-    #[error("the compiler made an invalid program, which is a fault of Hypatia's: {0}")]
-    InvalidProgram(String),
+    /// A program that code cannot rely on (see [`crate::kernel::verify`]).
+    #[error(transparent)]
+    Broken(#[from] Broken),
     /// More values between steps than memory can hold.
     #[error("values between steps need {0} bytes of memory, which the system does not give")]
     Memory(usize),

@@ -92,6 +92,17 @@ impl<'a> Rules<'a> {
         self.op(Op::Broadcast { axes, dims: known_dims(shape) }, &[x])
     }
 
+    /// The elements along an axis from the last to the first.
+    fn reversed(&mut self, x: NodeId, axis: usize) -> NodeId {
+        let mut window: Vec<WindowAxis> = self.extents(x).iter().map(|&n| WindowAxis::whole(n)).collect();
+        let len = window[axis].len;
+        if len < 2 {
+            return x;
+        }
+        window[axis] = WindowAxis { start: Start::Known(len - 1), len, step: -1 };
+        self.op(Op::Window(window.into()), &[x])
+    }
+
     /// Swaps the last two axes.
     pub(super) fn transpose(&mut self, x: NodeId) -> NodeId {
         let rank = self.graph.ty(x).rank() as u8;
@@ -211,7 +222,6 @@ impl<'a> Rules<'a> {
 }
 
 /// The cotangent of operand `index` of a node, given that of its value; `None` where it is zero.
-#[warn(clippy::wildcard_enum_match_arm)]
 pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<NodeId> {
     let node = g.graph.node(id).clone();
     let x = *node.operands.get(index)?;
@@ -223,6 +233,12 @@ pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -
             dtype.is_float().then(|| g.op(Op::Cast(dtype), &[c]))
         }
         Op::Reduce(fold, axes) => pullback_reduce(g, *fold, *axes, id, x, c),
+        // Each element goes into the sums behind it.
+        Op::Cumsum(axis) => {
+            let from_last = g.reversed(c, usize::from(*axis));
+            let sums = g.op(Op::Cumsum(*axis), &[from_last]);
+            Some(g.reversed(sums, usize::from(*axis)))
+        }
         Op::Dot => {
             let other = g.transpose(node.operands[1 - index]);
             Some(if index == 0 { g.op(Op::Dot, &[c, other]) } else { g.op(Op::Dot, &[other, c]) })
@@ -332,8 +348,6 @@ fn pullback_reduce(
         Fold::All | Fold::Any => None,
     }
 }
-
-#[warn(clippy::wildcard_enum_match_arm)]
 fn pullback_map(
     g: &mut Rules<'_>,
     f: ScalarFn,

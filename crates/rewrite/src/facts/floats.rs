@@ -10,6 +10,10 @@ use hypatia_graph::{DType, Literal, ScalarFn};
 use super::{ANYTHING, Facts, exp_limit, tiny};
 
 /// The facts of `f(x)` or `f(x, y)`, the result a float too.
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_enum_match_arm, reason = "nothing known is right for every function")
+)]
 pub(super) fn map(f: ScalarFn, dtype: DType, x: &Facts, y: &Facts, strict: bool) -> Facts {
     // Sums and products of finite numbers: no overflow under `Real`; nothing is sure under `Strict`.
     let joined = Facts {

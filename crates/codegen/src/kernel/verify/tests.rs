@@ -145,7 +145,7 @@ fn refused(whole: fn() -> Program, broken: &[(&str, Break)]) {
     for (what, breaks) in broken {
         let mut program = whole();
         breaks(&mut program);
-        assert!(matches!(load(program), Err(CodeError::InvalidProgram(_))), "{what}");
+        assert!(matches!(load(program), Err(CodeError::Broken(_))), "{what}");
     }
 }
 
@@ -286,7 +286,7 @@ fn products_of_huge_extents_are_refused() {
         huge(&mut program, strides);
         match load(program) {
             Ok(program) => assert!(program.bytes() < 1 << 24),
-            Err(error) => assert!(matches!(error, CodeError::Memory(_) | CodeError::InvalidProgram(_))),
+            Err(error) => assert!(matches!(error, CodeError::Memory(_) | CodeError::Broken(_))),
         }
     }
 }
