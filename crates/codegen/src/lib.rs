@@ -1,4 +1,4 @@
-//! From a differentiated, simplified graph to code that runs: schedule, kernels, memory plan, and two back ends.
+//! From a differentiated, simplified graph to code that runs: schedule, kernels, their order and memory, and two back ends.
 //!
 //! Read the modules in this order. [`kernel`] is the form that back ends see; neither knows the other, nor the graph.
 
@@ -10,7 +10,7 @@ pub mod loops;
 pub mod lower;
 pub mod merge;
 pub mod opencl;
-pub mod plan;
+pub mod place;
 pub mod safety;
 pub mod schedule;
 
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hypatia_graph::body::Body;
-use hypatia_graph::{Broken, Diagnostic, Diagnostics, Graph, Op, broken};
+use hypatia_graph::{Broken, Diagnostic, Diagnostics, Graph, Op};
 
 use crate::kernel::Program;
 
@@ -43,9 +43,8 @@ pub fn compile(graph: &Graph) -> Result<Program, CompileError> {
     if !faults.is_empty() {
         return Err(CompileError::Faults(Diagnostics(faults)));
     }
-    let program = unverified(graph);
-    kernel::verify::verify(&program)
-        .map_err(|fault| broken!("a valid program", fault).with_input(&program))?;
+    let program = unverified(graph).map_err(|broken| broken.with_input(graph))?;
+    kernel::verify::verify(&program)?;
     Ok(program)
 }
 
@@ -68,12 +67,12 @@ fn faults(graph: &Graph) -> Vec<Diagnostic> {
 }
 
 /// The program of a graph or of the body of a loop.
-fn unverified(graph: &Graph) -> Program {
+fn unverified(graph: &Graph) -> Result<Program, Broken> {
     let graph =
         loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
     let stored = schedule::stored_nodes(&graph);
-    let drafts = folds::in_stages(merge::merge(lower::lower(&graph, &stored)));
-    plan::plan(&graph, drafts)
+    let drafts = folds::in_stages(merge::merge(lower::lower(&graph, &stored)?));
+    place::place(&graph, drafts)
 }
 
 #[cfg(test)]

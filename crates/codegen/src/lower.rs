@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hypatia_graph::array::{element_count, row_major_strides};
 use hypatia_graph::op::{Dim, IndexCheck, Scan, Start, WindowAxis, Write};
-use hypatia_graph::{Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site};
+use hypatia_graph::{Axes, Broken, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site, broken};
 use smallvec::{SmallVec, smallvec};
 
 use crate::kernel::{
@@ -53,7 +53,10 @@ pub struct Draft {
 }
 
 /// The steps that compute every stored node, operands first.
-pub fn lower(graph: &Graph, stored: &[bool]) -> Vec<Draft> {
+///
+/// # Errors
+/// A graph that is not specialised.
+pub fn lower(graph: &Graph, stored: &[bool]) -> Result<Vec<Draft>, Broken> {
     let live = graph.reachable();
     let leaves = graph
         .nodes()
@@ -62,10 +65,10 @@ pub fn lower(graph: &Graph, stored: &[bool]) -> Vec<Draft> {
     let mut lowering = Lowering { graph, values, loops: loops::results(graph, &live), drafts: Vec::new() };
     for (id, _) in graph.nodes() {
         if live[id.index()] && stored[id.index()] {
-            lowering.node(id);
+            lowering.node(id)?;
         }
     }
-    lowering.drafts
+    Ok(lowering.drafts)
 }
 
 /// What lowering knows of the graph.
@@ -99,7 +102,7 @@ impl<'g> Lowering<'g> {
         self.drafts.push(Draft { kernel, arguments, label, site: node.site });
     }
 
-    fn node(&mut self, id: NodeId) {
+    fn node(&mut self, id: NodeId) -> Result<(), Broken> {
         let node = self.graph.node(id);
         let extents = shape(self.graph, id);
         match &node.op {
@@ -132,7 +135,7 @@ impl<'g> Lowering<'g> {
                 self.scatter(id, usize::from(*batch), *write);
             }
             Op::Random { key, .. } => self.random(id, *key),
-            Op::Scan(scan) => self.scan(id, scan),
+            Op::Scan(scan) => self.scan(id, scan)?,
             Op::Leaf(_)
             | Op::Literal(_)
             | Op::Iota(_)
@@ -150,18 +153,19 @@ impl<'g> Lowering<'g> {
             | Op::StopGradient
             | Op::Grad(_) => self.copy(id, id),
         }
+        Ok(())
     }
 
     /// The kernel of a loop, which comes where the first of its results is due.
-    fn scan(&mut self, id: NodeId, scan: &'g Scan) {
+    fn scan(&mut self, id: NodeId, scan: &'g Scan) -> Result<(), Broken> {
         let node = self.graph.node(id);
         let results = self.loops.get(&Key::new(scan, &node.operands)).cloned().unwrap_or_default();
-        let Dim::Known(steps) = scan.steps else { return };
+        let Dim::Known(steps) = scan.steps else { return Err(broken!("a known number of steps")) };
         if results.live.first() != Some(&id) {
-            return;
+            return Ok(());
         }
         let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results);
-        let program = crate::unverified(&step);
+        let program = crate::unverified(&step)?;
         let (inputs, initial) = node.operands.split_at(scan.body.inputs());
         let mut body = Body::new(self.values, id, &[]);
         let inputs = inputs.iter().enumerate();
@@ -215,6 +219,7 @@ impl<'g> Lowering<'g> {
         };
         let arguments = body.arguments;
         self.push(id, Kernel::Scan(kernel), arguments);
+        Ok(())
     }
 
     fn random(&mut self, id: NodeId, key: u64) {
@@ -356,7 +361,7 @@ impl<'g> Lowering<'g> {
         self.push(id, Kernel::Product(kernel), arguments);
     }
 
-    /// The form that [`crate::accumulate`] leaves: `beta W + alpha (A . B)` is a copy of W, which the plan elides when the
+    /// The form that [`crate::accumulate`] leaves: `beta W + alpha (A . B)` is a copy of W, which placing elides when the
     /// result may lie in W's own memory, and a product that accumulates.
     fn accumulates(&mut self, id: NodeId) -> bool {
         let Some(form) = crate::accumulate::accumulation(self.graph, id) else { return false };
