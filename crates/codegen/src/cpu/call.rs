@@ -44,7 +44,7 @@ impl CpuProgram {
     /// there is.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
         let plan = Plan::new(program, features, pool.threads())?;
-        let code = LoadedCode(Code::new(&plan, features)?);
+        let code = LoadedCode(Code::new(&plan)?);
         let addresses = Addresses::bind(&plan, &code.0, &pool)?;
         let mut expected: Vec<(Place, DType, usize)> = Vec::new();
         for buffer in &plan.program.buffers {
@@ -54,13 +54,7 @@ impl CpuProgram {
             }
         }
         let threads = pool.threads();
-        let context = Context {
-            features: features.clone(),
-            reports: vec![[0; 3]; threads],
-            scratch: Vec::new(),
-            times: None,
-            pool,
-        };
+        let context = Context { reports: vec![[0; 3]; threads], scratch: Vec::new(), times: None, pool };
         let mut loaded = CpuProgram { plan, addresses, expected, context, arena: None, code };
         loaded.set_workspace(Workspace::default())?;
         Ok(loaded)

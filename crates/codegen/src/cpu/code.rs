@@ -60,7 +60,7 @@ extern "C" fn integer_function(which: u64, x: i64, y: i64) -> i64 {
 
 impl Code {
     /// Compiles the functions of a plan.
-    pub(super) fn new(plan: &Plan, features: &Features) -> Result<Code, CodeError> {
+    pub(super) fn new(plan: &Plan) -> Result<Code, CodeError> {
         let failed = |e: &dyn std::fmt::Display| CodeError::Code(e.to_string());
         let mut flags = settings::builder();
         for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("enable_verifier", "false")] {
@@ -73,7 +73,7 @@ impl Code {
         let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         builder.symbol("double_function", double_function as *const u8);
         builder.symbol("integer_function", integer_function as *const u8);
-        let mut compiler = Compiler::new(JITModule::new(builder), features)?;
+        let mut compiler = Compiler::new(JITModule::new(builder), &plan.features)?;
         let steps = plan.program.all_steps();
         for (index, function) in plan.functions.iter().enumerate() {
             let (Function::Kernel(step) | Function::Loop(step, _)) = function;

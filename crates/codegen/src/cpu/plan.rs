@@ -13,6 +13,8 @@
 //! Deliberately absent: addresses and machine code.
 
 mod native;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::HashMap;
@@ -54,6 +56,7 @@ pub(super) type Slot = usize;
 /// How a program runs on a processor with some number of threads.
 pub struct Plan {
     pub(super) program: Arc<Program>,
+    pub(super) features: Features,
     /// Functions come after those that they call.
     pub(super) functions: Vec<Function>,
     pub(super) packed: Vec<PackPlan>,
@@ -192,6 +195,7 @@ impl Plan {
         let Planner { functions, packed, slots, constants, packed_constants, scratch_bytes, .. } = planner;
         let plan = Plan {
             program,
+            features: features.clone(),
             functions,
             packed,
             steps,
@@ -534,7 +538,8 @@ impl fmt::Display for Plan {
         for (packed, _, offset) in &self.packed_constants {
             writeln!(f, "{packed} from a constant + {offset}, once")?;
         }
-        writeln!(f, "{} pointers, {} bytes of scratch", self.slots, self.scratch_bytes)?;
+        let set = self.features.instruction_set();
+        writeln!(f, "{set}, {} pointers, {} bytes of scratch", self.slots, self.scratch_bytes)?;
         show_steps(f, &self.program.steps, &self.steps, 0)
     }
 }

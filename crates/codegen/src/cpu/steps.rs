@@ -34,7 +34,6 @@ type LoopFunction = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut Report);
 /// What the steps of a program share while they run.
 pub(super) struct Context {
     pub(super) pool: Arc<Pool>,
-    pub(super) features: Features,
     /// One for each thread.
     pub(super) reports: Vec<Report>,
     /// Scratch memory of products, one for each thread.
@@ -142,7 +141,7 @@ impl Run<'_> {
             }
             Action::InPair => Ok(()),
             Action::Random { kernel, parts } => {
-                run_random(kernel, &table[step.slots..], *parts, self.context);
+                run_random(kernel, &table[step.slots..], *parts, &self.plan.features, &self.context.pool);
                 Ok(())
             }
             Action::Scan(scan) => self.scan(scan),
@@ -241,15 +240,14 @@ impl Run<'_> {
     }
 }
 
-fn run_random(kernel: &RandomKernel, pointers: &[*mut u8], parts: usize, context: &Context) {
+fn run_random(kernel: &RandomKernel, pointers: &[*mut u8], parts: usize, features: &Features, pool: &Pool) {
     // SAFETY: the parameter of the counter is a buffer with at least one `i64` (`kernel::verify`).
     let counter = unsafe { pointers[usize::from(kernel.counter)].cast::<i64>().read() };
     let out = Out(pointers[usize::from(kernel.out)].cast::<f32>());
     let out = &out;
     let len = kernel.len();
     let blocks = len.div_ceil(random::ELEMENTS);
-    let features = &context.features;
-    context.pool.run(parts, &move |part, _| {
+    pool.run(parts, &move |part, _| {
         let (first, last) = (blocks * part / parts, blocks * (part + 1) / parts);
         let (begin, end) = (first * random::ELEMENTS, (last * random::ELEMENTS).min(len));
         // SAFETY: the buffer has `len` elements, parts are disjoint ranges of it, and no other parameter of the
