@@ -13,7 +13,7 @@ use std::f64::consts::{FRAC_PI_2, PI};
 
 use hypatia_graph::interp::{Evaluation, evaluate_node, interpret_with};
 use hypatia_graph::leaf::LeafKind;
-use hypatia_graph::op::Write;
+use hypatia_graph::op::{Along, Class, Write};
 use hypatia_graph::{Array, DType, Diagnostic, Fold, Graph, Literal, Op, ScalarFn};
 use hypatia_rewrite::Numerics;
 
@@ -261,8 +261,8 @@ fn disturb(array: &Array, generator: &mut Generator) -> Array {
 
 /// Whether an operator rounds, so that engines may differ in the last places.
 fn rounds(op: &Op) -> bool {
-    match op {
-        Op::Map(f) => !matches!(
+    match op.class() {
+        Class::Map(f) => !matches!(
             f,
             ScalarFn::Max
                 | ScalarFn::Min
@@ -275,26 +275,19 @@ fn rounds(op: &Op) -> bool {
                 | ScalarFn::Round
                 | ScalarFn::Select
         ),
-        Op::Reduce(fold, _) => matches!(fold, Fold::Sum | Fold::Prod),
-        Op::SetWindow(_, write) | Op::SetSlice(_, write) | Op::Scatter { write, .. } => *write == Write::Add,
-        Op::Dot => true,
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Cast(_)
-        | Op::ArgMax(_)
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::Window(_)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Random { .. }
-        | Op::StopGradient
-        | Op::Scan(_)
-        | Op::Grad(_) => false,
+        Class::Fold(Along::Reduce(Fold::Max | Fold::Min | Fold::All | Fold::Any, _) | Along::ArgMax(_)) => {
+            false
+        }
+        Class::Fold(_) | Class::Product => true,
+        Class::Assembly | Class::Indexed(_) => op.write() == Some(Write::Add),
+        Class::Leaf(_)
+        | Class::Literal(_)
+        | Class::Index
+        | Class::Cast(_)
+        | Class::View(_)
+        | Class::Random(_)
+        | Class::Loop(_)
+        | Class::Gradient(_) => false,
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::btree_map::Entry;
 use hypatia_graph::array::row_major_strides;
 use hypatia_graph::interp::evaluate_node;
 use hypatia_graph::leaf::LeafKind;
-use hypatia_graph::op::{Dim, Scan, ScanResult};
+use hypatia_graph::op::{Along, Class, Dim, Scan, ScanResult, View};
 use hypatia_graph::{Array, Axes, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 
 use crate::compare::leaf_value;
@@ -257,39 +257,31 @@ fn tangent_of(
         }
         evaluate_node(op, &replaced).map_err(|e| e.to_string())
     };
-    Ok(match op {
-        Op::Map(f) => Some(map_tangent(*f, operands, tangents, value, terms)),
-        Op::Cast(dtype) => tangents[0].map(|t| t.cast(*dtype)),
-        Op::Reduce(Fold::Sum, _)
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::Window(_)
-        | Op::Gather { .. } => match tangents[0] {
-            Some(_) => Some(moved(&[0])?),
-            None => None,
-        },
-        Op::SetSlice(..) | Op::SetWindow(..) => Some(moved(&[0, 1])?),
-        Op::Scatter { .. } => Some(moved(&[0, 2])?),
-        Op::Concat(_) => Some(moved(&(0..operands.len()).collect::<Vec<_>>())?),
-        Op::Dot => {
+    // Of an operator that is linear in all elements that it carries.
+    let linear = || {
+        let carried: Vec<usize> = (0..operands.len()).filter(|i| op.carries(*i)).collect();
+        carried.iter().any(|i| tangents[*i].is_some()).then(|| moved(&carried)).transpose()
+    };
+    Ok(match op.class() {
+        Class::Map(f) => Some(map_tangent(f, operands, tangents, value, terms)),
+        Class::Cast(dtype) => tangents[0].map(|t| t.cast(dtype)),
+        Class::View(View::Same) => None,
+        Class::View(_) | Class::Assembly | Class::Indexed(_) => linear()?,
+        Class::Product => {
             let (left, right) = (moved(&[0])?, moved(&[1])?);
             Some(combine(&left, &right, |a, b| a + b))
         }
-        Op::Reduce(fold @ (Fold::Prod | Fold::Max | Fold::Min), axes) => {
-            tangents[0].map(|t| reduce_tangent(*fold, *axes, operands[0], t, value, terms))
+        Class::Fold(Along::Reduce(Fold::Sum, _)) => linear()?,
+        Class::Fold(Along::Reduce(fold @ (Fold::Prod | Fold::Max | Fold::Min), axes)) => {
+            tangents[0].map(|t| reduce_tangent(fold, axes, operands[0], t, value, terms))
         }
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Reduce(Fold::All | Fold::Any, _)
-        | Op::ArgMax(_)
-        | Op::Random { .. }
-        | Op::StopGradient
-        | Op::Scan(_)
-        | Op::Grad(_) => None,
+        Class::Fold(Along::Reduce(Fold::All | Fold::Any, _) | Along::ArgMax(_))
+        | Class::Leaf(_)
+        | Class::Literal(_)
+        | Class::Index
+        | Class::Random(_)
+        | Class::Loop(_)
+        | Class::Gradient(_) => None,
     })
 }
 

@@ -4,7 +4,7 @@
 //! [`kinds`] matches every operator without a wildcard, so a new one does not compile until it is named here, and a test
 //! fails until the table has it.
 
-use hypatia_graph::op::Write;
+use hypatia_graph::op::Class;
 use hypatia_graph::text::parse;
 use hypatia_graph::{Array, DType, Graph, Op, ScalarFn, TensorType};
 
@@ -144,30 +144,20 @@ pub fn kinds() -> Vec<&'static str> {
     names
 }
 
-/// Whether the samples are to show an operator; a new one must be added to this list and to [`kinds`].
+/// Whether the samples are to show an operator; a new one must be added to [`kinds`].
 pub fn is_sampled(op: &Op) -> bool {
-    match op {
-        Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(_, Write::Set | Write::Add)
-        | Op::Window(_)
-        | Op::SetWindow(_, Write::Set | Write::Add)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { write: Write::Set | Write::Add, .. }
-        | Op::Random { .. }
-        | Op::StopGradient => true,
-        // Beginnings, which every sample has; gradients and random numbers, which have tests of their own.
-        Op::Leaf(_) | Op::Literal(_) | Op::Scan(_) | Op::Grad(_) => false,
+    match op.class() {
+        // Beginnings, which every sample has; loops and gradients, which have tests of their own.
+        Class::Leaf(_) | Class::Literal(_) | Class::Loop(_) | Class::Gradient(_) => false,
+        Class::Index
+        | Class::Map(_)
+        | Class::Cast(_)
+        | Class::View(_)
+        | Class::Assembly
+        | Class::Indexed(_)
+        | Class::Fold(_)
+        | Class::Product
+        | Class::Random(_) => true,
     }
 }
 

@@ -6,12 +6,14 @@
 //! gathered. Several thin products, as the statistics of data and model that a Boltzmann machine learns from, are one
 //! product over the length of both. Regrouping rounds differently in the last place, as any order of a sum does.
 
-use hypatia_graph::{Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
+use std::collections::BTreeMap;
+
+use hypatia_graph::op::{View, known_dims};
+use hypatia_graph::{Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::{SmallVec, smallvec};
 
-use hypatia_graph::op::known_dims;
-
 /// `base * beta + product * alpha`; the factors are of rank 0.
+#[derive(Copy, Clone, Debug)]
 pub struct Accumulation {
     /// The value scaled by `beta`.
     pub base: NodeId,
@@ -67,7 +69,7 @@ fn accumulated(
         .map(|(id, factor)| Some((copies[id.index()]?, factor.over(alpha)?)))
         .collect::<Option<_>>()?;
     let product = if let [(only, _)] = products[..] { only } else { joined(out, &products)? };
-    let shape: SmallVec<[usize; 4]> = crate::schedule::shape(graph, old);
+    let shape = graph.ty(old).extents()?;
     let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
         let factor = factor.build(copies, out, value)?;
         let factor = out.add(Op::Broadcast { axes: smallvec![], dims: known_dims(&shape) }, &[factor], site);
@@ -88,21 +90,22 @@ fn joined(out: &mut Graph, products: &[(NodeId, f64)]) -> Option<NodeId> {
         products.iter().map(|(id, _)| out.node(*id).operands[side]).collect()
     };
     let (lefts, mut rights) = (operands(out, 0), operands(out, 1));
-    let size = |id: NodeId| crate::schedule::shape(out, id).iter().product::<usize>();
-    let copied: usize = lefts.iter().chain(&rights).map(|id| size(*id)).sum();
+    let size = |id: NodeId| out.ty(id).element_count();
+    let copied = lefts.iter().chain(&rights).map(|id| size(*id)).sum::<Option<usize>>()?;
     let matrices = lefts.iter().chain(&rights).all(|id| out.ty(*id).rank() == 2);
-    if !matrices || copied > (products.len() - 1) * size(products[0].0) {
+    if !matrices || copied > (products.len() - 1) * size(products[0].0)? {
         return None;
     }
     for (right, (_, factor)) in rights.iter_mut().zip(products).filter(|(_, (_, factor))| *factor != 1.0) {
         let factor = Literal::from_f64(*factor, out.ty(*right).dtype);
-        let factor = out.add_uniform(factor, &crate::schedule::shape(out, *right), None);
+        let extents = out.ty(*right).extents()?;
+        let factor = out.add_uniform(factor, &extents, None);
         *right = out.add(Op::Map(ScalarFn::Mul), &[*right, factor], None);
     }
     // Rows that are read as columns are laid one below the other and read as columns again.
-    let swapped = |id: NodeId| match &out.node(id).op {
-        Op::Permute(axes) if axes[..] == [1, 0] => Some(out.node(id).operands[0]),
-        _ => None,
+    let swapped = |id: NodeId| {
+        let Some(View::Permute([1, 0])) = out.node(id).op.view() else { return None };
+        Some(out.node(id).operands[0])
     };
     let below: Option<SmallVec<[NodeId; 2]>> = lefts.iter().map(|id| swapped(*id)).collect();
     let left = match below {
@@ -116,15 +119,17 @@ fn joined(out: &mut Graph, products: &[(NodeId, f64)]) -> Option<NodeId> {
     Some(out.add(Op::Dot, &[left, right], out.node(products[0].0).site))
 }
 
-/// The parts of an update that [`accumulate`] has brought to its shape.
-pub fn accumulation(graph: &Graph, id: NodeId) -> Option<Accumulation> {
+/// The updates that [`accumulate`] has brought to its form, by their nodes.
+pub fn accumulations(graph: &Graph) -> BTreeMap<NodeId, Accumulation> {
+    graph.updates.iter().filter_map(|(leaf, new)| Some((*new, accumulation(graph, *leaf, *new)?))).collect()
+}
+
+/// The parts of the new value of a variable, if it has that form.
+fn accumulation(graph: &Graph, leaf: LeafId, id: NodeId) -> Option<Accumulation> {
     let scaled = |id: NodeId| {
         let node = graph.node(id);
         let [value, factor] = node.operands[..] else { return None };
-        let factor_node = graph.node(factor);
-        let spread =
-            matches!(factor_node.op, Op::Broadcast { .. }) && graph.ty(factor_node.operands[0]).rank() == 0;
-        (node.op == Op::Map(ScalarFn::Mul) && spread).then(|| (value, factor_node.operands[0]))
+        (node.op == Op::Map(ScalarFn::Mul)).then_some((value, spread_scalar(graph, factor)?))
     };
     let node = graph.node(id);
     if node.op != Op::Map(ScalarFn::Add) {
@@ -132,9 +137,13 @@ pub fn accumulation(graph: &Graph, id: NodeId) -> Option<Accumulation> {
     }
     let (base, beta) = scaled(node.operands[0])?;
     let (product, alpha) = scaled(node.operands[1])?;
-    let updates_base =
-        graph.updates.iter().any(|(leaf, new)| *new == id && graph.node(base).op == Op::Leaf(*leaf));
-    (updates_base && graph.node(product).op == Op::Dot).then_some(Accumulation { base, product, alpha, beta })
+    let is_product = graph.node(product).op == Op::Dot && graph.ty(product).dtype.is_float();
+    (is_product && graph.node(base).op == Op::Leaf(leaf)).then_some(Accumulation {
+        base,
+        product,
+        alpha,
+        beta,
+    })
 }
 
 /// A scalar factor: a sum of constants times products of rank-0 nodes.
@@ -220,26 +229,30 @@ fn terms(graph: &Graph, root: NodeId, uses: &[u32]) -> Option<Vec<(NodeId, Facto
             if let Some(value) = graph.uniform(id) {
                 return Some((value.to_f64(), None));
             }
-            let node = graph.node(id);
-            let spread = matches!(node.op, Op::Broadcast { .. }) && graph.ty(node.operands[0]).rank() == 0;
-            spread.then(|| (1.0, Some(node.operands[0])))
+            Some((1.0, Some(spread_scalar(graph, id)?)))
         };
-        match (&node.op, &node.operands[..]) {
-            (Op::Map(ScalarFn::Add), [x, y]) => pending.extend([(*x, factor.clone()), (*y, factor)]),
-            (Op::Map(ScalarFn::Sub), [x, y]) => {
-                pending.extend([(*x, factor.clone()), (*y, factor.times(-1.0, None))])
-            }
-            (Op::Map(ScalarFn::Neg), [x]) => pending.push((*x, factor.times(-1.0, None))),
-            (Op::Map(ScalarFn::Mul), [x, y]) => match (scalar(*x), scalar(*y)) {
-                (Some((c, node)), _) => pending.push((*y, factor.times(c, node))),
-                (None, Some((c, node))) => pending.push((*x, factor.times(c, node))),
-                (None, None) => join(&mut terms, id, &factor),
-            },
-            (Op::Map(ScalarFn::Div), [x, y]) => match graph.uniform(*y) {
-                Some(value) => pending.push((*x, factor.times(1.0 / value.to_f64(), None))),
-                None => join(&mut terms, id, &factor),
-            },
-            _ => join(&mut terms, id, &factor),
+        let (Op::Map(f), [x, rest @ ..]) = (&node.op, &node.operands[..]) else {
+            join(&mut terms, id, &factor);
+            continue;
+        };
+        let y = rest.first().copied().unwrap_or(*x);
+        let scaled = if *f == ScalarFn::Mul {
+            scalar(*x).map(|scale| (y, scale)).or_else(|| Some((*x, scalar(y)?)))
+        } else if *f == ScalarFn::Div {
+            graph.uniform(y).map(|value| (*x, (1.0 / value.to_f64(), None)))
+        } else {
+            None
+        };
+        if let Some((x, (constant, node))) = scaled {
+            pending.push((x, factor.times(constant, node)));
+        } else if *f == ScalarFn::Add {
+            pending.extend([(*x, factor.clone()), (y, factor)]);
+        } else if *f == ScalarFn::Sub {
+            pending.extend([(*x, factor.clone()), (y, factor.times(-1.0, None))]);
+        } else if *f == ScalarFn::Neg {
+            pending.push((*x, factor.times(-1.0, None)));
+        } else {
+            join(&mut terms, id, &factor);
         }
     }
     Some(terms)
@@ -252,21 +265,9 @@ fn join(terms: &mut Vec<(NodeId, Factor)>, id: NodeId, factor: &Factor) {
     }
 }
 
-/// Large reductions over several axes as two: over the last axis first, then over the partial results. The first has
-/// rows that are independent, and sums of rows lose less to rounding than one long sum.
-pub fn split_reductions(graph: &Graph) -> Graph {
-    graph.rebuilt(|out, from, id, operands| {
-        let node = from.node(id);
-        let Op::Reduce(fold, axes) = node.op else { return out.add_like(from, id, operands) };
-        let x = crate::schedule::shape(from, node.operands[0]);
-        let Some(last) = x.len().checked_sub(1) else { return out.add_like(from, id, operands) };
-        let large =
-            axes.contains(last) && axes.len() > 1 && x.iter().product::<usize>() > 1 << 14 && x[last] >= 16;
-        if !large || fold == Fold::All || fold == Fold::Any {
-            return out.add_like(from, id, operands);
-        }
-        let rows = out.add(Op::Reduce(fold, hypatia_graph::Axes::one(last)), operands, node.site);
-        let rest = axes.iter().filter(|axis| *axis != last).collect();
-        out.add(Op::Reduce(fold, rest), &[rows], node.site)
-    })
+/// The scalar that a node repeats.
+fn spread_scalar(graph: &Graph, id: NodeId) -> Option<NodeId> {
+    let Some(View::Broadcast(_)) = graph.node(id).op.view() else { return None };
+    let scalar = graph.node(id).operands[0];
+    (graph.ty(scalar).rank() == 0).then_some(scalar)
 }

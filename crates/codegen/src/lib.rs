@@ -4,6 +4,7 @@
 
 pub mod accumulate;
 pub mod cpu;
+pub mod expand;
 pub mod folds;
 pub mod kernel;
 pub mod loops;
@@ -68,10 +69,10 @@ fn faults(graph: &Graph) -> Vec<Diagnostic> {
 
 /// The program of a graph or of the body of a loop.
 fn unverified(graph: &Graph) -> Result<Program, Broken> {
-    let graph =
-        loops::with_carries(loops::sink(&accumulate::split_reductions(&accumulate::accumulate(graph))));
-    let stored = schedule::stored_nodes(&graph);
-    let drafts = folds::in_stages(merge::merge(lower::lower(&graph, &stored)?));
+    let graph = expand::expand(&accumulate::accumulate(graph));
+    let graph = loops::with_carries(&loops::sink(&graph));
+    let schedule = schedule::Schedule::new(&graph)?;
+    let drafts = folds::in_stages(merge::merge(lower::lower(&schedule)?));
     place::place(&graph, drafts)
 }
 

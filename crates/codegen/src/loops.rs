@@ -1,6 +1,6 @@
 //! Loops over steps: which nodes are results of one loop, and the graph that a step runs.
 //!
-//! Every result of a loop is a node of its own; nodes with one [`Key`] are one kernel. A carry lies in the memory of its
+//! Every result of a loop is a node of its own; those of one loop ([`LoopKey`]) are one kernel. A carry lies in the memory of its
 //! last value, whether or not anything asks for that, so [`with_carries`] sees to it that there is such a node. The graph
 //! of a step makes no row that nobody asked for, and a carry whose values are stacked anyway lives in the rows. What a
 //! body captures is memory: [`sink`] moves constants and mere views into the body, where they cost nothing.
@@ -11,23 +11,9 @@ use std::sync::Arc;
 use hypatia_graph::body::{Body, parameter};
 use hypatia_graph::graph::Operands;
 use hypatia_graph::leaf::LeafKind;
-use hypatia_graph::op::{Dim, Scan, ScanResult};
-use hypatia_graph::{Graph, LeafId, NodeId, Op, Site};
-
-/// What the results of one loop have in common.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Key<'g> {
-    body: &'g Arc<Body>,
-    steps: Dim,
-    operands: &'g Operands,
-}
-
-impl<'g> Key<'g> {
-    /// The key of a result.
-    pub fn new(scan: &'g Scan, operands: &'g Operands) -> Key<'g> {
-        Key { body: &scan.body, steps: scan.steps, operands }
-    }
-}
+use hypatia_graph::loops::{LoopKey, by_loop};
+use hypatia_graph::op::{Scan, ScanResult, View};
+use hypatia_graph::{Broken, Graph, LeafId, NodeId, Op, Site, broken};
 
 /// A value of outside as the body computes it: operators to apply, the last first, and what to apply them to, which is
 /// captured in its place; nothing for a constant.
@@ -42,17 +28,15 @@ impl Sunk {
         let mut operators = Vec::new();
         loop {
             let node = graph.node(id);
-            let moves = match &node.op {
-                Op::Broadcast { .. } | Op::StopGradient => true,
-                Op::Permute(_) => permutes,
-                Op::Literal(_) | Op::Iota(_) => {
-                    operators.push((node.op.clone(), node.site));
-                    return Sunk { operators, base: None };
-                }
-                _ => false,
+            let reads = match node.op.view() {
+                Some(View::Broadcast(_) | View::Same) => true,
+                Some(View::Permute(_)) => permutes,
+                Some(View::Reshape | View::Slice | View::Window(_)) | None => false,
             };
-            if !moves {
-                return Sunk { operators, base: Some(id) };
+            if !reads {
+                let constant = matches!(node.op, Op::Literal(_) | Op::Iota(_));
+                operators.extend(constant.then(|| (node.op.clone(), node.site)));
+                return Sunk { operators, base: (!constant).then_some(id) };
             }
             operators.push((node.op.clone(), node.site));
             id = node.operands[0];
@@ -84,20 +68,15 @@ fn feeds_products(body: &Graph, leaf: LeafId) -> bool {
 /// The graph with constants, broadcasts, and transposed factors of products inside the bodies of the loops that read
 /// them, and sequences of equal elements as captured values.
 pub fn sink(graph: &Graph) -> Graph {
-    let mut bodies: BTreeMap<Key<'_>, Sinking> = BTreeMap::new();
-    for (_, node) in graph.nodes() {
-        let Op::Scan(scan) = &node.op else { continue };
-        bodies
-            .entry(Key::new(scan, &node.operands))
-            .or_insert_with(|| Sinking::new(graph, &scan.body, &node.operands));
+    let mut bodies: BTreeMap<LoopKey<'_>, Sinking> = BTreeMap::new();
+    for (key, _) in graph.loop_results() {
+        bodies.entry(key).or_insert_with(|| Sinking::new(graph, key.body, key.operands));
     }
     let mut copies: Vec<Option<NodeId>> = vec![None; graph.len()];
     let sunk = graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
-        let sinking = match &node.op {
-            Op::Scan(scan) => bodies.get(&Key::new(scan, &node.operands)).map(|sinking| (scan, sinking)),
-            _ => None,
-        };
+        let scan = if let Op::Scan(scan) = &node.op { Some(scan) } else { None };
+        let sinking = scan.and_then(|scan| Some((scan, bodies.get(&LoopKey::new(scan, &node.operands))?)));
         let copy = match sinking {
             Some((scan, sinking)) if sinking.changes => {
                 let inputs = sinking.inputs.iter().filter_map(|input| match input {
@@ -178,7 +157,7 @@ impl Sinking {
             for (op, site) in value.operators.iter().rev() {
                 node = Some(out.add(op.clone(), node.as_slice(), *site));
             }
-            node.unwrap_or(NodeId(0))
+            node.unwrap_or_else(|| out.add_like(from, id, operands))
         });
         // A body has the leaves of all its inputs, also of those that it does not read.
         for base in bases.values() {
@@ -192,22 +171,17 @@ impl Sinking {
 }
 
 /// The graph with a node for the last value of every carry of every loop in use.
-pub fn with_carries(mut graph: Graph) -> Graph {
+pub fn with_carries(graph: &Graph) -> Graph {
     let live = graph.reachable();
-    let scans: Vec<(Scan, Operands)> = graph
-        .nodes()
-        .filter(|(id, _)| live[id.index()])
-        .filter_map(|(_, node)| {
-            if let Op::Scan(scan) = &node.op { Some(((**scan).clone(), node.operands.clone())) } else { None }
-        })
-        .collect();
-    for (scan, operands) in scans {
-        for carry in 0..scan.body.carries() {
-            let last = Scan { result: ScanResult::Last(carry as u16), ..scan.clone() };
-            graph.add(Op::Scan(Box::new(last)), &operands, None);
+    let mut out = graph.clone();
+    for (key, _) in by_loop(graph.loop_results().filter(|(_, (id, _))| live[id.index()])) {
+        let LoopKey { body, steps, backward, operands } = key;
+        for carry in 0..body.carries() {
+            let result = ScanResult::Last(carry as u16);
+            out.add(Op::Scan(Box::new(Scan { body: body.clone(), steps, result, backward })), operands, None);
         }
     }
-    graph
+    out
 }
 
 /// The results of a loop.
@@ -224,17 +198,16 @@ pub struct Results {
 }
 
 /// The results of each loop of a graph with carries.
-pub fn results<'g>(graph: &'g Graph, live: &[bool]) -> BTreeMap<Key<'g>, Results> {
-    let mut loops: BTreeMap<Key<'g>, Results> = BTreeMap::new();
-    for (id, node) in graph.nodes() {
-        let Op::Scan(scan) = &node.op else { continue };
-        let results = loops.entry(Key::new(scan, &node.operands)).or_default();
+pub fn results<'g>(graph: &'g Graph, live: &[bool]) -> BTreeMap<LoopKey<'g>, Results> {
+    let mut loops: BTreeMap<LoopKey<'g>, Results> = BTreeMap::new();
+    for (key, (id, result)) in graph.loop_results() {
+        let results = loops.entry(key).or_default();
         if live[id.index()] {
             results.live.push(id);
         }
-        match scan.result {
+        match result {
             ScanResult::Rows(output) if live[id.index()] => {
-                results.rows.entry(output).or_insert(id);
+                results.rows.insert(output, id);
             }
             ScanResult::Steps if live[id.index()] => results.made = Some(id),
             ScanResult::Last(carry) => {
@@ -255,9 +228,13 @@ pub struct StepGraph {
 }
 
 /// The graph that a step of a loop runs.
-pub fn step_graph(body: &Body, results: &Results) -> StepGraph {
+///
+/// # Errors
+/// Results that the body does not have.
+pub fn step_graph(body: &Body, results: &Results) -> Result<StepGraph, Broken> {
     let mut graph = body.graph.clone();
-    graph.outputs = results.rows.keys().filter_map(|k| body.rows().get(usize::from(*k)).copied()).collect();
+    let row = |k: &u16| body.rows().get(usize::from(*k)).copied().ok_or_else(|| broken!("row {k} of a loop"));
+    graph.outputs = results.rows.keys().map(row).collect::<Result<_, _>>()?;
     let row_of = |new: NodeId| {
         let computed = !matches!(graph.node(new).op, Op::Leaf(_));
         graph.outputs.iter().position(|row| computed && *row == new).map(|row| row as u16)
@@ -266,7 +243,7 @@ pub fn step_graph(body: &Body, results: &Results) -> StepGraph {
     graph.outputs.extend(body.condition());
     let in_memory = graph.updates.iter().zip(&rows).filter(|(_, row)| row.is_none());
     graph.updates = in_memory.map(|(update, _)| *update).collect();
-    StepGraph { graph, rows }
+    Ok(StepGraph { graph, rows })
 }
 
 #[cfg(test)]

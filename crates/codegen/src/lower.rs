@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hypatia_graph::array::{element_count, row_major_strides};
-use hypatia_graph::op::{Dim, IndexCheck, Scan, Start, WindowAxis, Write};
+use hypatia_graph::loops::LoopKey;
+use hypatia_graph::op::{Dim, IndexCheck, Scan, Start, View, WindowAxis, Write};
 use hypatia_graph::{Axes, Broken, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site, broken};
 use smallvec::{SmallVec, smallvec};
 
+use crate::accumulate::Accumulation;
 use crate::kernel::{
     Address, Affine, CarryPlace, Element, Instruction, Kernel, LoopKernel, Matrix, Param, Place,
     ProductKernel, RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
 };
-use crate::loops::{self, Key, Results, StepGraph};
-use crate::schedule::{axis_groups, is_contiguous, is_movement, is_one_hot, shape};
+use crate::loops::{self, Results, StepGraph};
+use crate::schedule::{Compute, Inline, Schedule, Whole, axis_groups};
 
 /// Memory before it has a place: that of a leaf, of a stored node, or what a kernel needs besides.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -53,45 +55,22 @@ pub struct Draft {
 }
 
 /// The steps that compute every stored node, operands first.
-///
-/// # Errors
-/// A graph that is not specialised.
-pub fn lower(graph: &Graph, stored: &[bool]) -> Result<Vec<Draft>, Broken> {
+pub fn lower(schedule: &Schedule<'_>) -> Result<Vec<Draft>, Broken> {
+    let graph = schedule.graph;
     let live = graph.reachable();
-    let leaves = graph
-        .nodes()
-        .filter_map(|(id, node)| if let Op::Leaf(leaf) = node.op { Some((leaf, id)) } else { None });
-    let values = &Values { graph, stored, leaves: leaves.collect() };
-    let mut lowering = Lowering { graph, values, loops: loops::results(graph, &live), drafts: Vec::new() };
+    let mut lowering = Lowering { schedule, graph, loops: loops::results(graph, &live), drafts: Vec::new() };
     for (id, _) in graph.nodes() {
-        if live[id.index()] && stored[id.index()] {
+        if live[id.index()] && schedule.is_stored(id) {
             lowering.node(id)?;
         }
     }
     Ok(lowering.drafts)
 }
 
-/// What lowering knows of the graph.
-struct Values<'g> {
-    graph: &'g Graph,
-    stored: &'g [bool],
-    leaves: HashMap<LeafId, NodeId>,
-}
-
-impl Values<'_> {
-    /// The node whose value a memory holds.
-    fn node(&self, memory: Memory) -> NodeId {
-        match memory {
-            Memory::Node(id) | Memory::Scratch(id) | Memory::Partial(id, _) => id,
-            Memory::Leaf(leaf) => self.leaves.get(&leaf).copied().unwrap_or(NodeId(0)),
-        }
-    }
-}
-
 struct Lowering<'g> {
+    schedule: &'g Schedule<'g>,
     graph: &'g Graph,
-    values: &'g Values<'g>,
-    loops: BTreeMap<Key<'g>, Results>,
+    loops: BTreeMap<LoopKey<'g>, Results>,
     drafts: Vec<Draft>,
 }
 
@@ -104,78 +83,70 @@ impl<'g> Lowering<'g> {
 
     fn node(&mut self, id: NodeId) -> Result<(), Broken> {
         let node = self.graph.node(id);
-        let extents = shape(self.graph, id);
-        match &node.op {
-            Op::Reduce(fold, axes) => self.reduce(id, node.operands[0], *axes, StoreKind::Fold(*fold)),
-            Op::ArgMax(axis) => {
-                self.reduce(id, node.operands[0], Axes::one(usize::from(*axis)), StoreKind::ArgMax);
+        let operands = &node.operands;
+        let whole = match self.schedule.compute(id) {
+            Compute::Whole(whole) => whole,
+            Compute::Leaf | Compute::Inline(_) => return self.copy(id, id),
+        };
+        match whole {
+            Whole::Reduce(fold, axes) => self.reduce(id, operands[0], axes, StoreKind::Fold(fold)),
+            Whole::ArgMax(axis) => self.reduce(id, operands[0], Axes::one(axis), StoreKind::ArgMax),
+            Whole::Product if node.ty.dtype.is_float() => {
+                self.product(id, id, [Scale::Constant(1.0), Scale::Constant(0.0)], Vec::new(), Vec::new())
             }
-            Op::Dot if node.ty.dtype.is_float() => {
-                self.product(id, [Scale::Constant(1.0), Scale::Constant(0.0)], id)
-            }
-            Op::Dot => self.integer_product(id),
-            Op::Map(ScalarFn::Add) if self.accumulates(id) => {}
-            Op::Concat(axis) => {
+            Whole::Product => self.integer_product(id),
+            Whole::Accumulation(form) => self.accumulate(id, form),
+            Whole::Concat(axis) => {
+                let extents = self.schedule.shape(id);
                 let mut begin = 0;
-                for &part in &node.operands {
+                for &part in operands {
                     let mut window: SmallVec<[WindowAxis; 4]> =
                         extents.iter().map(|n| WindowAxis::whole(*n)).collect();
-                    window[usize::from(*axis)].start = Start::Known(begin);
-                    let part_extents = shape(self.graph, part);
-                    begin += part_extents[usize::from(*axis)];
-                    self.write_window(id, part, &window, &[], Write::Set);
+                    window[axis].start = Start::Known(begin);
+                    begin += self.schedule.shape(part)[axis];
+                    self.write_window(id, part, &window, &[], Write::Set)?;
                 }
+                Ok(())
             }
-            Op::SetWindow(window, write) => {
-                self.copy(id, node.operands[0]);
-                self.write_window(id, node.operands[1], window, &node.operands[2..], *write);
+            Whole::SetWindow(window, write) => {
+                self.copy(id, operands[0])?;
+                self.write_window(id, operands[1], window, &operands[2..], write)
             }
-            Op::Scatter { batch, write } if !is_one_hot(self.graph, id) => {
-                self.copy(id, node.operands[0]);
-                self.scatter(id, usize::from(*batch), *write);
+            Whole::Scatter(axis, write) => {
+                self.copy(id, operands[0])?;
+                self.scatter(id, [operands[1], operands[2]], axis, write)
             }
-            Op::Random { key, .. } => self.random(id, *key),
-            Op::Scan(scan) => self.scan(id, scan)?,
-            Op::Leaf(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Extent(_)
-            | Op::Map(_)
-            | Op::Cast(_)
-            | Op::Broadcast { .. }
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::Window(_)
-            | Op::Gather { .. }
-            | Op::Scatter { .. }
-            | Op::StopGradient
-            | Op::Grad(_) => self.copy(id, id),
+            Whole::Random(key) => {
+                self.random(id, operands[0], key);
+                Ok(())
+            }
+            Whole::Scan(scan) => self.scan(id, scan),
         }
-        Ok(())
     }
 
     /// The kernel of a loop, which comes where the first of its results is due.
     fn scan(&mut self, id: NodeId, scan: &'g Scan) -> Result<(), Broken> {
         let node = self.graph.node(id);
-        let results = self.loops.get(&Key::new(scan, &node.operands)).cloned().unwrap_or_default();
+        let key = LoopKey::new(scan, &node.operands);
+        let results = self.loops.get(&key).ok_or_else(|| broken!("the results of a loop"))?.clone();
         let Dim::Known(steps) = scan.steps else { return Err(broken!("a known number of steps")) };
         if results.live.first() != Some(&id) {
             return Ok(());
         }
-        let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results);
+        let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results)?;
         let program = crate::unverified(&step)?;
         let (inputs, initial) = node.operands.split_at(scan.body.inputs());
-        let mut body = Body::new(self.values, id, &[]);
+        let mut body = Body::new(self.schedule, id, &[]);
         let inputs = inputs.iter().enumerate();
-        let inputs = inputs.map(|(index, input)| body.element(*input, index < scan.body.sequences)).collect();
+        let inputs = inputs
+            .map(|(index, input)| body.element(*input, index < scan.body.sequences))
+            .collect::<Result<_, _>>()?;
         let rows: Vec<Element> = results
             .rows
             .values()
             .map(|row| {
-                let stride = shape(self.graph, *row)[1..].iter().product::<usize>() as i64;
-                Element { param: body.param(Memory::Node(*row), true), offset: 0, stride }
+                let stride = self.schedule.shape(*row)[1..].iter().product::<usize>() as i64;
+                Element { param: body.param(*row, true), offset: 0, stride }
             })
             .collect();
         // The shared variables of the body in their order, then the carries that no step reads.
@@ -187,18 +158,17 @@ impl<'g> Lowering<'g> {
         order.sort_unstable();
         let mut carries = Vec::new();
         for (place, carry) in order {
-            let Some(&last) = results.last.get(&(carry as u16)) else { continue };
+            let last =
+                *results.last.get(&(carry as u16)).ok_or_else(|| broken!("the last value of a carry"))?;
             let kept = results.live.contains(&last);
             if place == usize::MAX && !kept {
                 continue;
             }
-            if let Some(&initial) = initial.get(carry) {
-                self.copy(last, initial);
-            }
-            let row = row_of.get(carry).copied().flatten().map(|output| RowCarry { output, kept });
-            carries.push(CarryPlace { param: body.param(Memory::Node(last), true), row });
+            self.copy(last, initial[carry])?;
+            let row = row_of[carry].map(|output| RowCarry { output, kept });
+            carries.push(CarryPlace { param: body.param(last, true), row });
         }
-        let made = results.made.map(|made| body.param(Memory::Node(made), true));
+        let made = results.made.map(|made| body.param(made, true));
         let condition = scan.body.until.then_some(program.arena_bytes);
         let bytes = program.arena_bytes + usize::from(scan.body.until);
         // What has no elements takes no bytes of the arena, and lies in it all the same.
@@ -222,19 +192,11 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    fn random(&mut self, id: NodeId, key: u64) {
-        let (Some(&counter), len) =
-            (self.graph.node(id).operands.first(), element_count(&shape(self.graph, id)))
-        else {
-            return;
-        };
+    fn random(&mut self, id: NodeId, counter: NodeId, key: u64) {
+        let len = element_count(&self.schedule.shape(id));
         if len == 0 {
             return;
         }
-        let counter = match self.graph.node(counter).op {
-            Op::Leaf(leaf) => Memory::Leaf(leaf),
-            _ => Memory::Node(counter),
-        };
         let kernel = RandomKernel {
             key,
             counter: 0,
@@ -244,30 +206,33 @@ impl<'g> Lowering<'g> {
                 Param { dtype: DType::F32, len, written: true },
             ],
         };
-        self.push(id, Kernel::Random(kernel), vec![counter, Memory::Node(id)]);
+        let arguments = vec![Memory::of(self.graph, counter), Memory::Node(id)];
+        self.push(id, Kernel::Random(kernel), arguments);
     }
 
     /// Writes the value of `value`, computed element by element, to the memory of `id`.
-    fn copy(&mut self, id: NodeId, value: NodeId) {
-        let mut body = Body::new(self.values, id, &shape(self.graph, id));
+    fn copy(&mut self, id: NodeId, value: NodeId) -> Result<(), Broken> {
+        let mut body = Body::new(self.schedule, id, &self.schedule.shape(id));
         let position = body.iterations();
-        let element = body.value(value, &position);
-        let address = body.address(Memory::Node(id), &position, true);
+        let element = body.value(value, &position)?;
+        let address = body.address(id, &position, true);
         body.kernel.stores.push(Store { address, value: element, kind: StoreKind::Plain });
         self.finish(id, body);
+        Ok(())
     }
 
-    fn reduce(&mut self, id: NodeId, operand: NodeId, axes: Axes, kind: StoreKind) {
-        let extents = shape(self.graph, operand);
-        let mut body = Body::new(self.values, id, &extents);
+    fn reduce(&mut self, id: NodeId, operand: NodeId, axes: Axes, kind: StoreKind) -> Result<(), Broken> {
+        let extents = self.schedule.shape(operand);
+        let mut body = Body::new(self.schedule, id, &extents);
         let position = body.iterations();
-        let element = body.value(operand, &position);
+        let element = body.value(operand, &position)?;
         let kept: SmallVec<[Affine; 4]> =
             axes.others(extents.len()).map(|axis| position[axis].clone()).collect();
-        let address = body.address(Memory::Node(id), &kept, true);
+        let address = body.address(id, &kept, true);
         body.kernel.reduced = (0..extents.len()).map(|axis| axes.contains(axis)).collect();
         body.kernel.stores.push(Store { address, value: element, kind });
         self.finish(id, body);
+        Ok(())
     }
 
     /// The region of `id`'s memory that a window describes is replaced by `part`, or `part` is added to it.
@@ -278,13 +243,13 @@ impl<'g> Lowering<'g> {
         window: &[WindowAxis],
         starts: &[NodeId],
         write: Write,
-    ) {
-        let part_extents = shape(self.graph, part);
-        let mut body = Body::new(self.values, id, &part_extents);
+    ) -> Result<(), Broken> {
+        let part_extents = self.schedule.shape(part);
+        let mut body = Body::new(self.schedule, id, &part_extents);
         let position = body.iterations();
-        let mut element = body.value(part, &position);
-        let region = body.window(window, starts, &shape(self.graph, id), &position);
-        let address = body.address(Memory::Node(id), &region, true);
+        let mut element = body.value(part, &position)?;
+        let region = body.window(window, starts, &self.schedule.shape(id), &position)?;
+        let address = body.address(id, &region, true);
         if write == Write::Add {
             let old = body.push(Instruction::Load(address.clone()), self.graph.ty(id).dtype);
             element =
@@ -292,52 +257,56 @@ impl<'g> Lowering<'g> {
         }
         body.kernel.stores.push(Store { address, value: element, kind: StoreKind::Plain });
         self.finish(id, body);
+        Ok(())
     }
 
-    fn scatter(&mut self, id: NodeId, batch: usize, write: Write) {
-        let [_, indices, rows] = self.graph.node(id).operands[..] else { return };
-        let extents = shape(self.graph, id);
-        let mut body = Body::new(self.values, id, &shape(self.graph, rows));
+    fn scatter(
+        &mut self,
+        id: NodeId,
+        [indices, rows]: [NodeId; 2],
+        batch: usize,
+        write: Write,
+    ) -> Result<(), Broken> {
+        let extents = self.schedule.shape(id);
+        let mut body = Body::new(self.schedule, id, &self.schedule.shape(rows));
         let position = body.iterations();
-        let element = body.value(rows, &position);
-        let index = body.value(indices, &position[..=batch]);
+        let element = body.value(rows, &position)?;
+        let index = body.value(indices, &position[..=batch])?;
         let index =
             body.push(Instruction::Index { index, extent: extents[batch], axis: batch as u8 }, DType::I64);
         let mut row = position.clone();
         row[batch] = body.origin();
         let stride = row_major_strides(&extents)[batch] as i64;
-        let address = body.address(Memory::Node(id), &row, true);
+        let address = body.address(id, &row, true);
         body.kernel.stores.push(Store {
             address,
             value: element,
             kind: StoreKind::At { index, stride, write },
         });
         self.finish(id, body);
+        Ok(())
     }
 
-    /// `beta C + alpha A B` into the memory of `id`; the operands are those of the product node.
-    fn product(&mut self, id: NodeId, [alpha, beta]: [Scale; 2], product: NodeId) {
-        self.product_with(id, [alpha, beta], product, Vec::new(), Vec::new());
-    }
-
-    fn product_with(
+    /// `beta C + alpha A B` into the memory of `id`; the operands are those of the product node. Scales that are
+    /// parameters are the given ones.
+    fn product(
         &mut self,
         id: NodeId,
-        [alpha, beta]: [Scale; 2],
         product: NodeId,
+        [alpha, beta]: [Scale; 2],
         params: Vec<Param>,
         arguments: Vec<Memory>,
-    ) {
+    ) -> Result<(), Broken> {
         let node = self.graph.node(product);
-        let extents = shape(self.graph, product);
+        let extents = self.schedule.shape(product);
         let rank = extents.len();
-        let mut body = Body::new(self.values, id, &[]);
+        let mut body = Body::new(self.schedule, id, &[]);
         body.kernel.params = params;
         body.arguments = arguments;
-        let [a, b] = [body.matrix(node.operands[0]), body.matrix(node.operands[1])];
-        let k = shape(self.graph, node.operands[0])[rank - 1];
+        let [a, b] = [body.matrix(node.operands[0])?, body.matrix(node.operands[1])?];
+        let k = self.schedule.shape(node.operands[0])[rank - 1];
         let c = Matrix {
-            param: body.param(Memory::Node(id), true),
+            param: body.param(id, true),
             position: Affine::default(),
             batch_stride: if rank == 3 { (extents[1] * extents[2]) as i64 } else { 0 },
             row_stride: extents[rank - 1] as i64,
@@ -359,16 +328,13 @@ impl<'g> Lowering<'g> {
         };
         let arguments = body.arguments;
         self.push(id, Kernel::Product(kernel), arguments);
+        Ok(())
     }
 
     /// The form that [`crate::accumulate`] leaves: `beta W + alpha (A . B)` is a copy of W, which placing elides when the
     /// result may lie in W's own memory, and a product that accumulates.
-    fn accumulates(&mut self, id: NodeId) -> bool {
-        let Some(form) = crate::accumulate::accumulation(self.graph, id) else { return false };
-        if self.values.stored[form.product.index()] {
-            return false;
-        }
-        self.copy(id, form.base);
+    fn accumulate(&mut self, id: NodeId, form: Accumulation) -> Result<(), Broken> {
+        self.copy(id, form.base)?;
         let mut params = Vec::new();
         let mut arguments = Vec::new();
         let mut scale = |scale: NodeId| match self.graph.uniform(scale) {
@@ -381,32 +347,33 @@ impl<'g> Lowering<'g> {
             }
         };
         let scales = [scale(form.alpha), scale(form.beta)];
-        self.product_with(id, scales, form.product, params, arguments);
-        true
+        self.product(id, form.product, scales, params, arguments)
     }
 
     /// A product of integers, as a fold of elementwise products.
-    fn integer_product(&mut self, id: NodeId) {
-        let [a, b] = self.graph.node(id).operands[..] else { return };
-        let extents = shape(self.graph, id);
+    fn integer_product(&mut self, id: NodeId) -> Result<(), Broken> {
+        let operands = &self.graph.node(id).operands;
+        let (a, b) = (operands[0], operands[1]);
+        let extents = self.schedule.shape(id);
         let rank = extents.len();
         let mut loops = extents.clone();
-        loops.push(shape(self.graph, a)[rank - 1]);
-        let mut body = Body::new(self.values, id, &loops);
+        loops.push(self.schedule.shape(a)[rank - 1]);
+        let mut body = Body::new(self.schedule, id, &loops);
         let p = body.iterations();
         let lead = &p[..rank - 2];
         let at = |x: &Affine, y: &Affine| -> SmallVec<[Affine; 4]> {
             lead.iter().cloned().chain([x.clone(), y.clone()]).collect()
         };
         let (row, inner, column) = (&p[rank - 2], &p[rank], &p[rank - 1]);
-        let left = body.value(a, &at(row, inner));
-        let right = body.value(b, &at(inner, column));
+        let left = body.value(a, &at(row, inner))?;
+        let right = body.value(b, &at(inner, column))?;
         let dtype = self.graph.ty(id).dtype;
         let term = body.push(Instruction::Map(ScalarFn::Mul, smallvec![left, right]), dtype);
-        let address = body.address(Memory::Node(id), &p[..rank], true);
+        let address = body.address(id, &p[..rank], true);
         body.kernel.reduced[rank] = true;
         body.kernel.stores.push(Store { address, value: term, kind: StoreKind::Fold(Fold::Sum) });
         self.finish(id, body);
+        Ok(())
     }
 
     fn finish(&mut self, id: NodeId, mut body: Body<'_>) {
@@ -424,7 +391,7 @@ impl<'g> Lowering<'g> {
 /// A loop kernel being written.
 struct Body<'g> {
     graph: &'g Graph,
-    values: &'g Values<'g>,
+    schedule: &'g Schedule<'g>,
     /// The node whose value is computed; it is not loaded, although it is stored.
     root: NodeId,
     kernel: LoopKernel,
@@ -434,15 +401,15 @@ struct Body<'g> {
 }
 
 impl<'g> Body<'g> {
-    fn new(values: &'g Values<'g>, root: NodeId, extents: &[usize]) -> Body<'g> {
+    fn new(schedule: &'g Schedule<'g>, root: NodeId, extents: &[usize]) -> Body<'g> {
         let kernel = LoopKernel {
             extents: extents.into(),
             reduced: smallvec![false; extents.len()],
             ..LoopKernel::default()
         };
         Body {
-            graph: values.graph,
-            values,
+            graph: schedule.graph,
+            schedule,
             root,
             kernel,
             arguments: Vec::new(),
@@ -478,7 +445,9 @@ impl<'g> Body<'g> {
             .collect()
     }
 
-    fn param(&mut self, memory: Memory, written: bool) -> u16 {
+    /// The parameter that is the memory of a node.
+    fn param(&mut self, id: NodeId, written: bool) -> u16 {
+        let memory = Memory::of(self.graph, id);
         let known = self
             .arguments
             .iter()
@@ -487,8 +456,8 @@ impl<'g> Body<'g> {
         if let Some(index) = known {
             return index as u16;
         }
-        let ty = self.graph.ty(self.values.node(memory));
-        self.kernel.params.push(Param { dtype: ty.dtype, len: ty.element_count().unwrap_or(0), written });
+        let (dtype, len) = (self.graph.ty(id).dtype, element_count(&self.schedule.shape(id)));
+        self.kernel.params.push(Param { dtype, len, written });
         self.arguments.push(memory);
         (self.arguments.len() - 1) as u16
     }
@@ -500,18 +469,18 @@ impl<'g> Body<'g> {
         (self.arguments.len() - 1) as u16
     }
 
-    /// The memory of a node, unless it is to be computed here.
-    fn memory(&self, id: NodeId) -> Option<Memory> {
-        let memory = Memory::of(self.graph, id);
-        let here = matches!(memory, Memory::Node(_)) && (!self.values.stored[id.index()] || id == self.root);
-        (!here).then_some(memory)
+    /// Whether the value of a node is read from memory, and not computed here.
+    fn is_memory(&self, id: NodeId) -> bool {
+        match self.schedule.compute(id) {
+            Compute::Leaf => true,
+            Compute::Inline(_) | Compute::Whole(_) => self.schedule.is_stored(id) && id != self.root,
+        }
     }
 
-    /// Where an element of row-major memory lies, given its position along each axis.
-    fn address(&mut self, memory: Memory, position: &[Affine], written: bool) -> Address {
-        let extents = shape(self.graph, self.values.node(memory));
-        let position = self.linear(&extents, position);
-        Address { param: self.param(memory, written), position }
+    /// Where an element of a node's memory lies, given its position along each axis.
+    fn address(&mut self, id: NodeId, position: &[Affine], written: bool) -> Address {
+        let position = self.linear(&self.schedule.shape(id), position);
+        Address { param: self.param(id, written), position }
     }
 
     fn linear(&self, extents: &[usize], position: &[Affine]) -> Affine {
@@ -523,41 +492,47 @@ impl<'g> Body<'g> {
         sum
     }
 
-    /// Positions in the operand of a movement, given positions in its result; `None` where they are not affine.
-    fn moved(&mut self, id: NodeId, position: &[Affine]) -> Option<SmallVec<[Affine; 4]>> {
-        let node = self.graph.node(id);
-        let from = shape(self.graph, node.operands[0]);
-        Some(match &node.op {
-            Op::StopGradient => position.into(),
-            Op::Permute(permutation) => {
+    /// Positions in the operand of a view, given positions in the view; `None` where they are not affine.
+    fn moved(
+        &mut self,
+        id: NodeId,
+        view: View<'_>,
+        position: &[Affine],
+    ) -> Result<Option<SmallVec<[Affine; 4]>>, Broken> {
+        let operands = &self.graph.node(id).operands;
+        let from = self.schedule.shape(operands[0]);
+        Ok(Some(match view {
+            View::Same => position.into(),
+            View::Permute(permutation) => {
                 let mut moved: SmallVec<[Affine; 4]> = position.into();
                 for (to, &axis) in permutation.iter().enumerate() {
                     moved[usize::from(axis)] = position[to].clone();
                 }
                 moved
             }
-            Op::Broadcast { axes, .. } => {
+            View::Broadcast(axes) => {
                 let place = |(own, &axis): (usize, &u8)| {
                     if from[own] == 1 { self.origin() } else { position[usize::from(axis)].clone() }
                 };
                 axes.iter().enumerate().map(place).collect()
             }
-            Op::Window(window) => self.window(window, &node.operands[1..], &from, position),
-            Op::Reshape(_) => {
-                let to = shape(self.graph, id);
+            View::Window(window) => self.window(window, &operands[1..], &from, position)?,
+            View::Reshape => {
+                let to = self.schedule.shape(id);
                 let mut moved: SmallVec<[Affine; 4]> = smallvec![self.origin(); from.len()];
-                for (own, result) in axis_groups(&from, &to)? {
+                let Some(groups) = axis_groups(&from, &to) else { return Ok(None) };
+                for (own, result) in groups {
                     let mut long = own.clone().filter(|axis| from[*axis] != 1);
                     let Some(axis) = long.next() else { continue };
                     if long.next().is_some() {
-                        return None;
+                        return Ok(None);
                     }
                     moved[axis] = self.linear(&to[result.clone()], &position[result]);
                 }
                 moved
             }
-            _ => return None,
-        })
+            View::Slice => return Err(broken!("resolved bounds of {id}", "a slice")),
+        }))
     }
 
     /// Positions in the whole, given positions in a window of it.
@@ -567,28 +542,28 @@ impl<'g> Body<'g> {
         starts: &[NodeId],
         extents: &[usize],
         position: &[Affine],
-    ) -> SmallVec<[Affine; 4]> {
+    ) -> Result<SmallVec<[Affine; 4]>, Broken> {
         let mut starts = starts.iter();
         let mut moved = SmallVec::new();
         for (number, ((axis, part), &extent)) in position.iter().zip(window).zip(extents).enumerate() {
             let mut whole = self.origin().plus(axis, part.step);
-            match (part.start, part.check(number, extent)) {
-                (Start::Known(start), _) => whole.offset += start as i64,
-                (Start::Operand | Start::Range, check) => {
-                    if let (Some(&start), Some(check)) = (starts.next(), check) {
-                        self.add_start(&mut whole, start, check);
-                    }
+            match part.start {
+                Start::Known(start) => whole.offset += start as i64,
+                Start::Operand | Start::Range => {
+                    let start = starts.next().zip(part.check(number, extent));
+                    let (start, check) =
+                        start.ok_or_else(|| broken!("an operand for the start of a window"))?;
+                    self.add_start(&mut whole, *start, check);
                 }
             }
             moved.push(whole);
         }
-        moved
+        Ok(moved)
     }
 
     fn add_start(&mut self, position: &mut Affine, start: NodeId, check: IndexCheck) {
-        let memory = Memory::of(self.graph, start);
         let IndexCheck { axis, extent, len, is_range } = check;
-        let param = self.param(memory, false);
+        let param = self.param(start, false);
         let start = RuntimeStart { param, extent, limit: extent.saturating_sub(len), axis, is_range };
         let known = self.kernel.starts.iter().position(|s| *s == start);
         let index = known.unwrap_or_else(|| {
@@ -598,43 +573,33 @@ impl<'g> Body<'g> {
         position.starts.push((index as u16, 1));
     }
 
-    /// Memory and place of an element, if a node is memory under movements.
-    fn chase(&mut self, mut id: NodeId, position: &[Affine]) -> Option<Address> {
+    /// Memory and place of an element, if a node is memory under views.
+    fn chase(&mut self, mut id: NodeId, position: &[Affine]) -> Result<Option<Address>, Broken> {
         let mut position: SmallVec<[Affine; 4]> = position.into();
-        loop {
-            if let Some(memory) = self.memory(id) {
-                return Some(self.address(memory, &position, false));
+        while !self.is_memory(id) {
+            let Some(view) = self.schedule.view(id) else { return Ok(None) };
+            let operand = self.schedule.viewed(id);
+            if matches!(view, View::Reshape) && self.schedule.is_contiguous(operand) {
+                // Row-major order is the same under every shape.
+                let linear = self.linear(&self.schedule.shape(id), &position);
+                let mut base = operand;
+                while !self.is_memory(base) && self.schedule.view(base).is_some() {
+                    base = self.schedule.viewed(base);
+                }
+                let address = Address { param: self.param(base, false), position: linear };
+                return Ok(self.is_memory(base).then_some(address));
             }
-            let node = self.graph.node(id);
-            if !is_movement(&node.op) {
-                return None;
-            }
-            if matches!(node.op, Op::Reshape(_))
-                && is_contiguous(self.graph, node.operands[0], self.values.stored)
-            {
-                return self.contiguous(id, &position);
-            }
-            position = self.moved(id, &position)?;
-            id = node.operands[0];
+            let Some(moved) = self.moved(id, view, &position)? else { return Ok(None) };
+            (id, position) = (operand, moved);
         }
+        Ok(Some(self.address(id, &position, false)))
     }
 
-    /// The place of an element of a reshape of row-major memory: row-major order is the same under every shape.
-    fn contiguous(&mut self, id: NodeId, position: &[Affine]) -> Option<Address> {
-        let linear = self.linear(&shape(self.graph, id), position);
-        let mut base = id;
-        while self.memory(base).is_none() {
-            base = *self.graph.node(base).operands.first()?;
-        }
-        let memory = self.memory(base)?;
-        Some(Address { param: self.param(memory, false), position: linear })
-    }
-
-    /// The address of the elements of a node that is memory under movements, with a stride for each of its axes.
-    fn strided(&mut self, id: NodeId) -> Address {
-        let extents = shape(self.graph, id);
+    /// The address of the elements of a node that is memory under views, with a stride for each of its axes.
+    fn strided(&mut self, id: NodeId) -> Result<Address, Broken> {
+        let extents = self.schedule.shape(id);
         // Axes of the node stand in for loop axes, so that the address has a stride for each.
-        let mut probe = Body::new(self.values, self.root, &extents);
+        let mut probe = Body::new(self.schedule, self.root, &extents);
         std::mem::swap(&mut probe.kernel.params, &mut self.kernel.params);
         std::mem::swap(&mut probe.kernel.starts, &mut self.kernel.starts);
         std::mem::swap(&mut probe.arguments, &mut self.arguments);
@@ -643,22 +608,22 @@ impl<'g> Body<'g> {
         std::mem::swap(&mut probe.kernel.params, &mut self.kernel.params);
         std::mem::swap(&mut probe.kernel.starts, &mut self.kernel.starts);
         std::mem::swap(&mut probe.arguments, &mut self.arguments);
-        address.unwrap_or(Address { param: 0, position: probe.origin() })
+        address?.ok_or_else(|| broken!("the memory of {id}", "a computed value"))
     }
 
     /// An operand of a loop as its steps see it: rows along the leading axis, or the whole.
-    fn element(&mut self, id: NodeId, is_sequence: bool) -> Element {
-        let Address { param, position } = self.strided(id);
-        let stride = if is_sequence { position.strides.first().copied().unwrap_or(0) } else { 0 };
-        Element { param, offset: position.offset, stride }
+    fn element(&mut self, id: NodeId, is_sequence: bool) -> Result<Element, Broken> {
+        let Address { param, position } = self.strided(id)?;
+        let stride = if is_sequence { position.strides[0] } else { 0 };
+        Ok(Element { param, offset: position.offset, stride })
     }
 
     /// A node of rank 2 or 3 as matrices in memory.
-    fn matrix(&mut self, id: NodeId) -> Matrix {
-        let address = self.strided(id);
-        let rank = shape(self.graph, id).len();
+    fn matrix(&mut self, id: NodeId) -> Result<Matrix, Broken> {
+        let address = self.strided(id)?;
+        let rank = self.schedule.shape(id).len();
         let strides = &address.position.strides;
-        Matrix {
+        Ok(Matrix {
             param: address.param,
             batch_stride: if rank == 3 { strides[0] } else { 0 },
             row_stride: strides[rank - 2],
@@ -668,92 +633,89 @@ impl<'g> Body<'g> {
                 strides: smallvec![],
                 starts: address.position.starts,
             },
-        }
+        })
     }
 
     /// The instruction that gives the element of a node at a position.
-    fn value(&mut self, id: NodeId, position: &[Affine]) -> Value {
+    fn value(&mut self, id: NodeId, position: &[Affine]) -> Result<Value, Broken> {
         let key = (id, SmallVec::from(position));
         if let Some(value) = self.memo.get(&key) {
-            return *value;
+            return Ok(*value);
         }
-        let value = self.compute(id, position);
+        let value = self.compute(id, position)?;
         self.memo.insert(key, value);
-        value
+        Ok(value)
     }
 
-    fn compute(&mut self, id: NodeId, position: &[Affine]) -> Value {
+    fn compute(&mut self, id: NodeId, position: &[Affine]) -> Result<Value, Broken> {
         let node = self.graph.node(id);
         let dtype = node.ty.dtype;
-        if let Some(address) = self.chase(id, position) {
-            return self.push(Instruction::Load(address), dtype);
+        if let Some(address) = self.chase(id, position)? {
+            return Ok(self.push(Instruction::Load(address), dtype));
         }
-        match &node.op {
-            Op::Literal(value) => self.push(Instruction::Literal(*value), dtype),
-            Op::Iota(_) => self.push(Instruction::Position(position[0].clone()), dtype),
-            Op::Map(f) => {
-                let operands = node.operands.iter().map(|o| self.value(*o, position)).collect();
-                self.push(Instruction::Map(*f, operands), dtype)
+        let Compute::Inline(inline) = self.schedule.compute(id) else {
+            return Err(broken!("the memory of {id}", node.op.name()));
+        };
+        let instruction = match inline {
+            Inline::Literal(value) => Instruction::Literal(value),
+            Inline::Position => Instruction::Position(position[0].clone()),
+            Inline::Map(f) => {
+                let operands = node.operands.iter().map(|o| self.value(*o, position));
+                Instruction::Map(f, operands.collect::<Result<_, _>>()?)
             }
-            Op::Cast(to) => {
-                let operand = self.value(node.operands[0], position);
-                self.push(Instruction::Cast(*to, operand), dtype)
+            Inline::Cast(to) => Instruction::Cast(to, self.value(node.operands[0], position)?),
+            Inline::Gather(axis) => return self.gather(id, axis, position),
+            Inline::OneHot(axis, write) => return self.one_hot(id, axis, write, position),
+            Inline::View(view) => {
+                let moved = self.moved(id, view, position)?;
+                let moved = moved.ok_or_else(|| broken!("affine positions in a view {id}", "others"))?;
+                return self.value(node.operands[0], &moved);
             }
-            Op::Gather { batch } => self.gather(id, usize::from(*batch), position),
-            Op::Scatter { batch, write } => self.one_hot(id, usize::from(*batch), *write, position),
-            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) | Op::StopGradient => {
-                let moved = self.moved(id, position).unwrap_or_default();
-                self.value(node.operands[0], &moved)
-            }
-            // The schedule stores these; `chase` has found their memory.
-            Op::Leaf(_)
-            | Op::Extent(_)
-            | Op::Reduce(..)
-            | Op::ArgMax(_)
-            | Op::Dot
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::SetWindow(..)
-            | Op::Concat(_)
-            | Op::Random { .. }
-            | Op::Scan(_)
-            | Op::Grad(_) => self.push(Instruction::Literal(Literal::from_i64(0, dtype)), dtype),
-        }
+        };
+        Ok(self.push(instruction, dtype))
     }
 
-    fn gather(&mut self, id: NodeId, batch: usize, position: &[Affine]) -> Value {
-        let [x, indices] = self.graph.node(id).operands[..] else { return Value(0) };
-        let extent = shape(self.graph, x)[batch];
-        let index = self.value(indices, &position[..=batch]);
+    fn gather(&mut self, id: NodeId, batch: usize, position: &[Affine]) -> Result<Value, Broken> {
+        let operands = &self.graph.node(id).operands;
+        let (x, indices) = (operands[0], operands[1]);
+        let extent = self.schedule.shape(x)[batch];
+        let index = self.value(indices, &position[..=batch])?;
         let index = self.push(Instruction::Index { index, extent, axis: batch as u8 }, DType::I64);
         let mut row: SmallVec<[Affine; 4]> = position.into();
         row[batch] = self.origin();
-        let begin = self.chase(x, &row);
+        let begin = self.chase(x, &row)?;
         row[batch].offset = 1;
-        let next = self.chase(x, &row);
-        let (Some(address), Some(next)) = (begin, next) else { return index };
+        let next = self.chase(x, &row)?;
+        let (address, next) =
+            begin.zip(next).ok_or_else(|| broken!("the memory of {x}", "a computed value"))?;
         let stride = next.position.offset - address.position.offset;
-        self.push(Instruction::LoadAt { address, index, stride }, self.graph.ty(id).dtype)
+        Ok(self.push(Instruction::LoadAt { address, index, stride }, self.graph.ty(id).dtype))
     }
 
     /// Each element compares its position with the index of its row.
-    fn one_hot(&mut self, id: NodeId, batch: usize, write: Write, position: &[Affine]) -> Value {
-        let [x, indices, rows] = self.graph.node(id).operands[..] else { return Value(0) };
+    fn one_hot(
+        &mut self,
+        id: NodeId,
+        batch: usize,
+        write: Write,
+        position: &[Affine],
+    ) -> Result<Value, Broken> {
+        let operands = &self.graph.node(id).operands;
         let dtype = self.graph.ty(id).dtype;
-        let old = self.value(x, position);
+        let old = self.value(operands[0], position)?;
         let mut row: SmallVec<[Affine; 4]> = position.into();
         row[batch] = self.origin();
-        let index = self.value(indices, &row[..=batch]);
-        let extent = shape(self.graph, id)[batch];
+        let index = self.value(operands[1], &row[..=batch])?;
+        let extent = self.schedule.shape(id)[batch];
         let index = self.push(Instruction::Index { index, extent, axis: batch as u8 }, DType::I64);
         let here = self.push(Instruction::Position(position[batch].clone()), DType::I64);
         let hit = self.push(Instruction::Map(ScalarFn::Eq, smallvec![here, index]), DType::Bool);
-        let new = self.value(rows, &row);
+        let new = self.value(operands[2], &row)?;
         let new = match write {
             Write::Set => new,
             Write::Add => self.push(Instruction::Map(ScalarFn::Add, smallvec![old, new]), dtype),
         };
-        self.push(Instruction::Map(ScalarFn::Select, smallvec![hit, new, old]), dtype)
+        Ok(self.push(Instruction::Map(ScalarFn::Select, smallvec![hit, new, old]), dtype))
     }
 }
 

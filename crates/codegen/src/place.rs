@@ -21,7 +21,6 @@ use crate::kernel::{
     StoreKind, Value,
 };
 use crate::lower::{Draft, Memory};
-use crate::schedule::shape;
 
 /// The program of the drafts.
 ///
@@ -335,7 +334,7 @@ impl<'g> Placer<'g> {
             buffers.add_leaf(graph, *leaf, Place::Constant(index))?;
         }
         for (&id, place) in &self.places {
-            buffers.add(Memory::Node(id), graph.ty(id).dtype, shape(graph, id), place.clone());
+            buffers.add(Memory::Node(id), graph.ty(id).dtype, extents(graph, id)?, place.clone());
         }
         let mut steps: Vec<Step> = Vec::new();
         let in_place = self.in_place.clone();
@@ -365,7 +364,7 @@ impl<'g> Placer<'g> {
             for (memory, param) in draft.arguments.iter().zip(draft.kernel.params()) {
                 match memory {
                     Memory::Node(id) => {
-                        buffers.add(*memory, graph.ty(*id).dtype, shape(graph, *id), Place::Arena(0));
+                        buffers.add(*memory, graph.ty(*id).dtype, extents(graph, *id)?, Place::Arena(0));
                     }
                     Memory::Scratch(_) | Memory::Partial(..) => {
                         buffers.add(*memory, param.dtype, smallvec![param.len], Place::Arena(0));
@@ -390,9 +389,10 @@ impl<'g> Placer<'g> {
             steps.extend(copy_step(&buffers.list, from, to));
         }
         let arena_bytes = place_in_arena(&mut buffers.list, &steps);
+        let outputs = graph.outputs.iter().map(|id| Ok((graph.ty(*id).dtype, extents(graph, *id)?)));
         Ok(Program {
             constants: self.constants.into_iter().map(|(_, array)| array).collect(),
-            outputs: graph.outputs.iter().map(|id| (graph.ty(*id).dtype, shape(graph, *id))).collect(),
+            outputs: outputs.collect::<Result<_, Broken>>()?,
             buffers: buffers.list,
             steps,
             shared: self.shared,
@@ -407,6 +407,10 @@ enum Sorted {
     Order(Vec<usize>),
     /// An update that cannot be in place.
     InTheWay(NodeId),
+}
+
+fn extents(graph: &Graph, id: NodeId) -> Result<Extents, Broken> {
+    graph.ty(id).extents().ok_or_else(|| broken!("known extents of a node", graph.ty(id)))
 }
 
 /// What must run after the rest.

@@ -449,7 +449,7 @@ impl Tensor {
         let other = other.into();
         let dtype = match self.dtype().promote(other.dtype()) {
             DType::Bool => DType::I64,
-            dtype => dtype,
+            dtype @ (DType::U8 | DType::I32 | DType::I64 | DType::F32 | DType::F64) => dtype,
         };
         let (mut left, mut right) = (self.cast(dtype), other.cast(dtype));
         let ranks = (left.rank(), right.rank());
@@ -557,11 +557,10 @@ impl Tensor {
     pub fn reshape<S: Into<Size>>(&self, sizes: impl IntoIterator<Item = S>) -> Tensor {
         let site = Location::caller();
         let constant = |size: Size| match &size {
-            Size::Tensor(Tensor(expression)) if expression.ty.rank() == 0 => match expression.op {
-                Op::Literal(value) => value.to_i64().map_or(size, Size::Number),
-                _ => size,
-            },
-            Size::Tensor(_) | Size::Number(_) => size,
+            Size::Tensor(Tensor(expression)) => {
+                expression.op.literal().and_then(Literal::to_i64).map_or(size, Size::Number)
+            }
+            Size::Number(_) => size,
         };
         let sizes: Vec<Size> = sizes.into_iter().map(|size| constant(size.into())).collect();
         let inferred = sizes.iter().filter(|s| matches!(s, Size::Number(-1))).count();
@@ -615,16 +614,16 @@ impl Tensor {
                     Dim::Operand
                 }
                 (Size::Number(n), _, _) => Dim::Known(*n as usize),
-                (Size::Tensor(t), _, _) => match t.0.op {
-                    Op::Literal(value) if value.to_i64().is_some_and(|n| n < 0) => {
+                (Size::Tensor(t), _, _) => {
+                    if let Some(value) =
+                        t.0.op.literal().filter(|value| value.to_i64().is_some_and(|n| n < 0))
+                    {
                         let message = format!("`reshape` to a negative extent {value}");
                         return mistake(self, message, site);
                     }
-                    _ => {
-                        operands.push(t.cast(DType::I64));
-                        Dim::Operand
-                    }
-                },
+                    operands.push(t.cast(DType::I64));
+                    Dim::Operand
+                }
             };
             dims.push(dim);
         }

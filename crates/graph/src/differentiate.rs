@@ -24,10 +24,9 @@ use self::rules::{Rules, pullback};
 use self::stable::{stable_forward, stable_whole};
 use crate::body::Body;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
-use crate::dtype::DType;
 use crate::graph::{Graph, NodeId, Operands};
-use crate::op::{Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult};
-use crate::scalar::ScalarFn;
+use crate::loops::{LoopKey, by_loop};
+use crate::op::{Disconnected, Grad, LeafId, Op};
 
 /// The graph with every gradient taken; zeros where a cost does not depend on a variable, which [`check`] refuses if that
 /// is asked for. `stabilise` rewrites a graph into one of the same meaning; its outputs
@@ -48,7 +47,7 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Graph {
     let graph = stable_whole(graph, loops);
     loops.note(&graph);
     let behind = behind_gradients(&graph);
-    let has_loops = graph.nodes().any(|(_, node)| matches!(node.op, Op::Scan(_)));
+    let has_loops = graph.has_loops();
     let mut taken: HashMap<Operands, Vec<(Grad, Vec<NodeId>)>> = HashMap::new();
     graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
@@ -74,30 +73,23 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Graph {
 
 /// The graph with every gradient in the bodies of its loops taken.
 fn bodies_without_gradients<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> Cow<'g, Graph> {
-    let holds = |op: &Op| matches!(op, Op::Scan(scan) if holds_gradients(&scan.body.graph));
-    if !graph.nodes().any(|(_, node)| holds(&node.op)) {
+    if !graph.loop_results().any(|(key, _)| holds_gradients(&key.body.graph)) {
         return graph;
     }
     let live = graph.reachable();
-    for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-        if let Op::Scan(scan) = &node.op
-            && loops.latest(&scan.body) == scan.body
-            && holds_gradients(&scan.body.graph)
-        {
-            let free = without_gradients(&scan.body.graph, loops);
-            let free = Arc::new(scan.body.with_graph(loops.settle(free)));
-            loops.succeed(&scan.body, &free);
+    for (LoopKey { body, .. }, _) in graph.loop_results().filter(|(_, (id, _))| live[id.index()]) {
+        if loops.latest(body) == body && holds_gradients(&body.graph) {
+            let free = without_gradients(&body.graph, loops);
+            let free = Arc::new(body.with_graph(loops.settle(free)));
+            loops.succeed(body, &free);
         }
     }
     Cow::Owned(loops.settle(graph.into_owned()))
 }
 
 fn holds_gradients(graph: &Graph) -> bool {
-    graph.nodes().any(|(_, node)| match &node.op {
-        Op::Grad(_) => true,
-        Op::Scan(scan) => holds_gradients(&scan.body.graph),
-        _ => false,
-    })
+    graph.nodes().any(|(_, node)| matches!(node.op, Op::Grad(_)))
+        || graph.loop_results().any(|(key, _)| holds_gradients(&key.body.graph))
 }
 
 /// For each node, whether it is a gradient or depends on one.
@@ -108,36 +100,6 @@ fn behind_gradients(graph: &Graph) -> Vec<bool> {
         behind.push(found);
     }
     behind
-}
-
-/// Whether a change of an operand can reach the value at all. Steps (`floor`) connect with a gradient of zero;
-/// integers and truth values do not.
-#[warn(clippy::wildcard_enum_match_arm)]
-pub fn connects(op: &Op, operand: usize) -> bool {
-    match op {
-        Op::Map(f) => {
-            f.result_dtype(&[DType::F32, DType::F32, DType::F32][..f.arity()]).is_some_and(DType::is_float)
-                || (*f == ScalarFn::Select && operand > 0)
-        }
-        Op::Cast(dtype) => dtype.is_float(),
-        Op::Reduce(fold, _) => !matches!(fold, Fold::All | Fold::Any),
-        Op::Dot | Op::Concat(_) => true,
-        Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Slice(_) | Op::Window(_) => operand == 0,
-        Op::SetSlice(..) | Op::SetWindow(..) => operand < 2,
-        Op::Gather { .. } => operand == 0,
-        Op::Scatter { .. } => operand != 1,
-        Op::Grad(grad) => {
-            operand < usize::from(grad.has_cost) + usize::from(grad.variables) + 2 * usize::from(grad.known)
-        }
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::ArgMax(_)
-        | Op::Random { .. }
-        | Op::StopGradient => false,
-        Op::Scan(scan) => flow::loop_connects(scan, operand),
-    }
 }
 
 /// The operands of a `Grad` node by role.
@@ -175,15 +137,15 @@ pub fn check(graph: &Graph) -> Result<(), Diagnostics> {
 fn check_gradients(graph: &Graph, bodies: &mut HashSet<Arc<Body>>, faults: &mut Vec<Diagnostic>) {
     let live = graph.reachable();
     for (_, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-        match &node.op {
-            Op::Grad(grad) if grad.index == 0 => {
-                faults
-                    .extend(check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err());
-            }
-            Op::Scan(scan) if bodies.insert(scan.body.clone()) => {
-                check_gradients(&scan.body.graph, bodies, faults);
-            }
-            _ => {}
+        if let Op::Grad(grad) = &node.op
+            && grad.index == 0
+        {
+            faults.extend(check_connected(graph, grad, &Roles::new(grad, &node.operands), node.site).err());
+        }
+        if let Op::Scan(scan) = &node.op
+            && bodies.insert(scan.body.clone())
+        {
+            check_gradients(&scan.body.graph, bodies, faults);
         }
     }
 }
@@ -246,7 +208,7 @@ fn dependents(graph: &Graph, roles: &Roles<'_>, targets: &[NodeId]) -> HashSet<N
     let mut reached: HashSet<NodeId> = HashSet::new();
     for id in order {
         let node = graph.node(id);
-        let passes = |(i, operand): (usize, &NodeId)| reached.contains(operand) && connects(&node.op, i);
+        let passes = |(i, operand): (usize, &NodeId)| reached.contains(operand) && node.op.connects(i);
         if targets.contains(&id) || node.operands.iter().enumerate().any(passes) {
             reached.insert(id);
         }
@@ -292,7 +254,7 @@ fn walk(
     let reached = dependents(out, roles, roles.variables);
     let mut order: Vec<NodeId> = reached.iter().copied().collect();
     order.sort_unstable();
-    let groups = results_of_loops(out, &order, loops);
+    let groups = results_of_loops(out, &reached, loops);
     let mut rules = Rules { graph: out, site, flat: loops.flat.clone() };
     let mut cotangents: HashMap<NodeId, NodeId> = HashMap::new();
     if let Some(cost) = roles.cost {
@@ -317,7 +279,7 @@ fn walk(
         let Some(&cotangent) = cotangents.get(&id) else { continue };
         for (index, operand) in node.operands.iter().enumerate() {
             if reached.contains(operand)
-                && connects(&node.op, index)
+                && node.op.connects(index)
                 && let Some(part) = pullback(&mut rules, id, cotangent, index)
             {
                 rules.accumulate(&mut cotangents, *operand, part);
@@ -327,18 +289,18 @@ fn walk(
     cotangents
 }
 
-/// The results of each loop among these nodes, by the first of them.
-fn results_of_loops(graph: &Graph, order: &[NodeId], loops: &Loops<'_>) -> HashMap<NodeId, Vec<NodeId>> {
-    let mut groups: HashMap<(Scan, &Operands), Vec<NodeId>> = HashMap::new();
-    for id in order {
-        let node = graph.node(*id);
-        if let Op::Scan(scan) = &node.op {
-            let body = loops.latest(&scan.body);
-            let whole = Scan { result: ScanResult::Steps, body, ..(**scan).clone() };
-            groups.entry((whole, &node.operands)).or_default().push(*id);
-        }
-    }
-    groups.into_values().map(|results| (results[0], results)).collect()
+/// The results of each loop among these nodes, by the first of them; a loop with an earlier form of a body is the same.
+fn results_of_loops(
+    graph: &Graph,
+    reached: &HashSet<NodeId>,
+    loops: &Loops<'_>,
+) -> HashMap<NodeId, Vec<NodeId>> {
+    let results = graph.loop_results().filter(|(_, (id, _))| reached.contains(id));
+    let groups =
+        by_loop(results.map(|(key, result)| (LoopKey { body: loops.latest(key.body), ..key }, result)));
+    let nodes =
+        groups.into_iter().map(|(_, results)| results.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+    nodes.map(|results| (results[0], results)).collect()
 }
 
 fn zeros_like(graph: &mut Graph, id: NodeId, site: Option<Site>) -> NodeId {

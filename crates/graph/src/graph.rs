@@ -31,6 +31,12 @@ impl NodeId {
     }
 }
 
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.0)
+    }
+}
+
 /// The operands of a node.
 pub type Operands = SmallVec<[NodeId; 2]>;
 
@@ -253,12 +259,13 @@ impl Graph {
     /// Adds a node like one of another graph, on operands of this one; keeps site and name.
     pub fn add_like(&mut self, from: &Graph, id: NodeId, operands: &[NodeId]) -> NodeId {
         let node = from.node(id);
-        let copy = match (&node.op, from) {
-            (Op::Leaf(leaf), _) => match from.leaf(*leaf) {
+        let copy = if let Op::Leaf(leaf) = node.op {
+            match from.leaf(leaf) {
                 Some(leaf) => self.add_leaf_as(leaf, node.ty.clone()),
                 None => self.insert(node.op.clone(), operands.into(), node.ty.clone(), node.site),
-            },
-            _ => self.add_expecting(node.op.clone(), operands, node.site, Some(&node.ty)),
+            }
+        } else {
+            self.add_expecting(node.op.clone(), operands, node.site, Some(&node.ty))
         };
         if let Some(name) = from.names.get(&id) {
             self.set_name(copy, name.clone());
@@ -275,35 +282,15 @@ impl Graph {
         self.add(Op::Broadcast { axes: SmallVec::new(), dims: known_dims(shape) }, &[scalar], site)
     }
 
-    /// The constant that is everywhere the same in the value of a node: a literal under broadcasts and reshapes.
+    /// The constant that is everywhere the same in the value of a node: a literal under views.
     pub fn uniform(&self, mut id: NodeId) -> Option<Literal> {
         loop {
             let node = self.node(id);
-            match &node.op {
-                Op::Literal(value) => return Some(*value),
-                Op::Broadcast { .. }
-                | Op::Reshape(_)
-                | Op::Permute(_)
-                | Op::Window(_)
-                | Op::Slice(_)
-                | Op::StopGradient => id = node.operands[0],
-                Op::Leaf(_)
-                | Op::Iota(_)
-                | Op::Extent(_)
-                | Op::Map(_)
-                | Op::Cast(_)
-                | Op::Reduce(..)
-                | Op::ArgMax(_)
-                | Op::Dot
-                | Op::SetSlice(..)
-                | Op::SetWindow(..)
-                | Op::Concat(_)
-                | Op::Gather { .. }
-                | Op::Scatter { .. }
-                | Op::Random { .. }
-                | Op::Scan(_)
-                | Op::Grad(_) => return None,
+            if let Op::Literal(value) = node.op {
+                return Some(value);
             }
+            node.op.view()?;
+            id = node.operands[0];
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! This is the only place that knows them; the builder, the parser, the verifier and every pass ask here.
 //! A violated rule is a [`Diagnostic`] without a place; who asked adds it.
-#![warn(clippy::wildcard_enum_match_arm)]
 
 use smallvec::SmallVec;
 

@@ -6,7 +6,6 @@
 //! Each node is computed in two steps: [`resolve`] replaces extents and bounds given as operands by their values, then
 //! [`infer`] checks the very operator that is computed. Values are dropped after their last use. A loop is the graph of
 //! its body run step by step, once for all of its results that are used.
-#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,14 +15,14 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use crate::array::{Array, element_count, fits_in_memory, row_major_strides};
-use crate::body::Body;
 use crate::diagnostic::Diagnostic;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, Node, NodeId};
 use crate::infer::{infer, resolve_slice};
 use crate::leaf::{Leaf, LeafKind, SharedCell};
+use crate::loops::{LoopResult, by_loop};
 use crate::op::{
-    Bound, Dim, Dims, Fold, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write,
+    Bound, Dim, Fold, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write,
 };
 use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
@@ -89,7 +88,7 @@ struct Run<'a> {
     /// For every node, how many nodes and roots wait for it.
     uses: Vec<u32>,
     /// The results of each loop that are used, by the first of them: they are made together.
-    loops: BTreeMap<NodeId, Vec<NodeId>>,
+    loops: BTreeMap<NodeId, Vec<LoopResult>>,
 }
 
 /// Values that one node has led to: its own, and those of the other results of a loop.
@@ -123,14 +122,8 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let mut first: BTreeMap<(&Arc<Body>, Dim, &[NodeId]), NodeId> = BTreeMap::new();
-        let mut loops: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-        for (id, node) in graph.nodes().filter(|(id, _)| uses[id.index()] > 0) {
-            if let Op::Scan(scan) = &node.op {
-                let first = *first.entry((&scan.body, scan.steps, &node.operands)).or_insert(id);
-                loops.entry(first).or_default().push(id);
-            }
-        }
+        let used = by_loop(graph.loop_results().filter(|(_, (id, _))| uses[id.index()] > 0));
+        let loops = used.into_iter().map(|(_, results)| (results[0].0, results)).collect();
         Run { graph, uses, loops }
     }
 
@@ -188,17 +181,14 @@ impl<'a> Run<'a> {
             let value = evaluate(&node.op, &operands)?;
             return Ok(smallvec![(id, check_value(Cow::Owned(value), &node.ty)?)]);
         };
-        let results = self.loops.get(&id).map_or(std::slice::from_ref(&id), Vec::as_slice);
-        let wanted: Vec<ScanResult> = (results.iter())
-            .filter_map(
-                |id| if let Op::Scan(scan) = &self.graph.node(*id).op { Some(scan.result) } else { None },
-            )
-            .collect();
+        let own = [(id, scan.result)];
+        let results = self.loops.get(&id).map_or(&own[..], Vec::as_slice);
+        let wanted: Vec<ScanResult> = results.iter().map(|(_, result)| *result).collect();
         let made = loops::run(scan, &operands, &wanted, evaluate)?.into_iter();
         results
             .iter()
             .zip(made)
-            .map(|(id, value)| Ok((*id, check_value(Cow::Owned(value), self.graph.ty(*id))?)))
+            .map(|((id, _), value)| Ok((*id, check_value(Cow::Owned(value), self.graph.ty(*id))?)))
             .collect()
     }
 }
@@ -283,44 +273,38 @@ fn check_value<'a>(value: Cow<'a, Array>, ty: &TensorType) -> Result<Cow<'a, Arr
 /// An error says which typing rule the values violate, or which index, bound or extent is out of range. Leaves and
 /// gradients not yet taken have no value of their own.
 pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> {
-    let types: SmallVec<[TensorType; 4]> = operands.iter().map(|x| type_of(x)).collect();
-    if let Op::Leaf(_) = op {
-        return Err(Diagnostic::new("a leaf has no value of its own"));
-    }
-    if let Op::Grad(_) = op {
-        return Err(Diagnostic::new("a gradient has no value before it is taken")
-            .hint("differentiate the graph before it is interpreted"));
-    }
     if let Op::Scan(scan) = op {
         let mut results = loops::run(scan, operands, &[scan.result], &mut evaluate_node)?;
         return results.pop().ok_or_else(|| Diagnostic::new("a loop gave no result"));
     }
-    let type_on = |op: &Op, count: usize| {
-        let types: SmallVec<[&TensorType; 4]> = types[..count].iter().collect();
-        infer(op, &types)
+    let type_on = |op: &Op, operands: &[&Array]| {
+        let types: SmallVec<[TensorType; 4]> = operands.iter().map(|x| type_of(x)).collect();
+        infer(op, &types.iter().collect::<SmallVec<[&TensorType; 4]>>())
     };
     check_extents(op)?;
-    type_on(op, operands.len())?;
+    type_on(op, operands)?;
     let (op, operands) = resolve(op, operands)?;
     check_extents(&op)?;
-    let ty = type_on(&op, operands.len())?;
+    let ty = type_on(&op, operands)?;
     let shape = ty.extents().ok_or_else(|| {
         Diagnostic::new(format!("the extents of `{}` are not known when it is run", op.name()))
     })?;
     check_size(&op, &shape, ty.dtype)?;
-    match (&op, operands) {
-        (Op::Literal(value), []) => Ok(Array::from(*value)),
-        (Op::Iota(_), []) => {
+    // `infer` has refused other numbers of operands.
+    match &op {
+        Op::Literal(value) => Ok(Array::from(*value)),
+        Op::Iota(_) => {
             let positions: Vec<i64> = (0..element_count(&shape) as i64).collect();
             Array::new(&shape, &positions)
         }
-        (Op::Extent(axis), [x]) => Ok(Array::scalar(x.shape()[usize::from(*axis)] as i64)),
-        (Op::Map(f), _) => map(*f, operands, &ty, &shape),
-        (Op::Cast(dtype), [x]) => Ok(x.cast(*dtype)),
-        (Op::Reduce(fold, axes), [x]) => reduce(*fold, *axes, x, &shape),
-        (Op::ArgMax(axis), [x]) => argmax(usize::from(*axis), x, &shape),
-        (Op::Dot, [a, b]) => dot(a, b, &shape),
-        (Op::Broadcast { axes, .. }, [x]) => {
+        Op::Extent(axis) => Ok(Array::scalar(operands[0].shape()[usize::from(*axis)] as i64)),
+        Op::Map(f) => map(*f, operands, &ty, &shape),
+        Op::Cast(dtype) => Ok(operands[0].cast(*dtype)),
+        Op::Reduce(fold, axes) => reduce(*fold, *axes, operands[0], &shape),
+        Op::ArgMax(axis) => argmax(usize::from(*axis), operands[0], &shape),
+        Op::Dot => dot(operands[0], operands[1], &shape),
+        Op::Broadcast { axes, .. } => {
+            let x = operands[0];
             let own = row_major_strides(x.shape());
             let mut strides = vec![0isize; shape.len()];
             for (axis, &place) in axes.iter().enumerate() {
@@ -328,117 +312,73 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
             }
             view(x, &shape, 0, &strides)
         }
-        (Op::Permute(permutation), [x]) => {
-            let own = row_major_strides(x.shape());
+        Op::Permute(permutation) => {
+            let own = row_major_strides(operands[0].shape());
             let strides: Vec<isize> =
                 permutation.iter().map(|&axis| own[usize::from(axis)] as isize).collect();
-            view(x, &shape, 0, &strides)
+            view(operands[0], &shape, 0, &strides)
         }
-        (Op::Reshape(_), [x]) => {
-            (*x).clone().reshaped(&shape).ok_or_else(|| Diagnostic::new("`reshape` to another size"))
+        Op::Reshape(_) => {
+            operands[0].clone().reshaped(&shape).ok_or_else(|| Diagnostic::new("`reshape` to another size"))
         }
-        (Op::Window(axes), [x]) => {
+        Op::Window(axes) => {
+            let (offset, strides) = window_strides(axes, operands[0].shape());
+            view(operands[0], &shape, offset, &strides)
+        }
+        Op::SetWindow(axes, write) => {
+            let (x, y) = (operands[0], operands[1]);
             let (offset, strides) = window_strides(axes, x.shape());
-            view(x, &shape, offset, &strides)
-        }
-        (Op::SetWindow(axes, write), [x, y]) => {
-            let (offset, strides) = window_strides(axes, x.shape());
-            let mut result = (*x).clone();
+            let mut result = x.clone();
             for (from, to) in positions(y.shape(), offset, &strides).enumerate() {
                 write_element(&op, *write, &mut result, to, y.get(from))?;
             }
             Ok(result)
         }
-        (Op::Concat(axis), _) => concat(usize::from(*axis), operands, ty.dtype, &shape),
-        (Op::Gather { batch }, [x, indices]) => gather(&op, usize::from(*batch), x, indices, &shape),
-        (Op::Scatter { batch, write }, [x, indices, y]) => {
-            scatter(&op, usize::from(*batch), *write, x, indices, y)
+        Op::Concat(axis) => concat(usize::from(*axis), operands, ty.dtype, &shape),
+        Op::Gather { batch } => gather(&op, usize::from(*batch), operands[0], operands[1], &shape),
+        Op::Scatter { batch, write } => {
+            scatter(&op, usize::from(*batch), *write, operands[0], operands[1], operands[2])
         }
-        (Op::Random { key, .. }, [counter]) => random(*key, counter, &shape),
-        (Op::StopGradient, [x]) => Ok((*x).clone()),
-        (
-            Op::Leaf(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Extent(_)
-            | Op::Cast(_)
-            | Op::Reduce(..)
-            | Op::ArgMax(_)
-            | Op::Dot
-            | Op::Broadcast { .. }
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::Window(_)
-            | Op::SetWindow(..)
-            | Op::Gather { .. }
-            | Op::Scatter { .. }
-            | Op::Random { .. }
-            | Op::StopGradient
-            | Op::Scan(_)
-            | Op::Grad(_),
-            _,
-        ) => {
-            // `infer` has refused these numbers of operands and `resolve` has replaced slices by windows.
-            Err(Diagnostic::new(format!("`{}` cannot be computed on {} operands", op.name(), operands.len())))
+        Op::Random { key, .. } => random(*key, operands[0], &shape),
+        Op::StopGradient => Ok(operands[0].clone()),
+        // `infer` refuses leaves, `resolve` replaces slices by windows, and loops are run above.
+        Op::Leaf(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Scan(_) => {
+            Err(Diagnostic::new(format!("`{}` has no value of its own", op.name())))
         }
+        Op::Grad(_) => Err(Diagnostic::new("a gradient has no value before it is taken")
+            .hint("differentiate the graph before it is interpreted")),
     }
 }
 
 /// The operator with every extent, bound and start that is an operand replaced by its value, slices by windows, and
 /// the operands that remain. The types of operator and operands have been checked.
 pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&'b Array]), Diagnostic> {
-    let resolve_dims = |dims: &Dims, main: usize| -> Result<Dims, Diagnostic> {
-        let mut scalars = operands[main..].iter();
-        dims.iter()
-            .map(|dim| match dim {
-                Dim::Known(n) => Ok(Dim::Known(*n)),
-                Dim::Operand => extent_value(op, next_scalar(op, &mut scalars)?).map(Dim::Known),
-            })
-            .collect()
-    };
-    Ok(match op {
-        Op::Iota(dims) => (Op::Iota(resolve_dims(dims, 0)?), &operands[..0]),
-        Op::Broadcast { axes, dims } => {
-            (Op::Broadcast { axes: axes.clone(), dims: resolve_dims(dims, 1)? }, &operands[..1])
-        }
-        Op::Reshape(dims) => (Op::Reshape(resolve_dims(dims, 1)?), &operands[..1]),
-        Op::Random { key, dims } => (Op::Random { key: *key, dims: resolve_dims(dims, 1)? }, &operands[..1]),
-        Op::Slice(axes) => (Op::Window(resolve_slices(op, axes, operands, 1)?), &operands[..1]),
-        Op::SetSlice(axes, write) => {
-            (Op::SetWindow(resolve_slices(op, axes, operands, 2)?, *write), &operands[..2])
-        }
-        Op::Window(axes) => (Op::Window(resolve_windows(op, axes, operands, 1)?), &operands[..1]),
-        Op::SetWindow(axes, write) => {
-            (Op::SetWindow(resolve_windows(op, axes, operands, 2)?, *write), &operands[..2])
-        }
-        Op::Scan(scan) if scan.steps == Dim::Operand => {
-            let (counts, values) = (operands.last().copied(), &operands[..operands.len().saturating_sub(1)]);
-            let steps = next_scalar(op, &mut counts.iter())?;
-            let steps = usize::try_from(steps).map_err(|_| {
-                Diagnostic::new("the number of steps of a loop is negative")
-                    .with("expected", "0 or more", None)
-                    .with("found", steps.to_string(), None)
-            })?;
-            (Op::Scan(Box::new(Scan { steps: Dim::Known(steps), ..(**scan).clone() })), values)
-        }
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::StopGradient
-        | Op::Scan(_)
-        | Op::Grad(_) => (op.clone(), operands),
-    })
+    let (values, scalars) = operands.split_at(op.values(operands.len()));
+    let mut scalars = scalars.iter();
+    let mut next = || next_scalar(op, &mut scalars);
+    let mut resolved = op.clone();
+    if let Some(dims) = op.dims() {
+        let known = |dim: &Dim| match dim {
+            Dim::Known(n) => Ok(Dim::Known(*n)),
+            Dim::Operand => extent_value(op, next()?).map(Dim::Known),
+        };
+        resolved = op.with_dims(dims.iter().map(known).collect::<Result<_, _>>()?);
+    } else if let Some(axes) = op.slice() {
+        resolved = op.with_window(resolve_slices(op, axes, values[0], next)?);
+    } else if let Some(axes) = op.window() {
+        resolved = op.with_window(resolve_windows(axes, values[0], next)?);
+    } else if let Op::Scan(scan) = op
+        && scan.steps == Dim::Operand
+    {
+        let steps = next()?;
+        let steps = usize::try_from(steps).map_err(|_| {
+            Diagnostic::new("the number of steps of a loop is negative")
+                .with("expected", "0 or more", None)
+                .with("found", steps.to_string(), None)
+        })?;
+        resolved = Op::Scan(Box::new(Scan { steps: Dim::Known(steps), ..(**scan).clone() }));
+    }
+    Ok((resolved, values))
 }
 
 fn random(key: u64, counter: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
@@ -467,22 +407,21 @@ fn extent_value(op: &Op, value: i64) -> Result<usize, Diagnostic> {
 fn resolve_slices(
     op: &Op,
     axes: &[SliceAxis],
-    operands: &[&Array],
-    main: usize,
+    operand: &Array,
+    mut next: impl FnMut() -> Result<i64, Diagnostic>,
 ) -> Result<Box<[WindowAxis]>, Diagnostic> {
-    let mut scalars = operands[main..].iter();
     let mut bound = |bound: Bound| match bound {
         Bound::End => Ok(None),
         Bound::Known(value) => Ok(Some(value)),
-        Bound::Operand => next_scalar(op, &mut scalars).map(Some),
+        Bound::Operand => next().map(Some),
     };
-    let parts = axes.iter().zip(operands[0].shape()).enumerate().map(|(number, (axis, &extent))| {
+    let parts = axes.iter().zip(operand.shape()).enumerate().map(|(number, (axis, &extent))| {
         let (start, stop, step) = match *axis {
             SliceAxis::At(at) => {
                 let check = IndexCheck { axis: number as u8, extent, len: 1, is_range: false };
                 let found =
                     bound(at)?.ok_or_else(|| Diagnostic::new(format!("`{}` at no position", op.name())))?;
-                let start = Start::Known(checked(&check, found, operands[0])?);
+                let start = Start::Known(checked(&check, found, operand)?);
                 return Ok(WindowAxis { start, len: 1, step: 1 });
             }
             SliceAxis::Part { start, stop, .. } => {
@@ -504,15 +443,13 @@ fn checked(check: &IndexCheck, found: i64, operand: &Array) -> Result<usize, Dia
 }
 
 fn resolve_windows(
-    op: &Op,
     axes: &[WindowAxis],
-    operands: &[&Array],
-    main: usize,
+    operand: &Array,
+    mut next: impl FnMut() -> Result<i64, Diagnostic>,
 ) -> Result<Box<[WindowAxis]>, Diagnostic> {
-    let mut scalars = operands[main..].iter();
-    let starts = axes.iter().zip(operands[0].shape()).enumerate().map(|(number, (axis, &extent))| {
+    let starts = axes.iter().zip(operand.shape()).enumerate().map(|(number, (axis, &extent))| {
         let Some(check) = axis.check(number, extent) else { return Ok(*axis) };
-        let start = checked(&check, next_scalar(op, &mut scalars)?, operands[0])?;
+        let start = checked(&check, next()?, operand)?;
         Ok(WindowAxis { start: Start::Known(start), ..*axis })
     });
     starts.collect()
@@ -520,27 +457,10 @@ fn resolve_windows(
 
 /// Refuses attributes whose products would overflow, before any rule multiplies them.
 pub(crate) fn check_extents(op: &Op) -> Result<(), Diagnostic> {
-    let dims: &[Dim] = match op {
-        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => dims,
-        Op::Window(axes) | Op::SetWindow(axes, _) => return check_windows(op, axes),
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::StopGradient
-        | Op::Scan(_)
-        | Op::Grad(_) => return Ok(()),
-    };
+    if let Some(axes) = op.window() {
+        return check_windows(op, axes);
+    }
+    let Some(dims) = op.dims() else { return Ok(()) };
     let known: Vec<usize> = dims
         .iter()
         .filter_map(|dim| match dim {

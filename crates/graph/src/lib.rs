@@ -5,6 +5,7 @@
 //! [`collect`] gathers them into a [`Graph`]; [`specialise`] makes every extent known; [`differentiate`] takes the
 //! gradients. Nothing here generates code, and nothing here knows the rewriter or a device.
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod array;
 pub mod body;
@@ -20,6 +21,7 @@ pub mod index;
 pub mod infer;
 pub mod interp;
 pub mod leaf;
+pub mod loops;
 pub mod made;
 pub mod math;
 pub mod op;

@@ -5,7 +5,6 @@
 //! they are built, reductions leave out the rows beyond, an extent is the number of rows made, and a function cuts the
 //! results it returns. What cannot be said so, since the extent is known only at run time, is an error that names
 //! [`Tensor::padded`], the way to all the rows. Graphs know nothing of this.
-#![warn(clippy::wildcard_enum_match_arm)]
 
 use smallvec::{SmallVec, smallvec};
 

@@ -5,14 +5,22 @@
 //! [`crate::compose`]), no fused operators, and none that exist for gradients only: `Grad` stands for a gradient not
 //! yet taken and is gone once [`crate::differentiate`] has run.
 //!
+//! What passes ask of every operator (is it a view, is it dear, which axes does it keep apart) is answered beside this
+//! list, in `op/class.rs`. What only one pass knows (the derivative, the text) stands in that pass.
+//!
 //! Operands of `Map` have equal shapes; [`Op::Broadcast`] is the only operator that repeats elements.
 
-use std::sync::Arc;
+mod class;
+mod fold;
+mod part;
+mod scan;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
-use crate::body::Body;
-use crate::diagnostic::Diagnostic;
+pub use self::class::{Along, Class, View};
+pub use self::fold::Fold;
+pub use self::part::{Bound, Dim, Dims, IndexCheck, SliceAxis, Start, WindowAxis, Write, known_dims};
+pub use self::scan::{Backward, Scan, ScanResult};
 use crate::dtype::{DType, Literal};
 use crate::scalar::ScalarFn;
 use crate::shape::Axes;
@@ -20,242 +28,6 @@ use crate::shape::Axes;
 /// Identity of a leaf (input, shared variable or constant array), unique in the process.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LeafId(pub u64);
-
-/// How a reduction joins elements.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Fold {
-    /// Sum; 0 of nothing. Numbers only: the builder counts `bool` as `i64`.
-    Sum,
-    /// Product; 1 of nothing. Numbers only.
-    Prod,
-    /// Largest; a NaN anywhere gives NaN. Of nothing: the smallest value of the type, `-inf` for floats.
-    /// The gradient is shared equally by tied elements.
-    Max,
-    /// Smallest; as `Max`, mirrored.
-    Min,
-    /// Whether all are true; `bool` only.
-    All,
-    /// Whether any is true; `bool` only.
-    Any,
-}
-
-impl Fold {
-    /// Every fold, for tables and tests.
-    pub const ALL: [Fold; 6] = [Fold::Sum, Fold::Prod, Fold::Max, Fold::Min, Fold::All, Fold::Any];
-
-    /// The name in text, messages and rules.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fold::Sum => "sum",
-            Fold::Prod => "prod",
-            Fold::Max => "max",
-            Fold::Min => "min",
-            Fold::All => "all",
-            Fold::Any => "any",
-        }
-    }
-
-    /// The function that joins two elements.
-    pub fn join(self) -> ScalarFn {
-        match self {
-            Fold::Sum => ScalarFn::Add,
-            Fold::Prod => ScalarFn::Mul,
-            Fold::Max => ScalarFn::Max,
-            Fold::Min => ScalarFn::Min,
-            Fold::All => ScalarFn::And,
-            Fold::Any => ScalarFn::Or,
-        }
-    }
-
-    /// The value of an empty reduction.
-    pub fn identity(self, dtype: DType) -> Literal {
-        match self {
-            Fold::Sum => Literal::from_i64(0, dtype),
-            Fold::Prod => Literal::from_i64(1, dtype),
-            Fold::Max if dtype == DType::U8 => Literal::U8(0),
-            Fold::Min if dtype == DType::U8 => Literal::U8(u8::MAX),
-            Fold::Max => Literal::from_f64(f64::NEG_INFINITY, dtype),
-            Fold::Min => Literal::from_f64(f64::INFINITY, dtype),
-            Fold::All => Literal::Bool(true),
-            Fold::Any => Literal::Bool(false),
-        }
-    }
-
-    /// Whether elements of the type can be reduced so.
-    pub fn takes(self, dtype: DType) -> bool {
-        match self {
-            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => dtype != DType::Bool,
-            Fold::All | Fold::Any => dtype == DType::Bool,
-        }
-    }
-}
-
-/// An extent given to an operator.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Dim {
-    /// Fixed.
-    Known(usize),
-    /// The value of the next `i64` scalar operand; gone after specialisation.
-    Operand,
-}
-
-/// Extents given to an operator; those that are [`Dim::Operand`] take the operands after the main ones, in order.
-pub type Dims = Box<[Dim]>;
-
-/// A bound of a [`SliceAxis`].
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Bound {
-    /// Left out: from or to the end, depending on the sign of the step.
-    End,
-    /// Fixed; negative ones count from the end.
-    Known(i64),
-    /// The value of the next `i64` scalar operand.
-    Operand,
-}
-
-/// What is taken along one axis.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum SliceAxis {
-    /// One position, which stays as an axis of extent 1. `Known` or `Operand`; a negative one counts from the end. One
-    /// that does not exist is an error.
-    At(Bound),
-    /// A range with NumPy's meaning: negative bounds count from the end, bounds are clamped to the axis.
-    Range {
-        /// First position.
-        start: Bound,
-        /// Position before which to stop.
-        stop: Bound,
-        /// Distance from one element to the next; not zero.
-        step: i64,
-    },
-    /// Some of the elements of an axis that is taken apart as a whole: another extent is an error.
-    Part {
-        /// First position.
-        start: usize,
-        /// Position before which to stop.
-        stop: usize,
-        /// The extent that the axis has.
-        of: usize,
-    },
-}
-
-impl SliceAxis {
-    /// The whole axis.
-    pub const WHOLE: SliceAxis = SliceAxis::Range { start: Bound::End, stop: Bound::End, step: 1 };
-
-    /// The bounds, in the order of their operands.
-    pub fn bounds(&self) -> SmallVec<[Bound; 2]> {
-        match *self {
-            SliceAxis::At(at) => smallvec![at],
-            SliceAxis::Range { start, stop, .. } => smallvec![start, stop],
-            SliceAxis::Part { .. } => smallvec![],
-        }
-    }
-}
-
-/// Where a window begins along an axis.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Start {
-    /// Fixed.
-    Known(usize),
-    /// The value of the next `i64` scalar operand: the position of the first element, a negative one counted from the
-    /// end; checked when run.
-    Operand,
-    /// Likewise, the first bound of a range whose bounds are the window's length apart; checked when run. Where the first
-    /// one is negative, the second one counts from the end as well, so it must be negative too.
-    Range,
-}
-
-/// What an index into an axis, or the start of a window along it, may be.
-///
-/// This is the one place that says how a value given when run names a position, and what is wrong with one that names
-/// none.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IndexCheck {
-    /// The axis, for messages.
-    pub axis: u8,
-    /// Extent of the axis.
-    pub extent: usize,
-    /// Elements that are taken from there on.
-    pub len: usize,
-    /// Whether it is the first bound of a range: see [`Start::Range`].
-    pub is_range: bool,
-}
-
-impl IndexCheck {
-    /// The position that a value names; `None` where it names none.
-    pub fn position(&self, value: i64) -> Option<usize> {
-        let (extent, len) = (i64::try_from(self.extent).ok()?, i64::try_from(self.len).ok()?);
-        let position = if value < 0 { value + extent } else { value };
-        let fits = (0..=extent - len).contains(&position) && !(self.is_range && value == -len);
-        usize::try_from(position).ok().filter(|_| fits)
-    }
-
-    /// What is wrong with a value that names no position.
-    pub fn fault(&self, value: i64) -> Diagnostic {
-        let IndexCheck { axis, extent, len, is_range } = *self;
-        let found = if is_range {
-            format!("{value}..{}", i128::from(value) + len as i128)
-        } else {
-            value.to_string()
-        };
-        let title = match (is_range, len) {
-            (true, _) => format!("the slice {found} does not lie within axis {axis} of extent {extent}"),
-            (false, 1) => format!("index {found} is out of range for axis {axis} of extent {extent}"),
-            (false, _) => {
-                format!("{len} elements from {found} on do not lie within axis {axis} of extent {extent}")
-            }
-        };
-        let (extent, len) = (extent as i128, len as i128);
-        let expected = match (is_range, extent - len) {
-            (_, ..0) => "none: the axis is too short".to_string(),
-            (false, last) => format!("{} to {last}", -extent),
-            (true, 0) => format!("a start of 0, as {len} elements are taken"),
-            (true, last) => {
-                format!("a start of 0 to {last}, or of {} to {} from the end", -extent, -len - 1)
-            }
-        };
-        let fault = Diagnostic::new(title).with("expected", expected, None).with("found", found, None);
-        if is_range {
-            return fault.hint(
-                "a slice whose bounds are a fixed distance apart is never cut off: keep both bounds inside, or clip them",
-            );
-        }
-        // What a NaN becomes as an integer.
-        if value == i64::from(i32::MIN) || value == i64::MIN {
-            return fault.hint("a NaN converted to an integer becomes the smallest integer");
-        }
-        fault
-    }
-}
-
-/// Part of an axis: the elements `start + step * j` for `j` below `len`, all of which exist.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct WindowAxis {
-    /// First position.
-    pub start: Start,
-    /// Number of elements.
-    pub len: usize,
-    /// Distance from one element to the next, not zero; 1 where the start is an operand.
-    pub step: i64,
-}
-
-impl WindowAxis {
-    /// What the value of the start may be, where it is an operand, along an axis of that number and extent.
-    pub fn check(&self, axis: usize, extent: usize) -> Option<IndexCheck> {
-        let is_range = match self.start {
-            Start::Known(_) => return None,
-            Start::Operand => false,
-            Start::Range => true,
-        };
-        Some(IndexCheck { axis: axis as u8, extent, len: self.len, is_range })
-    }
-
-    /// The whole of an axis of that extent.
-    pub fn whole(extent: usize) -> WindowAxis {
-        WindowAxis { start: Start::Known(0), len: extent, step: 1 }
-    }
-}
 
 /// What happens where a gradient is asked with respect to something that the cost does not depend on.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -285,45 +57,11 @@ pub struct Grad {
     pub disconnected: Disconnected,
 }
 
-/// One result of a loop.
-///
-/// The operands are those of the body: a value for each of its inputs (for a sequence, one with a leading axis over the
-/// steps), then the initial value of each carry, then the steps where they are [`Dim::Operand`]. The results of one
-/// loop are the nodes with equal operands and equal attributes but for `result`; whoever executes them makes the loop
-/// once.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Scan {
-    /// What a step computes.
-    pub body: Arc<Body>,
-    /// How many steps are made, at most if the body has a condition to end at.
-    pub steps: Dim,
-    /// Which of the loop's results this node is.
-    pub result: ScanResult,
-    /// How its gradient is taken.
-    pub backward: Backward,
-}
-
-/// What a loop gives.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum ScanResult {
-    /// The values of an output of the body, stacked along a new leading axis of extent `steps`. Where the loop ended early
-    /// the last row made is repeated, which expressions leave out ([`crate::made`]); rows of a loop that made no step do not exist.
-    Rows(u16),
-    /// The value of a carry after the last step; the initial one where no step was made.
-    Last(u16),
-    /// `i64[]`: the number of steps made.
-    Steps,
-}
-
-/// How the gradient of a loop is taken.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Backward {
-    /// The number of last steps through which cotangents flow; `None` for all. Through earlier ones nothing flows, so
-    /// the initial values get none unless there are fewer steps.
-    pub truncate: Option<u32>,
-    /// Whether only every so many steps are kept for it and those between are made again: memory by the square root of
-    /// the steps.
-    pub checkpointed: bool,
+impl Grad {
+    /// Whether a change of an operand reaches the gradient: not of what is considered constant.
+    pub(crate) fn connects(&self, operand: usize) -> bool {
+        operand < usize::from(self.has_cost) + usize::from(self.variables) + 2 * usize::from(self.known)
+    }
 }
 
 /// An operator with its attributes. Each variant's comment gives its operands and the type of its result.
@@ -400,15 +138,6 @@ pub enum Op {
     Grad(Box<Grad>),
 }
 
-/// How a part is written.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Write {
-    /// The old elements are replaced.
-    Set,
-    /// The new ones are added to the old.
-    Add,
-}
-
 impl Op {
     /// The name in text, messages and rules, without attributes.
     pub fn name(&self) -> &'static str {
@@ -441,9 +170,4 @@ impl Op {
             Op::Grad(_) => "grad",
         }
     }
-}
-
-/// `n` known extents as operator attributes.
-pub fn known_dims(shape: &[usize]) -> Dims {
-    shape.iter().map(|&n| Dim::Known(n)).collect()
 }

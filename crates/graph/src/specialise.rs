@@ -19,7 +19,8 @@ use crate::infer::resolve_slice;
 use crate::interp::evaluate_node;
 use crate::leaf::LeafKind;
 use crate::op::{
-    Bound, Dim, Dims, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, known_dims,
+    Bound, Class, Dim, Dims, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, View, WindowAxis,
+    known_dims,
 };
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
@@ -71,7 +72,9 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
                     Some(name) => format!("the next value of the carry `{name}` has another type"),
                     None => "the next value of a carry has another type".to_string(),
                 },
-                _ => format!("the update of {} has another type than the variable", leaf.label()),
+                LeafKind::Input | LeafKind::Shared(_) | LeafKind::Constant(_) => {
+                    format!("the update of {} has another type than the variable", leaf.label())
+                }
             };
             state.faults.push(
                 Diagnostic::new(title)
@@ -153,76 +156,44 @@ impl State {
             }
             new
         };
-        match &node.op {
-            Op::Leaf(leaf) => {
-                let Some(leaf) = from.leaf(*leaf) else { return add(out, node.op.clone(), operands) };
-                let shape = arguments.shapes.get(&leaf.id);
-                let ty = match shape {
-                    Some(shape) => TensorType::known(leaf.ty.dtype, shape),
-                    None => leaf.ty.clone(),
-                };
-                if let Some(fault) = ty.fault() {
-                    self.faults.push(fault.at(leaf.site).with("of", leaf.label(), leaf.site));
-                }
-                out.add_leaf_as(leaf, ty)
+        if let Op::Leaf(leaf) = &node.op {
+            let Some(leaf) = from.leaf(*leaf) else { return add(out, node.op.clone(), operands) };
+            let ty = match arguments.shapes.get(&leaf.id) {
+                Some(shape) => TensorType::known(leaf.ty.dtype, shape),
+                None => leaf.ty.clone(),
+            };
+            if let Some(fault) = ty.fault() {
+                self.faults.push(fault.at(leaf.site).with("of", leaf.label(), leaf.site));
             }
-            Op::Extent(axis) => match out.ty(operands[0]).shape.get(usize::from(*axis)) {
-                Some(Extent::Known(n)) => add(out, Op::Literal(Literal::I64(*n as i64)), &[]),
-                _ => add(out, node.op.clone(), operands),
-            },
-            Op::Iota(dims) => match self.dims(out, dims, operands, node.site) {
-                Some(dims) => add(out, Op::Iota(dims), &[]),
-                None => add(out, node.op.clone(), operands),
-            },
-            Op::Reshape(dims) => match self.dims(out, dims, &operands[1..], node.site) {
-                Some(dims) => add(out, Op::Reshape(dims), &operands[..1]),
-                None => add(out, node.op.clone(), operands),
-            },
-            Op::Broadcast { axes, dims } => match self.dims(out, dims, &operands[1..], node.site) {
-                Some(dims) => add(out, Op::Broadcast { axes: axes.clone(), dims }, &operands[..1]),
-                None => add(out, node.op.clone(), operands),
-            },
-            Op::Random { key, dims } => match self.dims(out, dims, &operands[1..], node.site) {
-                Some(dims) => add(out, Op::Random { key: *key, dims }, &operands[..1]),
-                None => add(out, node.op.clone(), operands),
-            },
-            Op::Slice(axes) => match self.window(out, axes, operands[0], &operands[1..], node.site) {
-                Some((window, starts)) => {
-                    let operands: Operands = [operands[0]].into_iter().chain(starts).collect();
-                    add(out, Op::Window(window), &operands)
-                }
-                None => add(out, node.op.clone(), operands),
-            },
-            Op::SetSlice(axes, write) => match self.window(out, axes, operands[0], &operands[2..], node.site)
-            {
-                Some((window, starts)) => {
-                    let operands: Operands = operands[..2].iter().copied().chain(starts).collect();
-                    add(out, Op::SetWindow(window, *write), &operands)
-                }
-                None => add(out, node.op.clone(), operands),
-            },
-            Op::Literal(_)
-            | Op::Map(_)
-            | Op::Cast(_)
-            | Op::Reduce(..)
-            | Op::ArgMax(_)
-            | Op::Dot
-            | Op::Permute(_)
-            | Op::Window(_)
-            | Op::SetWindow(..)
-            | Op::Concat(_)
-            | Op::Gather { .. }
-            | Op::Scatter { .. }
-            | Op::StopGradient
-            | Op::Grad(_) => out.add_like(from, id, operands),
-            Op::Scan(scan) => match self.scan(out, scan, operands, node.site) {
+            return out.add_leaf_as(leaf, ty);
+        }
+        if let Op::Scan(scan) = &node.op {
+            return match self.scan(out, scan, operands, node.site) {
                 Some((scan, operands)) if scan.steps == Dim::Known(1) && !scan.body.until => {
                     self.only_step(out, &scan, &operands, node.site)
                 }
                 Some((scan, operands)) => add(out, Op::Scan(Box::new(scan)), &operands),
                 None => out.add_like(from, id, operands),
-            },
+            };
         }
+        let (values, scalars) = operands.split_at(node.op.values(operands.len()));
+        if let Op::Extent(axis) = node.op
+            && let Some(Extent::Known(n)) = out.ty(operands[0]).shape.get(usize::from(axis))
+        {
+            return add(out, Op::Literal(Literal::I64(*n as i64)), &[]);
+        }
+        if let Some(dims) = node.op.dims()
+            && let Some(dims) = self.dims(out, dims, scalars, node.site)
+        {
+            return add(out, node.op.with_dims(dims), values);
+        }
+        if let Some(axes) = node.op.slice()
+            && let Some((window, starts)) = self.window(out, axes, operands[0], scalars, node.site)
+        {
+            let operands: Operands = values.iter().copied().chain(starts).collect();
+            return add(out, node.op.with_window(window), &operands);
+        }
+        out.add_like(from, id, operands)
     }
 
     /// Records what is known of a node that has just been added.
@@ -235,10 +206,10 @@ impl State {
             return;
         }
         let known = |o: &NodeId| self.known.get(o).copied();
-        let value = match &node.op {
-            Op::Literal(value) => value.to_i64(),
-            Op::Leaf(leaf) => arguments.values.get(leaf).copied(),
-            Op::Map(f) => {
+        let value = match node.op.class() {
+            Class::Literal(value) => value.to_i64(),
+            Class::Leaf(leaf) => arguments.values.get(&leaf).copied(),
+            Class::Map(f) => {
                 let operands: Option<SmallVec<[Literal; 3]>> = node
                     .operands
                     .iter()
@@ -246,15 +217,10 @@ impl State {
                     .collect();
                 operands.and_then(|operands| f.eval(&operands)).and_then(Literal::to_i64)
             }
-            Op::Cast(dtype) => known(&node.operands[0]).and_then(|v| Literal::I64(v).cast(*dtype).to_i64()),
-            Op::Reshape(_) | Op::Broadcast { .. } | Op::StopGradient => known(&node.operands[0]),
+            Class::Cast(dtype) => known(&node.operands[0]).and_then(|v| Literal::I64(v).cast(dtype).to_i64()),
+            Class::View(View::Reshape | View::Broadcast(_) | View::Same) => known(&node.operands[0]),
             // Of scalars these are scalars as well.
-            Op::Reduce(..)
-            | Op::Permute(_)
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::Window(_)
-            | Op::SetWindow(..) => {
+            Class::View(_) | Class::Assembly | Class::Fold(_) => {
                 let operands: Option<SmallVec<[Array; 2]>> = node
                     .operands
                     .iter()
@@ -265,7 +231,12 @@ impl State {
                     evaluate_node(&node.op, &operands).ok()?.get(0).to_i64()
                 })
             }
-            _ => None,
+            Class::Index
+            | Class::Indexed(_)
+            | Class::Product
+            | Class::Random(_)
+            | Class::Loop(_)
+            | Class::Gradient(_) => None,
         };
         if let Some(value) = value {
             self.known.insert(id, value);
@@ -301,17 +272,17 @@ impl State {
         };
         let affine = sum.unwrap_or_else(own);
         self.affine.insert(id, affine);
-        let sources = match &node.op {
-            Op::Leaf(leaf) => out
-                .leaf(*leaf)
-                .filter(|leaf| matches!(leaf.kind, LeafKind::Input))
-                .map(|leaf| BTreeSet::from([leaf.id])),
+        let sources = if let Op::Leaf(leaf) = node.op {
+            let leaf = out.leaf(leaf).filter(|leaf| matches!(leaf.kind, LeafKind::Input));
+            leaf.map(|leaf| BTreeSet::from([leaf.id]))
+        } else if let Op::Scan(_) = node.op {
             // What a loop gives is not known before it is run.
-            Op::Scan(_) => None,
-            _ => node.operands.iter().try_fold(BTreeSet::new(), |mut all, o| {
+            None
+        } else {
+            node.operands.iter().try_fold(BTreeSet::new(), |mut all, o| {
                 all.extend(self.sources.get(o)?.clone()?);
                 Some(all)
-            }),
+            })
         };
         self.sources.insert(id, if value.is_some() { Some(BTreeSet::new()) } else { sources });
     }
@@ -393,18 +364,15 @@ impl State {
         let live = step.reachable();
         let mut placed: Vec<Option<NodeId>> = vec![None; body.len()];
         for (id, node) in body.nodes().filter(|(id, _)| live[id.index()]) {
-            let new = match &node.op {
-                Op::Leaf(leaf) if leaves.contains_key(leaf) => {
-                    let value = leaves[leaf];
+            let value = if let Op::Leaf(leaf) = &node.op { leaves.get(leaf) } else { None };
+            let new = match value {
+                Some(value) if *out.ty(*value) == node.ty => *value,
+                // An element of a sequence of one.
+                Some(value) => {
                     let shape = known_dims(&node.ty.extents().unwrap_or_default());
-                    // An element of a sequence of one.
-                    if *out.ty(value) == node.ty {
-                        value
-                    } else {
-                        out.add(Op::Reshape(shape), &[value], site)
-                    }
+                    out.add(Op::Reshape(shape), &[*value], site)
                 }
-                _ => {
+                None => {
                     let operands: Operands = node.operands.iter().filter_map(|o| placed[o.index()]).collect();
                     out.add_like(body, id, &operands)
                 }

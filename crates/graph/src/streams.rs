@@ -24,10 +24,10 @@ use smallvec::{SmallVec, smallvec};
 use crate::array::{Array, fits_in_memory};
 use crate::compose::{Size, arange, stack, switch};
 use crate::diagnostic::Diagnostic;
-use crate::dtype::DType;
+use crate::dtype::{DType, Literal};
 use crate::ix;
 use crate::leaf::LeafKind;
-use crate::op::{Dim, Op};
+use crate::op::{Class, Dim, Op, View};
 use crate::random::{BLOCK, LANES, counters_used, philox4x32_10};
 use crate::scan::{Next, Scan};
 use crate::shape::{Extent, TensorType};
@@ -388,9 +388,10 @@ impl RandomStreams {
                 Extent::Unknown => Size::from(p.extent(axis)),
             });
         }
-        let (words, largest, below_one) = match p.dtype() {
-            DType::F64 => (3, f64::MAX, 1.0f64.next_down()),
-            _ => (2, f64::from(f32::MAX), BELOW_ONE),
+        let (words, largest, below_one) = if p.dtype() == DType::F64 {
+            (3, f64::MAX, 1.0f64.next_down())
+        } else {
+            (2, f64::from(f32::MAX), BELOW_ONE)
         };
         let draws = self.draw(method, &with_lead(words, &sizes)).cast(p.dtype());
         // Half a step at the end, so that no waiting time is 0; none is infinite either.
@@ -504,12 +505,9 @@ fn dims_of(method: &str, sizes: &[Size]) -> Result<DrawDims, (Diagnostic, SmallV
                 let fault = Diagnostic::new(title).with("found", t.ty().to_string(), None);
                 return Err((fault, smallvec![t.clone()]));
             }
-            Size::Tensor(t) => match t.0.op {
-                Op::Literal(value) => {
-                    let n = value.to_i64().unwrap_or(-1);
-                    dims.push(Dim::Known(usize::try_from(n).map_err(|_| negative(n))?));
-                }
-                _ => {
+            Size::Tensor(t) => match t.0.op.literal().and_then(Literal::to_i64) {
+                Some(n) => dims.push(Dim::Known(usize::try_from(n).map_err(|_| negative(n))?)),
+                None => {
                     dims.push(Dim::Operand);
                     extents.push(t.cast(DType::I64));
                 }
@@ -552,10 +550,7 @@ fn parameter(x: Tensor) -> Tensor {
 /// Probabilities as `f64` where they are, and where a plain number close to 0 or 1 needs it, else as `f32`.
 #[track_caller]
 fn probability(p: Tensor) -> Tensor {
-    match p.dtype() {
-        DType::F64 => p.cast(DType::F64),
-        _ => parameter(p),
-    }
+    if p.dtype() == DType::F64 { p.cast(DType::F64) } else { parameter(p) }
 }
 
 /// A parameter in the shape of a draw of that rank; `like` has it, perhaps with an axis of trials before. A parameter
@@ -573,21 +568,13 @@ fn expand(method: &str, x: &Tensor, like: &Tensor, rank: usize) -> Tensor {
 /// The values of a constant; nothing where they are not known.
 fn constants(x: &Tensor) -> Vec<f64> {
     let mut x = x;
-    loop {
-        match (&x.0.op, x.leaf().map(|leaf| &leaf.kind)) {
-            (Op::Literal(value), _) => return vec![value.to_f64()],
-            (Op::Leaf(_), Some(LeafKind::Constant(array))) => {
-                return (0..array.len()).map(|i| array.get(i).to_f64()).collect();
-            }
-            (Op::Cast(_) | Op::Broadcast { .. } | Op::Reshape(_) | Op::StopGradient, _) => {
-                match x.0.operands.first() {
-                    Some(operand) => x = operand,
-                    None => return Vec::new(),
-                }
-            }
-            _ => return Vec::new(),
-        }
+    while let Class::Cast(_) | Class::View(View::Broadcast(_) | View::Reshape | View::Same) = x.0.op.class() {
+        x = &x.0.operands[0];
     }
+    if let Some(LeafKind::Constant(array)) = x.leaf().map(|leaf| &leaf.kind) {
+        return (0..array.len()).map(|i| array.get(i).to_f64()).collect();
+    }
+    x.0.op.literal().into_iter().map(Literal::to_f64).collect()
 }
 
 #[cfg(test)]

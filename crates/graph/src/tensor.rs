@@ -478,10 +478,7 @@ fn round_already(f: ScalarFn, operands: &[&Tensor], site: Site) -> Option<Tensor
 /// element type of what they meet.
 fn of_numbers(f: ScalarFn, operands: &[&Tensor], site: Site) -> Option<Tensor> {
     let first = usize::from(f.domain() == Domain::Select);
-    let number = |(i, t): (usize, &&Tensor)| match t.0.op {
-        Op::Literal(value) if t.0.weak || i < first => Some(value),
-        _ => None,
-    };
+    let number = |(i, t): (usize, &&Tensor)| t.0.op.literal().filter(|_| t.0.weak || i < first);
     let mut numbers: SmallVec<[Literal; 3]> =
         operands.iter().enumerate().map(number).collect::<Option<_>>()?;
     let common = numbers[first..].iter().map(|x| x.dtype()).reduce(DType::promote)?;
@@ -640,11 +637,10 @@ fn unify_dtypes(f: ScalarFn, operands: &[&Tensor], site: Site) -> Result<SmallVe
 }
 
 pub(crate) fn cast_at(x: &Tensor, dtype: DType, site: Site) -> Tensor {
-    match &x.0.op {
-        _ if x.0.ty.dtype == dtype && !x.0.weak => x.clone(),
-        Op::Literal(value) if x.0.weak => build(Op::Literal(value.cast(dtype)), smallvec![], site),
-        _ if x.0.ty.dtype == dtype => x.clone(),
-        _ => build(Op::Cast(dtype), smallvec![x.clone()], site),
+    match x.0.op.literal().filter(|_| x.0.weak) {
+        Some(value) => build(Op::Literal(value.cast(dtype)), smallvec![], site),
+        None if x.0.ty.dtype == dtype => x.clone(),
+        None => build(Op::Cast(dtype), smallvec![x.clone()], site),
     }
 }
 
@@ -810,10 +806,8 @@ impl Tensor {
 
     /// What is wrong with a plain number where `what` gives it that element type; `None` of other tensors.
     pub(crate) fn number_fault(&self, dtype: DType, what: &str) -> Option<Diagnostic> {
-        match self.0.op {
-            Op::Literal(number) if self.0.weak => number_as(number, dtype, what).err(),
-            _ => None,
-        }
+        let number = self.0.op.literal().filter(|_| self.0.weak)?;
+        number_as(number, dtype, what).err()
     }
 
     /// Whether it is a plain number, which takes the element type of what it meets.

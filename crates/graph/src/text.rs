@@ -41,7 +41,9 @@ use crate::body::Body;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
 use crate::leaf::{Leaf, LeafKind};
-use crate::op::{Bound, Dim, Disconnected, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
+use crate::op::{
+    Along, Bound, Class, Dim, Disconnected, LeafId, Op, Scan, ScanResult, SliceAxis, Start, View, WindowAxis,
+};
 
 mod formula;
 mod infix;
@@ -420,9 +422,9 @@ impl Item for SliceAxis {
 }
 
 /// One attribute of windows, along all axes.
-struct Along<'a>(&'a [WindowAxis], fn(&WindowAxis, &mut fmt::Formatter<'_>) -> fmt::Result);
+struct PerAxis<'a>(&'a [WindowAxis], fn(&WindowAxis, &mut fmt::Formatter<'_>) -> fmt::Result);
 
-impl fmt::Display for Along<'_> {
+impl fmt::Display for PerAxis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[")?;
         for (position, axis) in self.0.iter().enumerate() {
@@ -434,15 +436,15 @@ impl fmt::Display for Along<'_> {
 }
 
 fn write_windows(f: &mut fmt::Formatter<'_>, axes: &[WindowAxis]) -> fmt::Result {
-    let starts = Along(axes, |axis, f| match axis.start {
+    let starts = PerAxis(axes, |axis, f| match axis.start {
         Start::Known(n) => write!(f, "{n}"),
         Start::Operand => f.write_str("?"),
         Start::Range => f.write_str("?:"),
     });
-    let lengths = Along(axes, |axis, f| write!(f, "{}", axis.len));
+    let lengths = PerAxis(axes, |axis, f| write!(f, "{}", axis.len));
     write!(f, "{{starts={starts}, lengths={lengths}")?;
     if axes.iter().any(|axis| axis.step != 1) {
-        write!(f, ", steps={}", Along(axes, |axis, f| write!(f, "{}", axis.step)))?;
+        write!(f, ", steps={}", PerAxis(axes, |axis, f| write!(f, "{}", axis.step)))?;
     }
     f.write_str("}")
 }
@@ -454,19 +456,26 @@ impl fmt::Display for Op {
             return write!(f, "{}", Written(*value));
         }
         f.write_str(self.name())?;
-        match self {
-            Op::Leaf(id) => write!(f, "{{id={}}}", id.0),
-            Op::Iota(dims) | Op::Reshape(dims) => write!(f, "{{dims={}}}", List(dims)),
-            Op::Extent(axis) | Op::ArgMax(axis) | Op::Concat(axis) => write!(f, "{{axis={axis}}}"),
-            Op::Cast(dtype) => write!(f, "{{dtype={dtype}}}"),
-            Op::Reduce(_, axes) => write!(f, "{{axes={axes:?}}}"),
-            Op::Broadcast { axes, dims } => write!(f, "{{axes={}, dims={}}}", List(axes), List(dims)),
-            Op::Permute(axes) => write!(f, "{{axes={}}}", List(axes)),
-            Op::Slice(axes) | Op::SetSlice(axes, _) => write!(f, "{{ranges={}}}", List(axes)),
-            Op::Window(axes) | Op::SetWindow(axes, _) => write_windows(f, axes),
-            Op::Gather { batch } | Op::Scatter { batch, .. } => write!(f, "{{batch={batch}}}"),
-            Op::Random { key, dims } => write!(f, "{{key={key}, dims={}}}", List(dims)),
-            Op::Grad(grad) => {
+        if let Some(axis) = self.axis() {
+            return write!(f, "{{axis={axis}}}");
+        }
+        if let Some(axes) = self.slice() {
+            return write!(f, "{{ranges={}}}", List(axes));
+        }
+        if let Some(axes) = self.window() {
+            return write_windows(f, axes);
+        }
+        let dims = List(self.dims().map_or(&[][..], |dims| dims));
+        match self.class() {
+            Class::Leaf(id) => write!(f, "{{id={}}}", id.0),
+            Class::Index | Class::View(View::Reshape) => write!(f, "{{dims={dims}}}"),
+            Class::Cast(dtype) => write!(f, "{{dtype={dtype}}}"),
+            Class::Fold(Along::Reduce(_, axes)) => write!(f, "{{axes={axes:?}}}"),
+            Class::View(View::Broadcast(axes)) => write!(f, "{{axes={}, dims={dims}}}", List(axes)),
+            Class::View(View::Permute(axes)) => write!(f, "{{axes={}}}", List(axes)),
+            Class::Indexed(batch) => write!(f, "{{batch={batch}}}"),
+            Class::Random(key) => write!(f, "{{key={key}, dims={dims}}}"),
+            Class::Gradient(grad) => {
                 write!(f, "{{index={}, variables={}, known={}", grad.index, grad.variables, grad.known)?;
                 let disconnected = match grad.disconnected {
                     Disconnected::Raise => "raise",
@@ -475,8 +484,13 @@ impl fmt::Display for Op {
                 let (constants, cost) = (grad.constants, grad.has_cost);
                 write!(f, ", constants={constants}, cost={cost}, disconnected={disconnected}}}")
             }
-            Op::Scan(scan) => write_scan(f, scan, None),
-            Op::Literal(_) | Op::Map(_) | Op::Dot | Op::StopGradient => Ok(()),
+            Class::Loop(scan) => write_scan(f, scan, None),
+            Class::Literal(_)
+            | Class::Map(_)
+            | Class::View(View::Same | View::Slice | View::Window(_))
+            | Class::Assembly
+            | Class::Fold(_)
+            | Class::Product => Ok(()),
         }
     }
 }

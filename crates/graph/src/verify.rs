@@ -29,7 +29,7 @@ use crate::dtype::DType;
 use crate::graph::{Graph, Node, NodeId};
 use crate::infer::infer;
 use crate::leaf::LeafKind;
-use crate::op::{Dim, LeafId, Op};
+use crate::op::{LeafId, Op};
 use crate::shape::TensorType;
 
 /// How far a graph has come.
@@ -52,11 +52,7 @@ pub fn verify(graph: &Graph, stage: Stage) -> Result<(), Diagnostics> {
     let mut pending: Vec<(Arc<Body>, Option<Site>)> = Vec::new();
     check(graph, Place::Function, stage, &mut problems);
     let held = |graph: &Graph| -> Vec<(Arc<Body>, Option<Site>)> {
-        let scans = graph.nodes().filter_map(|(_, node)| match &node.op {
-            Op::Scan(scan) => Some((scan.body.clone(), node.site)),
-            _ => None,
-        });
-        scans.collect()
+        graph.loop_results().map(|(key, (id, _))| (key.body.clone(), graph.node(id).site)).collect()
     };
     pending.extend(held(graph).into_iter().rev());
     while let Some((body, site)) = pending.pop() {
@@ -295,39 +291,13 @@ fn check_stage(graph: &Graph, stage: Stage, problems: &mut Vec<Diagnostic>) {
                 let fault = at_node(id, node, "has an unknown extent after specialisation");
                 problems.push(fault.with("found", node.ty.to_string(), None));
             }
-            if is_unspecialised(&node.op) {
+            if node.op.is_symbolic() {
                 problems.push(at_node(id, node, "is of a kind that specialisation replaces"));
             }
         }
         if stage >= Stage::Differentiated && matches!(node.op, Op::Grad(_)) {
             problems.push(at_node(id, node, "is a gradient not taken after differentiation"));
         }
-    }
-}
-
-/// Whether the operator is gone after specialisation.
-fn is_unspecialised(op: &Op) -> bool {
-    match op {
-        Op::Extent(_) | Op::Slice(_) | Op::SetSlice(..) => true,
-        Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => {
-            dims.contains(&Dim::Operand)
-        }
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Permute(_)
-        | Op::Window(_)
-        | Op::SetWindow(..)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::StopGradient
-        | Op::Grad(_) => false,
-        Op::Scan(scan) => scan.steps == Dim::Operand,
     }
 }
 

@@ -4,7 +4,7 @@
 //! computed, however many use it.
 
 use egg::Id;
-use hypatia_graph::op::Op;
+use hypatia_graph::op::{Along, Class, Op, View};
 use hypatia_graph::{DType, Fold, ScalarFn};
 
 use crate::facts::{exp_limit, tiny};
@@ -51,34 +51,34 @@ pub(crate) fn cost(egraph: &Egraph<'_>, class: Id, term: &Term) -> Cost {
 fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
     let n = data.count() as i64;
     let first = operands.first().map_or(0, |data| data.count() as i64);
-    let eighths = match &term.op {
-        Op::Leaf(_) => return 0,
-        Op::Literal(_) => return 1,
+    let eighths = match term.op.class() {
+        Class::Leaf(_) => return 0,
+        Class::Literal(_) => return 1,
         // A constant of any shape is part of the kernel that uses it.
-        Op::Broadcast { .. } if data.constant.is_some() => return 1,
+        Class::View(View::Broadcast(_)) if data.constant.is_some() => return 1,
         // A sign is often free where its value is used.
-        Op::Map(ScalarFn::Neg) => n.saturating_mul(6),
+        Class::Map(ScalarFn::Neg) => n.saturating_mul(6),
         // A reciprocal needs one value less.
-        Op::Map(ScalarFn::Div) if operands[0].constant.is_some() => {
+        Class::Map(ScalarFn::Div) if operands[0].constant.is_some() => {
             n.saturating_mul(8 * i64::from(ScalarFn::Div.work()) + 3)
         }
-        Op::Map(f) => n.saturating_mul(8 * i64::from(f.work()) + 2),
-        Op::Cast(_) => n.saturating_mul(10),
-        Op::Reduce(..) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
-        Op::ArgMax(_) => first.saturating_mul(16),
-        Op::Dot => {
+        Class::Map(f) => n.saturating_mul(8 * i64::from(f.work()) + 2),
+        Class::Cast(_) => n.saturating_mul(10),
+        Class::Fold(Along::ArgMax(_)) => first.saturating_mul(16),
+        Class::Fold(_) => first.saturating_mul(8).saturating_add(n.saturating_mul(4)),
+        Class::Product => {
             let inner = operands.first().and_then(|data| data.ty.shape.last()?.known()).unwrap_or(0) as i64;
             n.saturating_mul(inner).saturating_mul(16)
         }
-        Op::Broadcast { .. } | Op::Reshape(_) | Op::Extent(_) | Op::StopGradient => 2,
-        Op::Permute(_) | Op::Window(_) | Op::Iota(_) | Op::Slice(_) => n.saturating_mul(2),
-        Op::Concat(_) | Op::Gather { .. } => n.saturating_mul(4),
-        Op::SetWindow(..) | Op::SetSlice(..) => n.saturating_mul(8),
-        Op::Scatter { .. } => {
+        Class::View(View::Broadcast(_) | View::Reshape | View::Same) => 2,
+        Class::View(View::Permute(_) | View::Window(_) | View::Slice) | Class::Index => n.saturating_mul(2),
+        Class::Assembly | Class::Indexed(_) if term.op.write().is_none() => n.saturating_mul(4),
+        Class::Assembly => n.saturating_mul(8),
+        Class::Indexed(_) => {
             n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
         }
-        Op::Random { .. } => n.saturating_mul(32),
-        Op::Scan(_) | Op::Grad(_) => 0,
+        Class::Random(_) => n.saturating_mul(32),
+        Class::Loop(_) | Class::Gradient(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
     eighths.saturating_add(8)
@@ -259,26 +259,20 @@ impl Look<'_, '_> {
         let one = |id: &Id| self.constant(*id) == Some(1.0);
         let sum = |id: Id| {
             self.may_be(id, 1.0)
-                && self.holds(id, |term| match term.op {
-                    Op::Map(ScalarFn::Add) => term.operands.iter().any(one),
-                    Op::Map(ScalarFn::Sub) => one(&term.operands[0]),
-                    _ => false,
-                })
+                && (self.holds_map(id, ScalarFn::Add, |term| term.operands.iter().any(one))
+                    || self.holds_map(id, ScalarFn::Sub, |term| one(&term.operands[0])))
         };
         sum(id) || self.holds_map(id, ScalarFn::Select, |term| term.operands[1..].iter().any(|id| sum(*id)))
     }
 
     /// Whether the class is a product, quotient or power of what varies.
     fn is_product(&self, id: Id) -> bool {
-        self.holds(id, |term| match term.op {
-            Op::Map(ScalarFn::Mul | ScalarFn::Div | ScalarFn::Pow) => {
-                // A constant exponent multiplies as well.
-                let factors = if term.op == Op::Map(ScalarFn::Pow) { 1 } else { 2 };
-                term.operands[..factors].iter().all(|id| self.constant(*id).is_none())
-            }
-            Op::Map(ScalarFn::Sqr) | Op::Reduce(Fold::Prod, _) => true,
-            _ => false,
-        })
+        let vary = |operands: &[Id]| operands.iter().all(|id| self.constant(*id).is_none());
+        self.holds_map(id, ScalarFn::Mul, |term| vary(&term.operands))
+            || self.holds_map(id, ScalarFn::Div, |term| vary(&term.operands))
+            // A constant exponent multiplies as well.
+            || self.holds_map(id, ScalarFn::Pow, |term| vary(&term.operands[..1]))
+            || self.holds(id, |term| matches!(term.op, Op::Map(ScalarFn::Sqr) | Op::Reduce(Fold::Prod, _)))
     }
 
     /// Whether the class is an exponential that may overflow or vanish.
@@ -312,24 +306,30 @@ impl Look<'_, '_> {
     /// Whether the class is a function that comes near a constant where its argument has digits to spare: a form of the
     /// difference from the constant keeps them.
     fn comes_near(&self, id: Id, constant: f64) -> bool {
-        let bounded = |f: ScalarFn| {
-            matches!(f, ScalarFn::Cos | ScalarFn::Sigmoid | ScalarFn::Tanh | ScalarFn::Erf | ScalarFn::Erfc)
+        let direct = |f: ScalarFn| {
+            let steep = matches!(
+                f,
+                ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 | ScalarFn::Cosh | ScalarFn::Sqrt
+            );
+            let bounded = matches!(
+                f,
+                ScalarFn::Cos | ScalarFn::Sigmoid | ScalarFn::Tanh | ScalarFn::Erf | ScalarFn::Erfc
+            );
+            steep || bounded
+        };
+        let scaled = |term: &Term| {
+            term.operands.iter().any(|id| self.constant(*id).is_some())
+                && term.operands.iter().any(|id| self.holds_map(*id, ScalarFn::Sigmoid, |_| true))
+        };
+        let square = |term: &Term| {
+            self.holds(term.operands[0], |root| {
+                matches!(root.op, Op::Map(ScalarFn::Tanh | ScalarFn::Sin | ScalarFn::Cos))
+            })
         };
         self.may_be(id, constant)
-            && self.holds(id, |term| match term.op {
-                Op::Map(
-                    ScalarFn::Exp | ScalarFn::Exp2 | ScalarFn::Expm1 | ScalarFn::Cosh | ScalarFn::Sqrt,
-                ) => true,
-                Op::Map(f) if bounded(f) => true,
-                Op::Map(ScalarFn::Mul) => {
-                    term.operands.iter().any(|id| self.constant(*id).is_some())
-                        && term.operands.iter().any(|id| self.holds_map(*id, ScalarFn::Sigmoid, |_| true))
-                }
-                Op::Map(ScalarFn::Sqr) => self.holds(term.operands[0], |root| {
-                    matches!(root.op, Op::Map(ScalarFn::Tanh | ScalarFn::Sin | ScalarFn::Cos))
-                }),
-                _ => false,
-            })
+            && (self.holds(id, |term| matches!(term.op, Op::Map(f) if direct(f)))
+                || self.holds_map(id, ScalarFn::Mul, scaled)
+                || self.holds_map(id, ScalarFn::Sqr, square))
     }
 
     /// Whether the difference of two classes has a form without one: of roots, of exponentials or sigmoids of opposite

@@ -15,8 +15,8 @@ mod integers;
 #[cfg(test)]
 mod tests;
 
-use hypatia_graph::op::{Op, Write};
-use hypatia_graph::{DType, Fold, Literal, ScalarFn, TensorType};
+use hypatia_graph::op::{Along, Class, Op, Write};
+use hypatia_graph::{Axes, DType, Fold, Literal, ScalarFn, TensorType};
 use smallvec::SmallVec;
 
 use crate::term::Data;
@@ -254,51 +254,41 @@ impl Facts {
         let strict = strict || operands.iter().any(|data| !data.facts.real);
         let unknown = Facts::unknown(dtype, strict);
         let first = operands.first().map_or(unknown, |data| data.facts);
-        match op {
-            Op::Map(f) => {
+        match op.class() {
+            Class::Map(f) => {
                 let facts: SmallVec<[Facts; 3]> = operands.iter().map(|data| data.facts).collect();
                 let operand = operands.last().map_or(dtype, |data| data.ty.dtype);
-                Facts::of_map(*f, operand, dtype, &facts, strict)
+                Facts::of_map(f, operand, dtype, &facts, strict)
             }
-            Op::Literal(value) => Facts::of_literal(*value),
-            Op::Iota(_) => indices(ty.element_count(), dtype),
-            Op::Extent(_) => indices(None, dtype),
-            Op::ArgMax(axis) => {
-                let extent = operands.first().and_then(|data| data.ty.shape.get(usize::from(*axis))?.known());
-                indices(extent, dtype)
+            Class::Literal(value) => Facts::of_literal(value),
+            Class::Index => indices(ty.element_count().filter(|_| ty.rank() > 0), dtype),
+            Class::Cast(to) => cast(&first, operands.first().map_or(to, |data| data.ty.dtype), to, strict),
+            Class::Fold(along) => {
+                let count = |axes: Axes| {
+                    let shape = &operands.first()?.ty.shape;
+                    axes.iter().map(|axis| shape.get(axis)?.known()).product()
+                };
+                match along {
+                    Along::Reduce(fold, axes) => reduce(fold, count(axes), &first, dtype, strict),
+                    Along::ArgMax(axis) => indices(count(Axes::one(axis)), dtype),
+                }
             }
-            Op::Cast(to) => cast(&first, operands.first().map_or(*to, |data| data.ty.dtype), *to, strict),
-            Op::Reduce(fold, axes) => {
-                let count = operands
-                    .first()
-                    .and_then(|data| axes.iter().map(|axis| data.ty.shape[axis].known()).product());
-                reduce(*fold, count, &first, dtype, strict)
+            Class::View(_) => first,
+            Class::Assembly | Class::Indexed(_) if op.write() != Some(Write::Add) => {
+                let parts = operands.iter().enumerate().filter(|(position, _)| op.carries(*position));
+                parts.map(|(_, data)| data.facts).reduce(|all, part| all.or(&part)).unwrap_or(unknown)
             }
-            Op::Broadcast { .. }
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Slice(_)
-            | Op::Window(_)
-            | Op::Gather { .. }
-            | Op::StopGradient => first,
-            Op::Concat(_) => operands.iter().fold(first, |all, data| all.or(&data.facts)),
-            Op::SetWindow(_, Write::Set) | Op::SetSlice(_, Write::Set) => {
-                first.or(&operands.get(1).map_or(unknown, |data| data.facts))
-            }
-            Op::Scatter { write: Write::Set, .. } => {
-                first.or(&operands.get(2).map_or(unknown, |data| data.facts))
-            }
-            Op::Dot | Op::SetWindow(..) | Op::SetSlice(..) | Op::Scatter { .. } => {
+            Class::Assembly | Class::Indexed(_) | Class::Product => {
                 let all = operands.iter().all(|data| data.facts.finite);
                 Facts { finite: unknown.finite && all, number: unknown.number && all, ..unknown }
             }
-            Op::Random { .. } => {
+            Class::Random(_) => {
                 // The largest is the number before 1 in steps of 2^-24.
                 let high = 1.0 - 1.0 / f64::from(1 << 24);
                 let uniform = Facts { number: true, no_minus_zero: true, ..Facts::within(0.0, high) };
                 uniform.fitted(dtype, strict)
             }
-            Op::Leaf(_) | Op::Scan(_) | Op::Grad(_) => unknown,
+            Class::Leaf(_) | Class::Loop(_) | Class::Gradient(_) => unknown,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hypatia_graph::interp::evaluate_node;
 use hypatia_graph::leaf::LeafKind;
+use hypatia_graph::op::Class;
 use hypatia_graph::{Array, DType, Graph, Literal, Node, NodeId, Op, tensor};
 
 use crate::Numerics;
@@ -62,32 +63,23 @@ fn value_of(
     let operands: Option<Vec<&Array>> =
         node.operands.iter().map(|id| values[id.index()].as_deref()).collect();
     let operands = operands?;
-    let value = match &node.op {
-        Op::Leaf(leaf) => match &graph.leaf(*leaf)?.kind {
+    let value = match node.op.class() {
+        Class::Leaf(leaf) => match &graph.leaf(leaf)?.kind {
             LeafKind::Constant(value) => (**value).clone(),
             LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => return None,
         },
-        Op::Literal(value) => Array::from(*value),
         // Rounding that the user asked for.
-        Op::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(*dtype),
+        Class::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(dtype),
         // Not worth the time at compile time.
-        Op::Dot | Op::Random { .. } | Op::Scan(_) | Op::Grad(_) => return None,
+        Class::Product | Class::Random(_) | Class::Loop(_) | Class::Gradient(_) => return None,
         // An index out of range is an error of the call.
-        Op::Gather { .. } | Op::Scatter { .. } => return None,
-        Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Window(_)
-        | Op::SetWindow(..)
-        | Op::Concat(_)
-        | Op::StopGradient => evaluate_node(&node.op, &operands).ok()?,
+        Class::Indexed(_) => return None,
+        Class::Literal(_)
+        | Class::Index
+        | Class::Map(_)
+        | Class::View(_)
+        | Class::Assembly
+        | Class::Fold(_) => evaluate_node(&node.op, &operands).ok()?,
     };
     let mut widened = if value.dtype() == DType::F32 { value.cast(DType::F64) } else { value };
     if numerics == Numerics::Strict && node.ty.dtype == DType::F32 {

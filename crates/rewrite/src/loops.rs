@@ -22,12 +22,13 @@ mod sums;
 mod tidy;
 mod trim;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hypatia_graph::body::Body;
+use hypatia_graph::loops::{LoopResult, by_loop};
 use hypatia_graph::op::{Scan, ScanResult};
-use hypatia_graph::{Graph, Node, NodeId, Op};
+use hypatia_graph::{Graph, NodeId, Op};
 use smallvec::SmallVec;
 
 use crate::report::Report;
@@ -38,7 +39,7 @@ use form::substituted;
 /// The results of one loop that are used.
 #[derive(Clone, Debug)]
 struct Group {
-    members: Vec<(NodeId, ScanResult)>,
+    members: Vec<LoopResult>,
 }
 
 impl Group {
@@ -191,17 +192,13 @@ pub(crate) fn improve(
     known: &mut Bodies,
     report: &mut Report,
 ) -> Option<Graph> {
-    if !has_loops(graph) {
+    if !graph.has_loops() {
         return None;
     }
     let rewritten = rewrite(graph, options, false, report);
     let bodies = simplify_bodies(rewritten.as_ref().unwrap_or(graph), options, known, report);
     let improved = bodies.or(rewritten)?;
     Some(rewrite(&improved, options, true, report).unwrap_or(improved))
-}
-
-fn has_loops(graph: &Graph) -> bool {
-    graph.nodes().any(|(_, node)| matches!(node.op, Op::Scan(_)))
 }
 
 /// The graph with its loops rewritten; none if that changes nothing.
@@ -263,18 +260,8 @@ fn fuse_all(graph: &mut Graph, report: &mut Report) -> bool {
 /// The loops of a graph by their used results, in the order of their first ones.
 fn groups(graph: &Graph) -> Vec<Group> {
     let live = graph.reachable();
-    let mut found: HashMap<(Scan, &[NodeId]), usize> = HashMap::new();
-    let mut groups: Vec<Group> = Vec::new();
-    for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-        let Op::Scan(scan) = &node.op else { continue };
-        let key = Scan { result: ScanResult::Steps, ..(**scan).clone() };
-        let index = *found.entry((key, &node.operands)).or_insert_with(|| {
-            groups.push(Group { members: Vec::new() });
-            groups.len() - 1
-        });
-        groups[index].members.push((id, scan.result));
-    }
-    groups
+    let used = graph.loop_results().filter(|(_, (id, _))| live[id.index()]);
+    by_loop(used).into_iter().map(|(_, members)| Group { members }).collect()
 }
 
 /// The graph with every body simplified, each once; none if all are.
@@ -284,8 +271,7 @@ fn simplify_bodies(
     known: &mut Bodies,
     report: &mut Report,
 ) -> Option<Graph> {
-    let is_new = |node: &Node| matches!(&node.op, Op::Scan(scan) if !known.contains(&scan.body));
-    if !graph.nodes().any(|(_, node)| is_new(node)) {
+    if graph.loop_results().all(|(key, _)| known.contains(key.body)) {
         return None;
     }
     let mut simplified: BTreeMap<Arc<Body>, Arc<Body>> =
@@ -310,7 +296,7 @@ fn simplify_bodies(
 
 /// Nodes in an order in which the results of one loop stand side by side, operands still before users.
 pub(crate) fn side_by_side(graph: &Graph, nodes: &[NodeId]) -> Vec<NodeId> {
-    if !has_loops(graph) {
+    if !graph.has_loops() {
         return nodes.to_vec();
     }
     let mut together: BTreeMap<NodeId, SmallVec<[NodeId; 4]>> = BTreeMap::new();

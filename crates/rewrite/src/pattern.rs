@@ -118,68 +118,32 @@ impl Head {
         matches!(self, Head::Map(f) if f.is_commutative())
     }
 
-    /// Which lists of [`Heads`] a rule with this head stands in.
-    pub(crate) fn keys(&self) -> Vec<usize> {
-        let functions = |arity: usize| {
-            ScalarFn::ALL.iter().filter(|f| f.arity() == arity).map(|f| key(&Op::Map(*f))).collect()
-        };
-        let axes = hypatia_graph::Axes::NONE;
+    /// The names of the operators that a pattern with this head may match.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        let functions =
+            |arity: usize| ScalarFn::ALL.iter().filter(|f| f.arity() == arity).map(|f| f.name()).collect();
         match self {
             Head::Unary => functions(1),
             Head::Binary => functions(2),
-            Head::View => vec![BROADCAST, BROADCAST + 1, BROADCAST + 2],
-            Head::Map(f) => vec![key(&Op::Map(*f))],
-            Head::Reduce(None) => Fold::ALL.iter().map(|fold| key(&Op::Reduce(*fold, axes))).collect(),
-            Head::Reduce(Some(fold)) => vec![key(&Op::Reduce(*fold, axes))],
-            Head::Cast => vec![key(&Op::Cast(DType::F32))],
-            Head::ArgMax => vec![key(&Op::ArgMax(0))],
-            Head::Dot => vec![key(&Op::Dot)],
-            Head::Broadcast => vec![BROADCAST],
-            Head::Reshape => vec![BROADCAST + 1],
-            Head::Permute => vec![BROADCAST + 2],
-            Head::Window => vec![key(&Op::Window(Box::new([])))],
-            Head::SetWindow(write) => vec![key(&Op::SetWindow(Box::new([]), *write))],
-            Head::Concat => vec![key(&Op::Concat(0))],
-            Head::Gather => vec![key(&Op::Gather { batch: 0 })],
-            Head::Scatter(write) => vec![key(&Op::Scatter { batch: 0, write: *write })],
-            Head::StopGradient => vec![key(&Op::StopGradient)],
+            Head::View => vec!["broadcast", "reshape", "permute"],
+            Head::Map(f) => vec![f.name()],
+            Head::Reduce(None) => Fold::ALL.iter().map(|fold| fold.name()).collect(),
+            Head::Reduce(Some(fold)) => vec![fold.name()],
+            Head::Cast => vec!["cast"],
+            Head::ArgMax => vec!["argmax"],
+            Head::Dot => vec!["dot"],
+            Head::Broadcast => vec!["broadcast"],
+            Head::Reshape => vec!["reshape"],
+            Head::Permute => vec!["permute"],
+            Head::Window => vec!["window"],
+            Head::SetWindow(Write::Set) => vec!["set_window"],
+            Head::SetWindow(Write::Add) => vec!["inc_window"],
+            Head::Concat => vec!["concat"],
+            Head::Gather => vec!["gather"],
+            Head::Scatter(Write::Set) => vec!["scatter"],
+            Head::Scatter(Write::Add) => vec!["scatter_add"],
+            Head::StopGradient => vec!["stop_gradient"],
         }
-    }
-}
-
-const BROADCAST: usize = 128;
-
-/// The number of lists by which rules are sorted.
-pub(crate) const KEYS: usize = 160;
-
-/// A number for the kind of an operator, below [`KEYS`].
-pub(crate) fn key(op: &Op) -> usize {
-    match op {
-        Op::Map(f) => *f as usize,
-        Op::Broadcast { .. } => BROADCAST,
-        Op::Reshape(_) => BROADCAST + 1,
-        Op::Permute(_) => BROADCAST + 2,
-        Op::Reduce(fold, _) => BROADCAST + 3 + *fold as usize,
-        Op::Cast(_) => BROADCAST + 9,
-        Op::ArgMax(_) => BROADCAST + 10,
-        Op::Dot => BROADCAST + 11,
-        Op::Window(_) => BROADCAST + 12,
-        Op::SetWindow(_, Write::Set) => BROADCAST + 13,
-        Op::SetWindow(_, Write::Add) => BROADCAST + 14,
-        Op::Concat(_) => BROADCAST + 15,
-        Op::Gather { .. } => BROADCAST + 16,
-        Op::Scatter { write: Write::Set, .. } => BROADCAST + 17,
-        Op::Scatter { write: Write::Add, .. } => BROADCAST + 18,
-        Op::StopGradient => BROADCAST + 19,
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Random { .. }
-        | Op::Scan(_)
-        | Op::Grad(_) => KEYS - 1,
     }
 }
 

@@ -13,13 +13,14 @@ pub(crate) mod stability;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use egg::Id;
 use hypatia_graph::Op;
 
 use crate::facts::{Facts, tiny};
-use crate::pattern::{Bindings, Built, KEYS, Names, Pattern, instantiate, key, match_term, parse};
+use crate::pattern::{Bindings, Built, Names, Pattern, instantiate, match_term, parse};
 use crate::term::{Data, Egraph, Term};
 
 /// What is lost in a step from the left side of a rule to the right one.
@@ -391,26 +392,26 @@ fn covered(egraph: &Egraph<'_>, pattern: &Pattern, bindings: &Bindings<'_>, clas
 /// Rules sorted by the operator that they begin with.
 pub(crate) struct RuleSet {
     pub(crate) rules: Vec<&'static Rule>,
-    by_key: Vec<Vec<u16>>,
+    by_name: HashMap<&'static str, Vec<u16>>,
     /// The deepest left side.
     pub(crate) depth: usize,
 }
 
 impl RuleSet {
     fn new(rules: Vec<&'static Rule>) -> RuleSet {
-        let mut by_key = vec![Vec::new(); KEYS];
+        let mut by_name: HashMap<&'static str, Vec<u16>> = HashMap::new();
         for (index, rule) in rules.iter().enumerate() {
-            for key in rule.left.head().map(|head| head.keys()).unwrap_or_default() {
-                by_key[key].push(index as u16);
+            for name in rule.left.head().into_iter().flat_map(|head| head.names()) {
+                by_name.entry(name).or_default().push(index as u16);
             }
         }
         let depth = rules.iter().map(|rule| rule.left.depth()).max().unwrap_or(0);
-        RuleSet { rules, by_key, depth }
+        RuleSet { rules, by_name, depth }
     }
 
     /// The rules that may match a term with this operator.
     pub(crate) fn beginning_with(&self, op: &Op) -> &[u16] {
-        &self.by_key[key(op)]
+        self.by_name.get(op.name()).map_or(&[], Vec::as_slice)
     }
 }
 

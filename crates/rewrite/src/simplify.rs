@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use egg::Id;
-use hypatia_graph::op::Dim;
 use hypatia_graph::{Graph, LeafId, NodeId, Op};
 use smallvec::SmallVec;
 
@@ -283,27 +282,7 @@ pub(crate) fn load(egraph: &mut Egraph<'_>, graph: &Graph, part: &[NodeId], barr
             operands.push(class);
         }
         let known = node.ty.is_known() && node.operands.iter().all(|operand| graph.ty(*operand).is_known());
-        let opaque = match &node.op {
-            Op::Iota(dims) | Op::Reshape(dims) | Op::Broadcast { dims, .. } | Op::Random { dims, .. } => {
-                dims.contains(&Dim::Operand)
-            }
-            Op::Leaf(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Extent(_) => true,
-            Op::Literal(_)
-            | Op::Map(_)
-            | Op::Cast(_)
-            | Op::Reduce(..)
-            | Op::ArgMax(_)
-            | Op::Dot
-            | Op::Permute(_)
-            | Op::Window(_)
-            | Op::SetWindow(..)
-            | Op::Concat(_)
-            | Op::Gather { .. }
-            | Op::Scatter { .. }
-            | Op::StopGradient
-            | Op::Scan(_)
-            | Op::Grad(_) => false,
-        };
+        let opaque = node.op.is_symbolic() || matches!(node.op, Op::Leaf(_));
         let op = if known && !opaque { node.op.clone() } else { leaf_of(id) };
         let mut class = add(egraph, op, &operands, id, &mut loaded);
         if barriers[id.index()] {

@@ -138,29 +138,7 @@ impl<'g> Analysis<Term> for Knowledge<'g> {
             // Terms are typed before they are added, so this cannot fail.
             infer(&term.op, &types).unwrap_or_else(|_| TensorType::scalar(hypatia_graph::DType::F32))
         });
-        let constant = match &term.op {
-            Op::Literal(value) => Some(*value),
-            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) | Op::StopGradient => {
-                operands[0].constant
-            }
-            Op::Leaf(_)
-            | Op::Iota(_)
-            | Op::Extent(_)
-            | Op::Map(_)
-            | Op::Cast(_)
-            | Op::Reduce(..)
-            | Op::ArgMax(_)
-            | Op::Dot
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::SetWindow(..)
-            | Op::Concat(_)
-            | Op::Gather { .. }
-            | Op::Scatter { .. }
-            | Op::Random { .. }
-            | Op::Scan(_)
-            | Op::Grad(_) => None,
-        };
+        let constant = term.op.literal().or_else(|| term.op.view().and(operands.first()?.constant));
         let facts = match constant {
             Some(value) => Facts::of_literal(value),
             None => Facts::derive(&term.op, &ty, &operands, analysis.strict),

@@ -81,12 +81,8 @@ fn divided_body(body: &Arc<Body>, loops: &mut Loops<'_>) -> Arc<Body> {
 
 fn holds_checkpointed(graph: &Graph) -> bool {
     let mut seen = HashSet::new();
-    graph.nodes().any(|(_, node)| match &node.op {
-        Op::Scan(scan) => {
-            scan.backward.checkpointed
-                || (seen.insert(scan.body.clone()) && holds_checkpointed(&scan.body.graph))
-        }
-        _ => false,
+    graph.loop_results().any(|(key, _)| {
+        key.backward.checkpointed || seen.insert(key.body) && holds_checkpointed(&key.body.graph)
     })
 }
 

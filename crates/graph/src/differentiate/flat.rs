@@ -3,18 +3,15 @@
 //! A sum of squares is never negative, so where it is zero its slope is zero too. The slope of its root is infinite there,
 //! and the product of both is the gradient of a norm at 0: the rules of roots take it for 0 where they see that their
 //! operand is of this kind, and leave the infinite slope of other roots as it is.
-#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::collections::HashSet;
 use std::sync::Arc;
-
-use smallvec::SmallVec;
 
 use crate::body::Body;
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::leaf::LeafKind;
-use crate::op::{Fold, LeafId, Op, ScanResult};
+use crate::op::{Class, LeafId, Op, ScanResult, View};
 use crate::scalar::ScalarFn;
 
 /// Leaves of a body that stand for values which are flat where they are zero.
@@ -26,7 +23,9 @@ pub(super) type Flat = Arc<HashSet<LeafId>>;
 /// As a quotient is zero where its numerator is, nothing is asked of a denominator on top.
 pub(super) fn is_flat(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> bool {
     let mut id = id;
-    while let Op::Map(ScalarFn::Div) | Op::Reshape(_) | Op::Broadcast { .. } = graph.node(id).op {
+    while let Class::Map(ScalarFn::Div) | Class::View(View::Reshape | View::Broadcast(_)) =
+        graph.node(id).op.class()
+    {
         id = graph.node(id).operands[0];
     }
     is_flat_sum(graph, [id], leaves)
@@ -50,38 +49,32 @@ fn is_flat_sum(graph: &Graph, roots: impl IntoIterator<Item = NodeId>, leaves: &
 /// The operands that have to be flat where they are zero for the node to be; `None` where the node is not in any case.
 fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands> {
     let node = graph.node(id);
-    let x = node.operands.first().copied();
-    match &node.op {
-        Op::Literal(value) => (value.to_f64() >= 0.0).then(Operands::new),
-        Op::Leaf(leaf) if leaves.contains(leaf) => Some(Operands::new()),
-        Op::Leaf(leaf) => match &graph.leaf(*leaf)?.kind {
+    match node.op.class() {
+        Class::Literal(value) => (value.to_f64() >= 0.0).then(Operands::new),
+        Class::Leaf(leaf) if leaves.contains(&leaf) => Some(Operands::new()),
+        Class::Leaf(leaf) => match &graph.leaf(leaf)?.kind {
             LeafKind::Constant(array) => {
                 (0..array.len()).all(|i| array.get(i).to_f64() >= 0.0).then(Operands::new)
             }
             LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => None,
         },
-        Op::Iota(_) | Op::Extent(_) | Op::Random { .. } => Some(Operands::new()),
-        Op::Map(f) => parts_of_map(graph, *f, &node.operands),
-        Op::Cast(_) => match graph.ty(x?).dtype {
+        Class::Map(f) => parts_of_map(graph, f, &node.operands),
+        Class::Cast(_) => match graph.ty(node.operands[0]).dtype {
             DType::Bool | DType::U8 => Some(Operands::new()),
-            DType::F32 | DType::F64 | DType::I32 | DType::I64 => Some(SmallVec::from_iter(x)),
+            DType::F32 | DType::F64 | DType::I32 | DType::I64 => Some(node.operands.clone()),
         },
-        Op::Reduce(fold, _) => match fold {
-            Fold::Sum | Fold::Prod | Fold::Max | Fold::Min => Some(SmallVec::from_iter(x)),
-            Fold::All | Fold::Any => None,
-        },
-        Op::Dot if is_square(graph, &node.operands) => Some(Operands::new()),
-        Op::Dot | Op::Concat(_) => Some(node.operands.clone()),
-        Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::Window(_)
-        | Op::Gather { .. }
-        | Op::StopGradient => Some(SmallVec::from_iter(x)),
-        Op::SetSlice(..) | Op::SetWindow(..) => Some(node.operands[..2].into()),
-        Op::Scatter { .. } => Some([node.operands[0], node.operands[2]].into_iter().collect()),
-        Op::Scan(scan) => {
+        Class::Product if is_square(graph, &node.operands) => Some(Operands::new()),
+        Class::Index
+        | Class::View(_)
+        | Class::Assembly
+        | Class::Indexed(_)
+        | Class::Fold(_)
+        | Class::Product
+        | Class::Random(_) => {
+            let parts = node.operands.iter().enumerate().filter(|(i, _)| node.op.carries(*i));
+            Some(parts.map(|(_, operand)| *operand).collect())
+        }
+        Class::Loop(scan) => {
             let flat = flat_parameters(graph, &node.operands, &scan.body, leaves);
             let body = &scan.body;
             let is_flat = match scan.result {
@@ -95,8 +88,7 @@ fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands
             };
             is_flat.then(Operands::new)
         }
-        Op::ArgMax(_) => Some(Operands::new()),
-        Op::Grad(_) => None,
+        Class::Gradient(_) => None,
     }
 }
 
@@ -219,9 +211,12 @@ fn source(graph: &Graph, id: NodeId) -> NodeId {
         // Permutations move only axes of one element.
         let is_vector =
             || graph.ty(id).extents().is_some_and(|shape| shape.iter().filter(|n| **n != 1).count() < 2);
-        let same_order = matches!(node.op, Op::Reshape(_))
-            || matches!(node.op, Op::Broadcast { .. }) && size(node.operands[0]) == size(id)
-            || matches!(node.op, Op::Permute(_)) && is_vector();
+        let same_order = match node.op.view() {
+            Some(View::Reshape) => true,
+            Some(View::Broadcast(_)) => size(node.operands[0]) == size(id),
+            Some(View::Permute(_)) => is_vector(),
+            Some(View::Same | View::Slice | View::Window(_)) | None => false,
+        };
         if !same_order {
             return id;
         }
@@ -232,7 +227,7 @@ fn source(graph: &Graph, id: NodeId) -> NodeId {
 /// The number that a node is everywhere, if it is written as one.
 pub(super) fn uniform(graph: &Graph, id: NodeId) -> Option<Literal> {
     let mut id = id;
-    while let Op::Broadcast { .. } | Op::Reshape(_) = graph.node(id).op {
+    while let Some(View::Broadcast(_) | View::Reshape) = graph.node(id).op.view() {
         id = graph.node(id).operands[0];
     }
     if let Op::Literal(value) = graph.node(id).op { Some(value) } else { None }
@@ -240,8 +235,6 @@ pub(super) fn uniform(graph: &Graph, id: NodeId) -> Option<Literal> {
 
 /// Whether a step takes roots, so that it matters what is flat in it.
 pub(super) fn takes_roots(graph: &Graph) -> bool {
-    graph.nodes().any(|(_, node)| {
-        matches!(node.op, Op::Map(ScalarFn::Sqrt | ScalarFn::Pow))
-            || matches!(&node.op, Op::Scan(scan) if takes_roots(&scan.body.graph))
-    })
+    graph.nodes().any(|(_, node)| matches!(node.op, Op::Map(ScalarFn::Sqrt | ScalarFn::Pow)))
+        || graph.loop_results().any(|(key, _)| takes_roots(&key.body.graph))
 }

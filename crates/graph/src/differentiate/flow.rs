@@ -5,7 +5,6 @@
 
 use smallvec::SmallVec;
 
-use super::connects;
 use crate::body::Body;
 use crate::op::{Dim, Op, Scan, ScanResult};
 
@@ -70,7 +69,7 @@ impl Flow {
             }
             for (index, operand) in node.operands.iter().enumerate() {
                 let from = &sets[operand.index()];
-                if !from.0.is_empty() && connects(&node.op, index) {
+                if !from.0.is_empty() && node.op.connects(index) {
                     set.join(from);
                 }
             }
@@ -107,18 +106,20 @@ impl Flow {
     }
 }
 
-/// Whether a change of an operand of a loop can reach that result of it.
-pub(super) fn loop_connects(scan: &Scan, operand: usize) -> bool {
-    let flow = scan.body.flow();
-    match scan.result {
-        ScanResult::Rows(output) => {
-            flow.reach_rows.get(usize::from(output)).is_some_and(|set| set.contains(operand))
+impl Scan {
+    /// Whether a change of an operand of the loop can reach this result of it.
+    pub(crate) fn connects(&self, operand: usize) -> bool {
+        let flow = self.body.flow();
+        match self.result {
+            ScanResult::Rows(output) => {
+                flow.reach_rows.get(usize::from(output)).is_some_and(|set| set.contains(operand))
+            }
+            ScanResult::Last(carry) => {
+                let carry = usize::from(carry);
+                let kept = operand == self.body.inputs() + carry && !matches!(self.steps, Dim::Known(1..));
+                kept || flow.reach_next.get(carry).is_some_and(|set| set.contains(operand))
+            }
+            ScanResult::Steps => false,
         }
-        ScanResult::Last(carry) => {
-            let carry = usize::from(carry);
-            let kept = operand == scan.body.inputs() + carry && !matches!(scan.steps, Dim::Known(1..));
-            kept || flow.reach_next.get(carry).is_some_and(|set| set.contains(operand))
-        }
-        ScanResult::Steps => false,
     }
 }

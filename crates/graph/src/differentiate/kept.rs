@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::graph::{Graph, NodeId};
-use crate::op::Op;
 
 /// What has to be done to have a value again.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -62,39 +61,6 @@ pub(super) fn least_kept(
     let near = network.saturate(source, sink);
     let cut = |place: usize| near[enter(place)] && !near[leave(place)];
     involved.into_iter().filter(|(_, place)| cut(*place)).map(|(id, _)| id).collect()
-}
-
-/// The work of functions that are cheaper to compute again than to keep: a division, but no series.
-const CHEAP: u32 = 8;
-
-/// Whether computing a value again costs more than keeping and reading it.
-#[warn(clippy::wildcard_enum_match_arm)]
-pub(super) fn is_dear(op: &Op) -> bool {
-    match op {
-        Op::Map(f) => f.work() > CHEAP,
-        Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Random { .. }
-        | Op::Scan(_) => true,
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Cast(_)
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Window(_)
-        | Op::SetWindow(..)
-        | Op::Concat(_)
-        | Op::StopGradient
-        | Op::Grad(_) => false,
-    }
 }
 
 /// More than all values of a step together.

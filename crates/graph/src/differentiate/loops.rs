@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::divided::Divisions;
 use super::flat::{Flat, flat_parameters, takes_roots};
-use super::kept::{Again, is_dear, least_kept};
+use super::kept::{Again, least_kept};
 use super::rules::Rules;
 use super::{Roles, import, walk};
 use crate::body::{Body, parameter};
@@ -90,23 +90,21 @@ impl<'a> Loops<'a> {
     }
 
     /// The form that stands in the place of a body.
-    pub(super) fn latest(&self, body: &Arc<Body>) -> Arc<Body> {
-        let mut body = body;
+    pub(super) fn latest<'b>(&'b self, mut body: &'b Arc<Body>) -> &'b Arc<Body> {
         while let Some(next) = self.later.get(body) {
             body = next;
         }
-        body.clone()
+        body
     }
 
     /// The graph with the last form of every body.
     pub(super) fn settle(&self, graph: Graph) -> Graph {
-        let replaced = |op: &Op| matches!(op, Op::Scan(scan) if self.later.contains_key(&scan.body));
-        if !graph.nodes().any(|(_, node)| replaced(&node.op)) {
+        if !graph.loop_results().any(|(key, _)| self.later.contains_key(key.body)) {
             return graph;
         }
-        graph.rebuilt(|out, from, id, operands| match &from.node(id).op {
-            Op::Scan(scan) => add_with_body(out, from, id, operands, scan, self.latest(&scan.body)),
-            _ => out.add_like(from, id, operands),
+        graph.rebuilt(|out, from, id, operands| {
+            let Op::Scan(scan) = &from.node(id).op else { return out.add_like(from, id, operands) };
+            add_with_body(out, from, id, operands, scan, self.latest(&scan.body).clone())
         })
     }
 
@@ -240,7 +238,7 @@ impl Forward {
         let wanted =
             node.operands.iter().map(|o| reached.contains(o) && g.graph.ty(*o).dtype.is_float()).collect();
         let mut forward = Forward {
-            body: loops.latest(&scan.body),
+            body: loops.latest(&scan.body).clone(),
             steps,
             backward: scan.backward,
             operands: node.operands,
@@ -545,12 +543,10 @@ impl Choice {
             if !varying[id.index()] || stacked.contains(&id) {
                 return Again::AtHand;
             }
-            match op {
-                Op::Leaf(leaf) if elements.contains(leaf) => Again::AtHand,
-                Op::Leaf(_) => Again::Keep,
-                op if is_dear(op) && !forward.backward.checkpointed => Again::Keep,
-                _ => Again::Compute,
+            if let Op::Leaf(leaf) = op {
+                return if elements.contains(leaf) { Again::AtHand } else { Again::Keep };
             }
+            if op.is_dear() && !forward.backward.checkpointed { Again::Keep } else { Again::Compute }
         };
         // Of a carry kept as it was before a step, the step behind has read what the step gave.
         let mut kept = least_kept(graph, &read, again);

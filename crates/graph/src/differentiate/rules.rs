@@ -211,7 +211,6 @@ impl<'a> Rules<'a> {
 }
 
 /// The cotangent of operand `index` of a node, given that of its value; `None` where it is zero.
-#[warn(clippy::wildcard_enum_match_arm)]
 pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -> Option<NodeId> {
     let node = g.graph.node(id).clone();
     let x = *node.operands.get(index)?;
@@ -332,8 +331,6 @@ fn pullback_reduce(
         Fold::All | Fold::Any => None,
     }
 }
-
-#[warn(clippy::wildcard_enum_match_arm)]
 fn pullback_map(
     g: &mut Rules<'_>,
     f: ScalarFn,

@@ -155,7 +155,7 @@ pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> 
         .filter(|(id, node)| live[id.index()] && matches!(node.op, Op::Grad(_)))
         .map(|(id, _)| id)
         .collect();
-    let has_loops = graph.nodes().any(|(id, node)| live[id.index()] && matches!(node.op, Op::Scan(_)));
+    let has_loops = graph.loop_results().any(|(_, (id, _))| live[id.index()]);
     if gradients.is_empty() || !has_loops || graph.check().is_err() {
         return graph;
     }

@@ -1,7 +1,7 @@
 use smallvec::smallvec;
 
 use super::*;
-use crate::body::parameter;
+use crate::body::{Body, parameter};
 use crate::leaf::fresh_leaf_id;
 use crate::op::{Backward, known_dims};
 use crate::shape::Extent;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::dtype::Literal;
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Bound, Dim, Op, ScanResult, SliceAxis, Start, Write};
+use crate::op::{Along, Bound, Class, Dim, Op, ScanResult, SliceAxis, Start, View, Write};
 use crate::scalar::ScalarFn;
 use crate::shape::{Extent, TensorType};
 
@@ -116,29 +116,10 @@ fn count_uses(graph: &Graph, reached: &[NodeId]) -> Vec<usize> {
 
 /// Whether a node is left out.
 fn is_transparent(graph: &Graph, node: &Node) -> bool {
-    match node.op {
-        Op::Broadcast { .. } | Op::StopGradient => true,
-        Op::Reshape(_) => long_extents(graph.ty(node.operands[0])) == long_extents(&node.ty),
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Permute(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Window(_)
-        | Op::SetWindow(..)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Random { .. }
-        | Op::Scan(_)
-        | Op::Grad(_) => false,
+    match node.op.view() {
+        Some(View::Broadcast(_) | View::Same) => true,
+        Some(View::Reshape) => long_extents(graph.ty(node.operands[0])) == long_extents(&node.ty),
+        Some(View::Permute(_) | View::Slice | View::Window(_)) | None => false,
     }
 }
 
@@ -156,24 +137,22 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
     let depth = 1 + operands.iter().map(|x| x.depth).max().unwrap_or(0);
     let call = |name: &str, rest: &str| Printed::operand(format!("{name}({}{rest})", list(operands)), depth);
     let base = || operands.first().map_or(String::new(), |x| x.at(Binding::Operand));
-    match &node.op {
-        Op::Leaf(leaf) => {
+    let along = || node.op.axis().map_or(String::new(), |axis| format!(", axis={axis}"));
+    match node.op.class() {
+        Class::Leaf(leaf) => {
             let text = graph.name(id).map_or_else(|| format!("c{}", leaf.0), str::to_string);
             Printed::operand(text, 0)
         }
-        Op::Literal(value) => literal(*value),
-        Op::Map(f) => print_map(*f, operands, depth),
-        Op::Dot => infix(operands, "@", Binding::Product, depth),
-        Op::Iota(dims) => {
-            let dim = dims.first().map_or(String::new(), |dim| match dim {
-                Dim::Known(n) => n.to_string(),
-                Dim::Operand => first().to_string(),
-            });
-            Printed::operand(format!("arange({dim})"), depth)
-        }
-        Op::Extent(axis) | Op::ArgMax(axis) => call(node.op.name(), &format!(", axis={axis}")),
-        Op::Cast(dtype) => call(dtype.name(), ""),
-        Op::Reduce(fold, axes) => {
+        Class::Literal(value) => literal(value),
+        Class::Map(f) => print_map(f, operands, depth),
+        Class::Product => infix(operands, "@", Binding::Product, depth),
+        Class::Index => match node.op.dims().and_then(|dims| dims.first()) {
+            Some(Dim::Known(n)) => Printed::operand(format!("arange({n})"), depth),
+            Some(Dim::Operand) => call("arange", ""),
+            None => call(node.op.name(), &along()),
+        },
+        Class::Cast(dtype) => call(dtype.name(), ""),
+        Class::Fold(Along::Reduce(fold, axes)) => {
             let rank = graph.ty(node.operands[0]).rank();
             let list: Vec<String> = axes.iter().map(|axis| axis.to_string()).collect();
             match list.as_slice() {
@@ -182,30 +161,35 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
                 axes => call(fold.name(), &format!(", axis=[{}]", axes.join(", "))),
             }
         }
-        Op::Permute(axes) if axes.as_slice() == [1, 0] => Printed::operand(format!("{}.T", base()), depth),
-        Op::Permute(axes) => call("transpose", &format!(", {:?}", axes.as_slice())),
-        Op::Reshape(_) => Printed::operand(format!("reshape({}, {})", first(), shape_of(&node.ty)), depth),
-        Op::Slice(_) | Op::Window(_) => {
+        Class::Fold(_) => call(node.op.name(), &along()),
+        Class::View(View::Permute([1, 0])) => Printed::operand(format!("{}.T", base()), depth),
+        Class::View(View::Permute(axes)) => call("transpose", &format!(", {axes:?}")),
+        Class::View(View::Reshape) => {
+            Printed::operand(format!("reshape({}, {})", first(), shape_of(&node.ty)), depth)
+        }
+        Class::View(View::Slice | View::Window(_)) => {
             Printed::operand(format!("{}{}", base(), part(&node.op, operands, 1)), depth)
         }
-        Op::SetSlice(_, write) | Op::SetWindow(_, write) => {
-            let name = match write {
-                Write::Set => "set",
-                Write::Add => "inc",
+        Class::View(View::Broadcast(_) | View::Same) => Printed::operand(first().to_string(), depth),
+        Class::Assembly => {
+            let name = match node.op.write() {
+                Some(Write::Set) => "set",
+                Some(Write::Add) => "inc",
+                None => {
+                    let text = format!("concatenate([{}]{})", list(operands), along());
+                    return Printed::operand(text, depth);
+                }
             };
             let value = operands.get(1).map_or("", |y| y.text.as_str());
             Printed::operand(format!("{name}({}{}, {value})", base(), part(&node.op, operands, 2)), depth)
         }
-        Op::Concat(axis) => {
-            Printed::operand(format!("concatenate([{}], axis={axis})", list(operands)), depth)
-        }
-        Op::Gather { batch: 0 } => {
+        Class::Indexed(0) if node.op.write().is_none() => {
             let indices = operands.get(1).map_or("", |indices| indices.text.as_str());
             Printed::operand(format!("{}[{indices}]", base()), depth)
         }
-        Op::Gather { batch } | Op::Scatter { batch, .. } => call(node.op.name(), &format!(", batch={batch}")),
-        Op::Random { key, .. } => Printed::operand(format!("random({}, key={key})", first()), depth),
-        Op::Scan(scan) => {
+        Class::Indexed(batch) => call(node.op.name(), &format!(", batch={batch}")),
+        Class::Random(key) => Printed::operand(format!("random({}, key={key})", first()), depth),
+        Class::Loop(scan) => {
             let result = match scan.result {
                 ScanResult::Rows(output) => format!("rows {output}"),
                 ScanResult::Last(carry) => format!("last {carry}"),
@@ -213,13 +197,12 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
             };
             call("scan", &format!(", {result}"))
         }
-        Op::Grad(grad) => {
+        Class::Gradient(grad) => {
             let variable = usize::from(grad.has_cost) + usize::from(grad.index);
             let variable = operands.get(variable).map_or("", |x| x.text.as_str());
             let cost = if grad.has_cost { first() } else { "known cotangents" };
             Printed::operand(format!("grad({cost}, {variable})"), depth)
         }
-        Op::Broadcast { .. } | Op::StopGradient => Printed::operand(first().to_string(), depth),
     }
 }
 
@@ -301,7 +284,7 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
     let mut scalars = operands.get(main..).unwrap_or(&[]).iter();
     let mut scalar = || scalars.next().map_or_else(|| "?".to_string(), |x| x.at(Binding::Sum));
     let step = |step: i64| if step == 1 { String::new() } else { format!(":{step}") };
-    let axes: Vec<String> = if let Op::Slice(axes) | Op::SetSlice(axes, _) = op {
+    let axes: Vec<String> = if let Some(axes) = op.slice() {
         let mut bound = |bound: Bound| match bound {
             Bound::End => String::new(),
             Bound::Known(n) => n.to_string(),
@@ -315,7 +298,7 @@ fn part(op: &Op, operands: &[Printed], main: usize) -> String {
             }
         };
         axes.iter().map(&mut written).collect()
-    } else if let Op::Window(axes) | Op::SetWindow(axes, _) = op {
+    } else if let Some(axes) = op.window() {
         let ranges = axes.iter().map(|a| match a.start {
             Start::Known(start) => {
                 let stop = start as i64 + a.step * a.len as i64;

@@ -675,16 +675,17 @@ impl Parser<'_> {
             self.reader.expect("}")?;
             return Ok(Op::Reduce(fold, axes));
         }
+        if let Some(along) = Op::ALONG_AN_AXIS.iter().find(|along| along(0).name() == name.as_str()) {
+            return Ok(along(self.single("axis")?));
+        }
         Ok(match name.as_str() {
             "iota" => Op::Iota(self.dims("{")?),
-            "extent" => Op::Extent(self.single("axis")?),
             "cast" => {
                 self.key("{", "dtype")?;
                 let dtype = self.dtype()?;
                 self.reader.expect("}")?;
                 Op::Cast(dtype)
             }
-            "argmax" => Op::ArgMax(self.single("axis")?),
             "dot" => Op::Dot,
             "broadcast" => {
                 self.key("{", "axes")?;
@@ -704,7 +705,6 @@ impl Parser<'_> {
             "window" => Op::Window(self.windows()?),
             "set_window" => Op::SetWindow(self.windows()?, Write::Set),
             "inc_window" => Op::SetWindow(self.windows()?, Write::Add),
-            "concat" => Op::Concat(self.single("axis")?),
             "gather" => Op::Gather { batch: self.single("batch")? },
             "scatter" => Op::Scatter { batch: self.single("batch")?, write: Write::Set },
             "scatter_add" => Op::Scatter { batch: self.single("batch")?, write: Write::Add },

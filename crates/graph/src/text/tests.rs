@@ -392,12 +392,11 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         any_literal().prop_map(Op::Literal),
         dims.clone().prop_map(Op::Iota),
-        axis.clone().prop_map(Op::Extent),
         proptest::sample::select(ScalarFn::ALL).prop_map(Op::Map),
         proptest::sample::select(&DType::ALL).prop_map(Op::Cast),
         (proptest::sample::select(&Fold::ALL), 0usize..16)
             .prop_map(|(fold, set)| Op::Reduce(fold, (0..4).filter(|i| set >> i & 1 == 1).collect::<Axes>())),
-        axis.clone().prop_map(Op::ArgMax),
+        (proptest::sample::select(&Op::ALONG_AN_AXIS), axis).prop_map(|(along, axis)| along(axis)),
         Just(Op::Dot),
         (proptest::collection::vec(0u8..4, 0..4), dims.clone())
             .prop_map(|(axes, dims)| Op::Broadcast { axes: axes.into(), dims }),
@@ -407,7 +406,6 @@ fn any_op() -> impl Strategy<Value = Op> {
         (slices, write.clone()).prop_map(|(axes, write)| Op::SetSlice(axes, write)),
         windows.clone().prop_map(Op::Window),
         (windows, write.clone()).prop_map(|(axes, write)| Op::SetWindow(axes, write)),
-        axis.clone().prop_map(Op::Concat),
         (0u8..2).prop_map(|batch| Op::Gather { batch }),
         (0u8..2, write).prop_map(|(batch, write)| Op::Scatter { batch, write }),
         Just(Op::StopGradient),

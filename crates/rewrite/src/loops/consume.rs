@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hypatia_graph::op::{ScanResult, Start, WindowAxis, known_dims};
+use hypatia_graph::op::{Along, Class, ScanResult, Start, View, WindowAxis, known_dims};
 use hypatia_graph::{Axes, Fold, Graph, Node, NodeId, Op, ScalarFn};
 use smallvec::SmallVec;
 
@@ -19,7 +19,7 @@ use crate::Options;
 
 /// How a value outside is made of the values of a node of the body in all steps.
 #[derive(Copy, Clone, PartialEq, Debug)]
-enum View {
+enum Seen {
     /// They are stacked.
     All,
     /// They are stacked, and the leading axis of the node is joined with that over the steps.
@@ -34,7 +34,7 @@ enum View {
 #[derive(Copy, Clone, Debug)]
 struct Moved {
     value: NodeId,
-    view: View,
+    view: Seen,
     /// Whether the row that it is made of is the value of a function with which rules could do something.
     shows: bool,
     /// Whether a function that could gain from being seen with that one is on the way.
@@ -76,7 +76,7 @@ pub(super) fn consume(outer: &mut Graph, group: &Group, options: Options) -> Opt
     for target in &targets {
         let (value, view) = match target {
             Target::Value(_, moved) => (moved.value, moved.view),
-            Target::Folded(_, _, value) => (*value, View::All),
+            Target::Folded(_, _, value) => (*value, Seen::All),
         };
         let result =
             if last_step(view, inner.steps) { inner.add_last(outer, value)? } else { inner.add_row(value) };
@@ -99,24 +99,24 @@ pub(super) fn consume(outer: &mut Graph, group: &Group, options: Options) -> Opt
 }
 
 /// Whether only the value of the last step is seen.
-fn last_step(view: View, steps: usize) -> bool {
+fn last_step(view: Seen, steps: usize) -> bool {
     match view {
-        View::All | View::Joined => false,
-        View::Part(window) => window.len == 1 && window.start == Start::Known(steps - 1),
-        View::At(step) => step + 1 == steps,
+        Seen::All | Seen::Joined => false,
+        Seen::Part(window) => window.len == 1 && window.start == Start::Known(steps - 1),
+        Seen::At(step) => step + 1 == steps,
     }
 }
 
 /// A result as the view of it that an old node was.
-fn seen_as(outer: &mut Graph, old: NodeId, result: NodeId, view: View, steps: usize) -> Option<NodeId> {
+fn seen_as(outer: &mut Graph, old: NodeId, result: NodeId, view: Seen, steps: usize) -> Option<NodeId> {
     let site = outer.node(old).site;
     let extents = outer.ty(old).extents()?;
     let mut value = result;
     if !last_step(view, steps) {
         let window = match view {
-            View::All | View::Joined => WindowAxis::whole(steps),
-            View::Part(window) => window,
-            View::At(step) => WindowAxis { start: Start::Known(step), len: 1, step: 1 },
+            Seen::All | Seen::Joined => WindowAxis::whole(steps),
+            Seen::Part(window) => window,
+            Seen::At(step) => WindowAxis { start: Start::Known(step), len: 1, step: 1 },
         };
         if window != WindowAxis::whole(steps) {
             let others = outer.ty(value).extents()?;
@@ -144,12 +144,12 @@ struct Region {
 impl Region {
     fn add_member(&mut self, id: NodeId, result: ScanResult) {
         let (value, view) = match result {
-            ScanResult::Rows(at) => (self.inner.rows().get(usize::from(at)).copied(), View::All),
+            ScanResult::Rows(at) => (self.inner.rows().get(usize::from(at)).copied(), Seen::All),
             ScanResult::Last(at) => {
                 let next = self.inner.graph.updates.get(usize::from(at)).map(|(_, next)| *next);
-                (next, View::At(self.inner.steps - 1))
+                (next, Seen::At(self.inner.steps - 1))
             }
-            ScanResult::Steps => (None, View::All),
+            ScanResult::Steps => (None, Seen::All),
         };
         if let Some(value) = value {
             let shows = shows(&self.inner.graph, value);
@@ -219,13 +219,13 @@ impl Region {
     }
 
     /// The extents in the body of a value of those extents outside.
-    fn extents_in(&self, extents: &[usize], view: View) -> Option<SmallVec<[usize; 8]>> {
+    fn extents_in(&self, extents: &[usize], view: Seen) -> Option<SmallVec<[usize; 8]>> {
         let steps = self.inner.steps;
         match view {
-            View::At(_) => Some(extents.into()),
-            View::All => (*extents.first()? == steps).then(|| extents[1..].into()),
-            View::Part(window) => (*extents.first()? == window.len).then(|| extents[1..].into()),
-            View::Joined => {
+            Seen::At(_) => Some(extents.into()),
+            Seen::All => (*extents.first()? == steps).then(|| extents[1..].into()),
+            Seen::Part(window) => (*extents.first()? == window.len).then(|| extents[1..].into()),
+            Seen::Joined => {
                 let mut extents: SmallVec<[usize; 8]> = extents.into();
                 let first = extents.first_mut()?;
                 if *first % steps != 0 {
@@ -237,69 +237,40 @@ impl Region {
         }
     }
 
-    /// An operator in the body, on operands that have that view outside; and the view that its value has. Extents are
+    /// An operator in the body, on operands that are seen so outside; and how its value is. Extents are
     /// those outside, of an operand that is moved and of the result.
-    fn op_in(&self, op: &Op, view: View, from: &[usize], to: &[usize]) -> Option<(Inside, View)> {
+    fn op_in(&self, op: &Op, seen: Seen, from: &[usize], to: &[usize]) -> Option<(Inside, Seen)> {
         let steps = self.inner.steps;
-        // How many axes the value outside has before those of the body, and whether its first axis is over the steps.
-        let (shift, timed) = match view {
-            View::All | View::Part(_) => (1, true),
-            View::Joined => (0, true),
-            View::At(_) => (0, false),
-        };
-        let same_view = |op: Op| Some((Inside::Op(op), view));
-        let lower = |axis: u8| axis - shift as u8;
-        match op {
-            Op::Map(_) | Op::Cast(_) | Op::StopGradient => same_view(op.clone()),
-            Op::Reduce(_, axes) if timed && axes.contains(0) => None,
-            Op::Reduce(fold, axes) => {
-                same_view(Op::Reduce(*fold, axes.iter().map(|axis| axis - shift).collect()))
-            }
-            Op::ArgMax(0) | Op::Concat(0) | Op::Gather { batch: 0 } if timed => None,
-            Op::ArgMax(axis) => same_view(Op::ArgMax(lower(*axis))),
-            Op::Concat(axis) => same_view(Op::Concat(lower(*axis))),
-            Op::Gather { batch } => same_view(Op::Gather { batch: lower(*batch) }),
-            Op::Broadcast { axes, .. } => {
-                if timed && (axes.first() != Some(&0) || from[0] != to[0]) {
-                    return None;
-                }
-                let axes = axes.iter().skip(shift).map(|axis| lower(*axis)).collect();
-                same_view(Op::Broadcast { axes, dims: known_dims(&self.extents_in(to, view)?) })
-            }
-            Op::Reshape(_) => {
-                let view = match view {
-                    View::At(_) => view,
-                    View::All | View::Joined if to.first() == Some(&steps) => View::All,
-                    View::All | View::Joined => View::Joined,
-                    View::Part(window) if to.first() == Some(&window.len) => view,
-                    View::Part(WindowAxis { start: Start::Known(start), len: 1, .. }) => View::At(start),
-                    View::Part(_) => return None,
+        match op.view() {
+            Some(View::Window(axes)) => return self.window_in(axes, seen, from),
+            Some(View::Reshape) => {
+                let seen = match seen {
+                    Seen::At(_) => seen,
+                    Seen::All | Seen::Joined if to.first() == Some(&steps) => Seen::All,
+                    Seen::All | Seen::Joined => Seen::Joined,
+                    Seen::Part(window) if to.first() == Some(&window.len) => seen,
+                    Seen::Part(WindowAxis { start: Start::Known(start), len: 1, .. }) => Seen::At(start),
+                    Seen::Part(_) => return None,
                 };
-                Some((Inside::Op(Op::Reshape(known_dims(&self.extents_in(to, view)?))), view))
+                return Some((Inside::Op(op.with_dims(known_dims(&self.extents_in(to, seen)?))), seen));
             }
-            Op::Permute(permutation) => {
-                if timed && permutation.first() != Some(&0) {
-                    return None;
-                }
-                same_view(Op::Permute(permutation.iter().skip(shift).map(|axis| lower(*axis)).collect()))
-            }
-            Op::Window(axes) => self.window_in(axes, view, from),
-            Op::Leaf(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Extent(_)
-            | Op::Dot
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::SetWindow(..)
-            | Op::Scatter { .. }
-            | Op::Random { .. }
-            | Op::Scan(_)
-            | Op::Grad(_) => None,
+            Some(View::Same | View::Broadcast(_) | View::Permute(_) | View::Slice) | None => {}
         }
+        let inside = match seen {
+            // The value outside has an axis over the steps before those of the body.
+            Seen::All | Seen::Part(_) => op.unbatched(from, to)?,
+            // It is joined with the first of those; steps must be kept apart all the same.
+            Seen::Joined => op.unbatched(from, to).map(|_| op.clone())?,
+            Seen::At(_) => op.batched(1)?.unbatched(&[1], &[1])?,
+        };
+        let inside = match inside.dims() {
+            Some(_) => inside.with_dims(known_dims(&self.extents_in(to, seen)?)),
+            None => inside,
+        };
+        Some((Inside::Op(inside), seen))
     }
 
-    fn window_in(&self, axes: &[WindowAxis], view: View, from: &[usize]) -> Option<(Inside, View)> {
+    fn window_in(&self, axes: &[WindowAxis], view: Seen, from: &[usize]) -> Option<(Inside, Seen)> {
         let known = |axis: &WindowAxis| if let Start::Known(start) = axis.start { Some(start) } else { None };
         if !axes.iter().all(|axis| known(axis).is_some()) {
             return None;
@@ -307,16 +278,16 @@ impl Region {
         let first = *axes.first()?;
         let whole = first == WindowAxis::whole(from[0]);
         let (view, others) = match view {
-            View::At(_) => (view, axes),
-            View::Joined if whole => (view, axes),
-            View::Joined => return None,
-            View::All if whole => (view, &axes[1..]),
-            View::All => (View::Part(first), &axes[1..]),
-            View::Part(outer) => {
+            Seen::At(_) => (view, axes),
+            Seen::Joined if whole => (view, axes),
+            Seen::Joined => return None,
+            Seen::All if whole => (view, &axes[1..]),
+            Seen::All => (Seen::Part(first), &axes[1..]),
+            Seen::Part(outer) => {
                 let start = known(&outer)? as i64 + outer.step * known(&first)? as i64;
                 let step = if first.len > 1 { outer.step * first.step } else { 1 };
                 let start = Start::Known(usize::try_from(start).ok().filter(|_| first.len > 0)?);
-                (View::Part(WindowAxis { start, len: first.len, step }), &axes[1..])
+                (Seen::Part(WindowAxis { start, len: first.len, step }), &axes[1..])
             }
         };
         let extents = &from[from.len() - others.len()..];
@@ -324,14 +295,14 @@ impl Region {
             return Some((Inside::Same, view));
         }
         let mut others = others.to_vec();
-        if view == View::Joined {
+        if view == Seen::Joined {
             others[0] = WindowAxis::whole(from[0] / self.inner.steps);
         }
         Some((Inside::Op(Op::Window(others.into())), view))
     }
 
     /// A value of outside in the body, where it stands beside values with that view.
-    fn take_along(&mut self, outer: &mut Graph, operand: NodeId, view: View) -> Option<NodeId> {
+    fn take_along(&mut self, outer: &mut Graph, operand: NodeId, view: Seen) -> Option<NodeId> {
         if self.dependent.get(operand.index()).is_none_or(|dependent| *dependent) {
             return None;
         }
@@ -344,9 +315,9 @@ impl Region {
         if self.numbers_only {
             return None;
         }
-        let shift = u8::from(matches!(view, View::All | View::Part(_)));
+        let shift = u8::from(matches!(view, Seen::All | Seen::Part(_)));
         if let Op::Broadcast { axes, .. } = &node.op
-            && !matches!(view, View::At(_))
+            && !matches!(view, Seen::At(_))
             && !axes.contains(&0)
         {
             // The same for all steps.
@@ -361,19 +332,19 @@ impl Region {
         };
         let steps = self.inner.steps;
         match view {
-            View::At(_) => self.inner.add_input(outer, operand, false),
+            Seen::At(_) => self.inner.add_input(outer, operand, false),
             // Rows beyond an early end repeat the last one, and an element would not.
-            View::All | View::Joined if self.inner.until => None,
-            View::All => self.inner.add_input(outer, operand, true),
-            View::Joined => {
+            Seen::All | Seen::Joined if self.inner.until => None,
+            Seen::All => self.inner.add_input(outer, operand, true),
+            Seen::Joined => {
                 let value = as_element(&[steps]);
                 self.inner.add_input(outer, value, true)
             }
-            View::Part(window) if window.len == 1 => {
+            Seen::Part(window) if window.len == 1 => {
                 let value = as_element(&[]);
                 self.inner.add_input(outer, value, false)
             }
-            View::Part(_) => None,
+            Seen::Part(_) => None,
         }
     }
 
@@ -382,9 +353,9 @@ impl Region {
         let Op::Reduce(fold, axes) = node.op else { return None };
         let moved = *self.moved.get(&node.operands[0]).filter(|moved| moved.shows && moved.gains)?;
         let inner: Axes = match moved.view {
-            View::All => axes.iter().filter(|axis| *axis > 0).map(|axis| axis - 1).collect(),
-            View::Joined => axes,
-            View::Part(_) | View::At(_) => return None,
+            Seen::All => axes.iter().filter(|axis| *axis > 0).map(|axis| axis - 1).collect(),
+            Seen::Joined => axes,
+            Seen::Part(_) | Seen::At(_) => return None,
         };
         if !axes.contains(0) || inner.is_empty() {
             return None;
@@ -475,30 +446,17 @@ fn shows(graph: &Graph, value: NodeId) -> bool {
         if matches!(node.op, Op::Map(f) if curved(f)) {
             return true;
         }
-        let through = match &node.op {
-            Op::Map(_)
-            | Op::Cast(_)
-            | Op::Reduce(..)
-            | Op::Broadcast { .. }
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Window(_)
-            | Op::Concat(_)
-            | Op::Gather { .. }
-            | Op::StopGradient => true,
-            Op::Leaf(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Extent(_)
-            | Op::ArgMax(_)
-            | Op::Dot
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::SetWindow(..)
-            | Op::Scatter { .. }
-            | Op::Random { .. }
-            | Op::Scan(_)
-            | Op::Grad(_) => false,
+        let through = match node.op.class() {
+            Class::Map(_) | Class::Cast(_) | Class::View(_) | Class::Fold(Along::Reduce(..)) => true,
+            Class::Assembly | Class::Indexed(_) => node.op.write().is_none(),
+            Class::Leaf(_)
+            | Class::Literal(_)
+            | Class::Index
+            | Class::Fold(_)
+            | Class::Product
+            | Class::Random(_)
+            | Class::Loop(_)
+            | Class::Gradient(_) => false,
         };
         if through {
             pending.extend(node.operands.iter().copied());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hypatia_graph::body::{Body, parameter};
 use hypatia_graph::leaf::{Leaf, LeafKind};
-use hypatia_graph::op::{Backward, Dim, Scan, ScanResult};
+use hypatia_graph::op::{Backward, Class, Dim, Scan, ScanResult, View};
 use hypatia_graph::{Graph, LeafId, NodeId, Op, TensorType};
 use smallvec::SmallVec;
 
@@ -211,11 +211,10 @@ impl Loop {
         let carries: BTreeSet<LeafId> = self.graph.updates.iter().map(|(leaf, _)| *leaf).collect();
         let mut all: Vec<Dependence> = Vec::with_capacity(self.graph.len());
         for (_, node) in self.graph.nodes() {
-            let own = match &node.op {
-                Op::Leaf(leaf) if carries.contains(leaf) => Dependence::Carry,
-                Op::Leaf(leaf) => inputs.get(leaf).copied().unwrap_or(Dependence::Constant),
-                _ => Dependence::Constant,
-            };
+            let leaf = if let Op::Leaf(leaf) = &node.op { Some(leaf) } else { None };
+            let carry = leaf.filter(|leaf| carries.contains(leaf)).map(|_| Dependence::Carry);
+            let input = leaf.and_then(|leaf| inputs.get(leaf).copied());
+            let own = carry.or(input).unwrap_or(Dependence::Constant);
             all.push(node.operands.iter().map(|operand| all[operand.index()]).fold(own, Dependence::max));
         }
         all
@@ -276,10 +275,8 @@ impl Loop {
     }
 
     fn leaves_among<'a>(&'a self, nodes: &'a [bool]) -> impl Iterator<Item = LeafId> + 'a {
-        self.graph.nodes().filter(|(id, _)| nodes[id.index()]).filter_map(|(_, node)| match node.op {
-            Op::Leaf(leaf) => Some(leaf),
-            _ => None,
-        })
+        let nodes = self.graph.nodes().filter(|(id, _)| nodes[id.index()]);
+        nodes.filter_map(|(_, node)| if let Op::Leaf(leaf) = node.op { Some(leaf) } else { None })
     }
 
     /// Adds the wanted results to a graph, with as much of the loop as they need and a new body.
@@ -433,10 +430,10 @@ pub(super) fn import(
 pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
     loop {
         let node = graph.node(id);
-        let same = match &node.op {
-            Op::Reshape(_) => true,
-            Op::Broadcast { .. } => graph.ty(node.operands[0]).element_count() == node.ty.element_count(),
-            _ => false,
+        let same = match node.op.view() {
+            Some(View::Reshape) => true,
+            Some(View::Broadcast(_)) => graph.ty(node.operands[0]).element_count() == node.ty.element_count(),
+            Some(View::Same | View::Permute(_) | View::Slice | View::Window(_)) | None => false,
         };
         if !same {
             return id;
@@ -447,47 +444,29 @@ pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
 
 /// Whether a value is a result of a loop in the body, or a view of one.
 pub(super) fn is_made_by_loop(graph: &Graph, mut id: NodeId) -> bool {
-    loop {
-        let node = graph.node(id);
-        match &node.op {
-            Op::Scan(_) => return true,
-            Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::Window(_) | Op::StopGradient => {
-                id = node.operands[0];
-            }
-            _ => return false,
-        }
+    while graph.node(id).op.view().is_some() {
+        id = graph.node(id).operands[0];
     }
+    matches!(graph.node(id).op, Op::Scan(_))
 }
 
 /// Operations that a node takes, about; a view takes none.
 pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
     let node = graph.node(id);
     let count = |id: NodeId| graph.ty(id).element_count().unwrap_or(0);
-    match &node.op {
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Window(_)
-        | Op::Slice(_)
-        | Op::StopGradient => 0,
-        Op::Map(f) => (f.work() as usize).saturating_mul(count(id)),
-        Op::Reduce(..) | Op::ArgMax(_) => count(node.operands[0]),
-        Op::Dot => {
+    match node.op.class() {
+        Class::Leaf(_) | Class::Literal(_) | Class::Index | Class::View(_) => 0,
+        Class::Map(f) => (f.work() as usize).saturating_mul(count(id)),
+        Class::Fold(_) => count(node.operands[0]),
+        Class::Product => {
             let inner = graph.ty(node.operands[0]).shape.last().and_then(|extent| extent.known());
             count(id).saturating_mul(2 * inner.unwrap_or(1))
         }
-        Op::Cast(_)
-        | Op::SetWindow(..)
-        | Op::SetSlice(..)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Random { .. }
-        | Op::Scan(_)
-        | Op::Grad(_) => count(id),
+        Class::Cast(_)
+        | Class::Assembly
+        | Class::Indexed(_)
+        | Class::Random(_)
+        | Class::Loop(_)
+        | Class::Gradient(_) => count(id),
     }
 }

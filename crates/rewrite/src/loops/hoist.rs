@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hypatia_graph::op::{Start, WindowAxis};
 use hypatia_graph::{Graph, LeafId, NodeId, Op};
 
 use super::Group;
@@ -45,7 +44,7 @@ fn computed_before(inner: &Loop) -> BTreeSet<NodeId> {
     }
     let mut found = BTreeSet::new();
     for mut id in pending {
-        while is_view(&inner.graph, id) {
+        while inner.graph.node(id).op.view().is_some() && !inner.graph.node(id).op.starts_vary() {
             id = inner.graph.node(id).operands[0];
         }
         let plain = matches!(inner.graph.node(id).op, Op::Leaf(_) | Op::Literal(_) | Op::Iota(_));
@@ -54,30 +53,4 @@ fn computed_before(inner: &Loop) -> BTreeSet<NodeId> {
         }
     }
     found
-}
-
-/// Whether a node only says how the elements of its operand are read.
-fn is_view(graph: &Graph, id: NodeId) -> bool {
-    match &graph.node(id).op {
-        Op::Broadcast { .. } | Op::Reshape(_) | Op::Permute(_) | Op::StopGradient => true,
-        Op::Window(axes) => axes.iter().all(|WindowAxis { start, .. }| matches!(start, Start::Known(_))),
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Dot
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::SetWindow(..)
-        | Op::Concat(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Random { .. }
-        | Op::Scan(_)
-        | Op::Grad(_) => false,
-    }
 }

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use hypatia_graph::op::{Start, WindowAxis, known_dims};
-use hypatia_graph::{Axes, Graph, LeafId, NodeId, Op};
+use hypatia_graph::op::{Class, known_dims};
+use hypatia_graph::shape::MAX_RANK;
+use hypatia_graph::{Graph, LeafId, NodeId, Op};
 use smallvec::SmallVec;
 
 use super::form::{Dependence, Loop};
@@ -33,35 +34,25 @@ pub(super) struct Lift<'l> {
 /// step.
 pub(super) fn is_liftable(graph: &Graph, id: NodeId, varies: &dyn Fn(NodeId) -> bool) -> bool {
     let node = graph.node(id);
-    let known = |axes: &[WindowAxis]| axes.iter().all(|axis| matches!(axis.start, Start::Known(_)));
-    match &node.op {
-        Op::Map(_)
-        | Op::Cast(_)
-        | Op::Reduce(..)
-        | Op::ArgMax(_)
-        | Op::Broadcast { .. }
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::StopGradient => graph.ty(id).rank() < hypatia_graph::shape::MAX_RANK,
-        Op::Window(axes) | Op::SetWindow(axes, _) => known(axes) && node.operands.len() <= 2,
+    match node.op.class() {
         // A product of two matrices that both differ is no faster for all steps at once.
-        Op::Dot => {
+        Class::Product => {
             graph.ty(id).rank() == 2 && node.operands.iter().filter(|operand| varies(**operand)).count() == 1
         }
-        Op::Gather { batch } => {
-            *batch == 0 && !varies(node.operands[0]) || node.operands.iter().all(|o| varies(*o))
-        }
-        Op::Leaf(_)
-        | Op::Literal(_)
-        | Op::Iota(_)
-        | Op::Extent(_)
-        | Op::Slice(_)
-        | Op::SetSlice(..)
-        | Op::Scatter { .. }
-        | Op::Random { .. }
-        | Op::Scan(_)
-        | Op::Grad(_) => false,
+        Class::Indexed(_) if node.op == (Op::Gather { batch: 0 }) && !varies(node.operands[0]) => true,
+        Class::Indexed(_) if !node.operands.iter().all(|operand| varies(*operand)) => false,
+        Class::Leaf(_)
+        | Class::Literal(_)
+        | Class::Index
+        | Class::Map(_)
+        | Class::Cast(_)
+        | Class::View(_)
+        | Class::Assembly
+        | Class::Indexed(_)
+        | Class::Fold(_)
+        | Class::Random(_)
+        | Class::Loop(_)
+        | Class::Gradient(_) => graph.ty(id).rank() < MAX_RANK && node.op.batched(1).is_some(),
     }
 }
 
@@ -138,46 +129,16 @@ impl<'l> Lift<'l> {
         let steps = self.inner.steps;
         let extents = graph.ty(id).extents()?;
         let stacked: SmallVec<[usize; 8]> = std::iter::once(steps).chain(extents.iter().copied()).collect();
-        let higher = |axis: u8| axis + 1;
-        let windows = |outer: &[WindowAxis]| -> Box<[WindowAxis]> {
-            std::iter::once(WindowAxis::whole(steps)).chain(outer.iter().copied()).collect()
-        };
-        let op = match &node.op {
-            Op::Map(_) | Op::Cast(_) | Op::StopGradient => node.op.clone(),
-            Op::Reduce(fold, axes) => Op::Reduce(*fold, axes.iter().map(|axis| axis + 1).collect::<Axes>()),
-            Op::ArgMax(axis) => Op::ArgMax(higher(*axis)),
-            Op::Broadcast { axes, .. } => Op::Broadcast {
-                axes: std::iter::once(0).chain(axes.iter().map(|axis| higher(*axis))).collect(),
-                dims: known_dims(&stacked),
-            },
-            Op::Reshape(_) => Op::Reshape(known_dims(&stacked)),
-            Op::Permute(axes) => {
-                Op::Permute(std::iter::once(0).chain(axes.iter().map(|axis| higher(*axis))).collect())
-            }
-            Op::Window(axes) => Op::Window(windows(axes)),
-            Op::SetWindow(axes, write) => Op::SetWindow(windows(axes), *write),
-            Op::Concat(axis) => Op::Concat(higher(*axis)),
-            Op::Dot => return self.product(outer, id, operands, &stacked),
-            Op::Gather { batch } => {
-                if let (Lifted::Same(x), Lifted::Stack(places)) = (operands[0], operands[1]) {
-                    let count = outer.ty(places).element_count()?;
-                    let flat = outer.add(Op::Reshape(known_dims(&[count])), &[places], node.site);
-                    let rows = outer.add(Op::Gather { batch: 0 }, &[x, flat], node.site);
-                    return Some(outer.add(Op::Reshape(known_dims(&stacked)), &[rows], node.site));
-                }
-                Op::Gather { batch: higher(*batch) }
-            }
-            Op::Leaf(_)
-            | Op::Literal(_)
-            | Op::Iota(_)
-            | Op::Extent(_)
-            | Op::Slice(_)
-            | Op::SetSlice(..)
-            | Op::Scatter { .. }
-            | Op::Random { .. }
-            | Op::Scan(_)
-            | Op::Grad(_) => return None,
-        };
+        if let Op::Dot = node.op {
+            return self.product(outer, id, operands, &stacked);
+        }
+        if let (Op::Gather { .. }, &[Lifted::Same(x), Lifted::Stack(places)]) = (&node.op, operands) {
+            let count = outer.ty(places).element_count()?;
+            let flat = outer.add(Op::Reshape(known_dims(&[count])), &[places], node.site);
+            let rows = outer.add(Op::Gather { batch: 0 }, &[x, flat], node.site);
+            return Some(outer.add(Op::Reshape(known_dims(&stacked)), &[rows], node.site));
+        }
+        let op = node.op.batched(steps)?;
         let mut all: SmallVec<[NodeId; 4]> = SmallVec::new();
         for operand in operands {
             all.push(self.repeated(outer, *operand)?);
@@ -234,7 +195,7 @@ impl<'l> Lift<'l> {
                 let product = add(reshape(&[m, n, p]), &[product]);
                 add(permute(&[1, 0, 2]), &[product])
             }
-            _ => return None,
+            (Lifted::Same(_), Lifted::Same(_)) | (Lifted::Stack(_), Lifted::Stack(_)) => return None,
         };
         Some(result)
     }

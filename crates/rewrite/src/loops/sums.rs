@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hypatia_graph::array::Extents;
-use hypatia_graph::op::{ScanResult, known_dims};
+use hypatia_graph::op::{Along, Class, ScanResult, View, known_dims};
 use hypatia_graph::{Axes, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::SmallVec;
 
@@ -179,15 +179,13 @@ impl Summing {
             }
             let side = node.operands.iter().position(|operand| tainted[operand.index()])?;
             let other = node.operands.get(1 - side.min(1)).copied();
-            match node.op {
-                Op::Map(ScalarFn::Add) => summands.push((positive, other?)),
-                Op::Map(ScalarFn::Sub) if side == 0 => summands.push((!positive, other?)),
-                Op::Map(ScalarFn::Sub) => {
-                    summands.push((positive, other?));
-                    positive = !positive;
-                }
-                _ => return None,
+            let difference = node.op == Op::Map(ScalarFn::Sub);
+            if !difference && node.op != Op::Map(ScalarFn::Add) {
+                return None;
             }
+            // A difference turns the sign of its right side: the summand's, or that of the sum so far.
+            summands.push((positive != (difference && side == 0), other?));
+            positive ^= difference && side == 1;
             if summands.last().is_some_and(|(_, summand)| tainted[summand.index()]) {
                 return None;
             }
@@ -203,41 +201,42 @@ impl Summing {
         }
         self.left_to_look_at -= 1;
         let node = self.inner.graph.node(id).clone();
-        match &node.op {
-            Op::Dot => return self.product(id, products),
-            Op::Map(f @ (ScalarFn::Add | ScalarFn::Sub)) => {
+        let sum = match node.op.class() {
+            Class::Product => return self.product(id, products),
+            Class::Map(f @ (ScalarFn::Add | ScalarFn::Sub)) => {
                 let left = self.sum(node.operands[0], products, depth + 1);
                 let right = left.is_some().then(|| self.sum(node.operands[1], products, depth + 1)).flatten();
-                if let (Some(left), Some(right)) = (left, right) {
-                    return Some(Sum::Joined(*f, Box::new(left), Box::new(right)));
-                }
+                left.zip(right).map(|(left, right)| Sum::Joined(f, Box::new(left), Box::new(right)))
             }
-            Op::Map(ScalarFn::Neg) => {
-                if let Some(sum) = self.sum(node.operands[0], products, depth + 1) {
-                    return Some(Sum::Scaled(ScalarFn::Neg, Box::new(sum), None));
-                }
-            }
-            Op::Map(f @ (ScalarFn::Mul | ScalarFn::Div)) => {
+            Class::Map(ScalarFn::Neg) => self
+                .sum(node.operands[0], products, depth + 1)
+                .map(|sum| Sum::Scaled(ScalarFn::Neg, Box::new(sum), None)),
+            Class::Map(f @ (ScalarFn::Mul | ScalarFn::Div)) => {
                 let (x, factor) = (node.operands[0], node.operands[1]);
-                let swapped = *f == ScalarFn::Mul && !self.varies(x);
+                let swapped = f == ScalarFn::Mul && !self.varies(x);
                 let (x, factor) = if swapped { (factor, x) } else { (x, factor) };
-                if !self.varies(factor)
-                    && let Some(sum) = self.sum(x, products, depth + 1)
-                {
-                    return Some(Sum::Scaled(*f, Box::new(sum), Some(factor)));
-                }
+                let sum = if self.varies(factor) { None } else { self.sum(x, products, depth + 1) };
+                sum.map(|sum| Sum::Scaled(f, Box::new(sum), Some(factor)))
             }
-            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast { .. } | Op::StopGradient => {
-                if let Some(sum) = self.sum(node.operands[0], products, depth + 1) {
-                    return Some(Sum::View(node.op, Box::new(sum)));
-                }
-            }
-            Op::Reduce(Fold::Sum, axes) => {
-                if let Some(sum) = self.stacked_sum(node.operands[0], *axes) {
-                    return Some(sum);
-                }
-            }
-            _ => {}
+            Class::View(View::Reshape | View::Permute(_) | View::Broadcast(_) | View::Same) => self
+                .sum(node.operands[0], products, depth + 1)
+                .map(|sum| Sum::View(node.op.clone(), Box::new(sum))),
+            Class::Fold(Along::Reduce(Fold::Sum, axes)) => self.stacked_sum(node.operands[0], axes),
+            Class::Leaf(_)
+            | Class::Literal(_)
+            | Class::Index
+            | Class::Map(_)
+            | Class::Cast(_)
+            | Class::View(View::Slice | View::Window(_))
+            | Class::Assembly
+            | Class::Indexed(_)
+            | Class::Fold(_)
+            | Class::Random(_)
+            | Class::Loop(_)
+            | Class::Gradient(_) => None,
+        };
+        if sum.is_some() {
+            return sum;
         }
         self.stacked_sum(id, Axes::NONE)
     }

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use egg::Id;
-use hypatia_graph::op::Op;
-use hypatia_graph::{Axes, Fold, ScalarFn};
+use hypatia_graph::op::{Op, View};
+use hypatia_graph::{Axes, Extent, Fold, ScalarFn};
 use smallvec::SmallVec;
 
 use super::{Exactness::*, Found, Rule, fact, function, rule};
@@ -217,68 +217,51 @@ pub(crate) fn peak(egraph: &Egraph<'_>, m: Id, x: Id) -> Option<Axes> {
             continue;
         }
         for term in &egraph[class].nodes {
-            match &term.op {
-                Op::StopGradient => pending.push_back((term.operands[0], places.clone(), depth + 1)),
-                Op::Map(ScalarFn::Select) => pending.push_back((term.operands[2], places.clone(), depth + 1)),
-                Op::Broadcast { axes, .. } => {
+            if let Op::Reduce(Fold::Max, axes) = term.op
+                && egraph.find(term.operands[0]) == x
+            {
+                let shape = &egraph[x].data.ty.shape;
+                let kept = axes.others(rank);
+                let lies = kept
+                    .zip(&places)
+                    .all(|(axis, place)| *place == Some(axis) || shape[axis] == Extent::Known(1));
+                if lies {
+                    return Some(axes);
+                }
+            }
+            if term.op == Op::Map(ScalarFn::Select) {
+                pending.push_back((term.operands[2], places.clone(), depth + 1));
+            }
+            let inner_places = match term.op.view() {
+                Some(View::Same) => places.clone(),
+                Some(View::Broadcast(axes)) => {
                     let inner = &egraph[term.operands[0]].data.ty.shape;
                     let shape = &egraph[class].data.ty.shape;
-                    let inner_places = axes
-                        .iter()
-                        .zip(inner)
-                        .map(|(&axis, extent)| {
-                            places[usize::from(axis)].filter(|_| *extent == shape[usize::from(axis)])
-                        })
-                        .collect();
-                    pending.push_back((term.operands[0], inner_places, depth + 1));
+                    let place = |(&axis, extent): (&u8, &Extent)| {
+                        places[usize::from(axis)].filter(|_| *extent == shape[usize::from(axis)])
+                    };
+                    axes.iter().zip(inner).map(place).collect()
                 }
-                Op::Reshape(_) => {
+                Some(View::Reshape) => {
                     // Only extents of 1 come or go.
-                    let long = |id: Id| -> SmallVec<[(usize, hypatia_graph::Extent); 8]> {
+                    let long = |id: Id| -> SmallVec<[(usize, Extent); 8]> {
                         let shape = egraph[id].data.ty.shape.iter().copied().enumerate();
-                        shape.filter(|(_, e)| *e != hypatia_graph::Extent::Known(1)).collect()
+                        shape.filter(|(_, e)| *e != Extent::Known(1)).collect()
                     };
                     let (outer, inner) = (long(class), long(term.operands[0]));
-                    if outer.iter().map(|o| o.1).eq(inner.iter().map(|i| i.1)) {
-                        let mut inner_places: SmallVec<[Option<usize>; 8]> =
-                            egraph[term.operands[0]].data.ty.shape.iter().map(|_| None).collect();
-                        for ((from, _), (to, _)) in outer.iter().zip(&inner) {
-                            inner_places[*to] = places[*from];
-                        }
-                        pending.push_back((term.operands[0], inner_places, depth + 1));
+                    if outer.iter().map(|o| o.1).ne(inner.iter().map(|i| i.1)) {
+                        continue;
                     }
-                }
-                Op::Reduce(Fold::Max, axes) if egraph.find(term.operands[0]) == x => {
-                    let shape = &egraph[x].data.ty.shape;
-                    let kept = axes.others(rank);
-                    let lies = kept.zip(&places).all(|(axis, place)| {
-                        *place == Some(axis) || shape[axis] == hypatia_graph::Extent::Known(1)
-                    });
-                    if lies {
-                        return Some(*axes);
+                    let mut inner_places: Places =
+                        egraph[term.operands[0]].data.ty.shape.iter().map(|_| None).collect();
+                    for ((from, _), (to, _)) in outer.iter().zip(&inner) {
+                        inner_places[*to] = places[*from];
                     }
+                    inner_places
                 }
-                Op::Leaf(_)
-                | Op::Literal(_)
-                | Op::Iota(_)
-                | Op::Extent(_)
-                | Op::Map(_)
-                | Op::Cast(_)
-                | Op::Reduce(..)
-                | Op::ArgMax(_)
-                | Op::Dot
-                | Op::Permute(_)
-                | Op::Slice(_)
-                | Op::SetSlice(..)
-                | Op::Window(_)
-                | Op::SetWindow(..)
-                | Op::Concat(_)
-                | Op::Gather { .. }
-                | Op::Scatter { .. }
-                | Op::Random { .. }
-                | Op::Scan(_)
-                | Op::Grad(_) => {}
-            }
+                Some(View::Permute(_) | View::Slice | View::Window(_)) | None => continue,
+            };
+            pending.push_back((term.operands[0], inner_places, depth + 1));
         }
     }
     None
@@ -396,11 +379,11 @@ fn log_of_factors(found: &Found<'_, '_>, of_second: f64) -> Option<Built> {
     let split = |id: Id| {
         let terms = egraph[id].nodes.iter().filter(|_| !has_log(id));
         terms.filter(|term| term.operands.iter().all(|o| positive(*o))).find_map(|term| {
-            let of_second = match term.op {
-                Op::Map(ScalarFn::Mul) => 1.0,
-                Op::Map(ScalarFn::Div) => -1.0,
-                _ => return None,
-            };
+            let quotient = term.op == Op::Map(ScalarFn::Div);
+            if !quotient && term.op != Op::Map(ScalarFn::Mul) {
+                return None;
+            }
+            let of_second = if quotient { -1.0 } else { 1.0 };
             Some((egraph.find(term.operands[0]), egraph.find(term.operands[1]), of_second))
         })
     };
