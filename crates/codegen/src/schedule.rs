@@ -124,7 +124,7 @@ pub struct Schedule<'g> {
     pub graph: &'g Graph,
     /// For every node that something asks for, how it is computed.
     compute: Vec<Compute<'g>>,
-    /// For every node that something asks for, its extents.
+    /// The extents of every node.
     extents: Vec<Extents>,
     /// For every node, whether it gets memory of its own. Leaves have theirs already and are not marked.
     stored: Vec<bool>,
@@ -134,12 +134,10 @@ impl<'g> Schedule<'g> {
     /// The schedule of a graph.
     pub fn new(graph: &'g Graph) -> Result<Schedule<'g>, Broken> {
         let live = graph.reachable();
-        let mut compute = vec![Compute::Leaf; graph.len()];
-        let mut extents = vec![Extents::new(); graph.len()];
-        for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
-            compute[id.index()] = Compute::of(graph, id)?;
-            let known = node.ty.extents();
-            extents[id.index()] = known.ok_or_else(|| broken!("known extents of a node", node.ty))?;
+        let (mut compute, mut extents) = (Vec::with_capacity(graph.len()), Vec::with_capacity(graph.len()));
+        for (id, node) in graph.nodes() {
+            compute.push(if live[id.index()] { Compute::of(graph, id)? } else { Compute::Leaf });
+            extents.push(node.ty.extents().ok_or_else(|| broken!("known extents of a node", node.ty))?);
         }
         let mut stored = vec![false; graph.len()];
         for root in graph.roots() {
