@@ -151,17 +151,17 @@ impl<'g> Lowering<'g> {
             .collect();
         // The shared variables of the body in their order, then the carries that no step reads.
         let leaves = scan.body.graph.updates.iter().map(|(leaf, _)| leaf);
-        let mut order: Vec<(usize, usize)> = leaves
+        let mut order: Vec<(Option<usize>, usize)> = leaves
             .enumerate()
-            .map(|(carry, leaf)| (program.shared.binary_search(leaf).unwrap_or(usize::MAX), carry))
+            .map(|(carry, leaf)| (program.shared.binary_search(leaf).ok(), carry))
             .collect();
-        order.sort_unstable();
+        order.sort_unstable_by_key(|(place, carry)| (place.is_none(), *place, *carry));
         let mut carries = Vec::new();
         for (place, carry) in order {
             let last =
                 *results.last.get(&(carry as u16)).ok_or_else(|| broken!("the last value of a carry"))?;
             let kept = results.live.contains(&last);
-            if place == usize::MAX && !kept {
+            if place.is_none() && !kept {
                 continue;
             }
             self.copy(last, initial[carry])?;

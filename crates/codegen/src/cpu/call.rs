@@ -4,7 +4,7 @@
 //! Threads take parts of a step that write disjoint elements, so they change no bit.
 #![allow(
     unsafe_code,
-    reason = "generated code works on raw memory; the blocks argue from what the planner guarantees"
+    reason = "generated code works on raw memory; the blocks argue from what `kernel::verify` and `cpu::plan` guarantee"
 )]
 
 use std::sync::Arc;

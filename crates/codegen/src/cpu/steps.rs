@@ -6,7 +6,7 @@
 //! how many parts, is the plan's to say (see `cpu::plan`).
 #![allow(
     unsafe_code,
-    reason = "generated code works on raw memory; the blocks argue from what the planner guarantees"
+    reason = "generated code works on raw memory; the blocks argue from what `kernel::verify` and `cpu::plan` guarantee"
 )]
 
 use std::sync::Arc;

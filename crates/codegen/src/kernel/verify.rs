@@ -312,7 +312,7 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), Broken> {
                     let param = kernel.params.get(usize::from(param)).map(|p| format!("{p:?}"));
                     return Err(invalid(format!(
                         "b{number} of the body does not lie in {} in step {step}",
-                        param.unwrap_or_default()
+                        param.as_deref().unwrap_or("a parameter")
                     )));
                 }
             }

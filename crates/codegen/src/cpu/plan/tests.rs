@@ -79,6 +79,8 @@ fn plans_that_do_not_hold_are_refused() {
         ("a pointer that two things set", |plan| plan.places.push(plan.places[0].clone())),
         ("a pointer beyond the table", |plan| plan.slots -= 1),
         ("a loop that sets a pointer from elsewhere", |plan| the_scan(plan).begins[0].1.slot += 10),
+        ("a step with the pointers of another", |plan| plan.steps[0].slots += 1),
+        ("rows in another step's parameter", |plan| the_scan(plan).rows[0].0 = 0),
         ("a pointer that moves and was not set", |plan| the_scan(plan).moves.push((0, 4))),
         ("a matrix that nothing packs", |plan| the_scan(plan).packings.clear()),
         ("a matrix that is packed twice", |plan| {

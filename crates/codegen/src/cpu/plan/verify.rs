@@ -7,14 +7,13 @@
 //! 3. A product is planned for its kernel, with a packed right side where the plan has one: packed by a loop around it, or
 //!    of a constant. No matrix is packed twice.
 //! 4. The second step of a pair follows the first.
-//! 5. Every slot is set by one thing: a constant, a place of the program, or the loop around it, from a parameter of its own.
+//! 5. The parameters of a step have slots of their own, and a loop reads and sets no others than its own and its body's. Every
+//!    slot is set by one thing: a constant, a place of the program, or the loop around it.
 
 use hypatia_graph::{Broken, broken};
 use hypatia_kernels::product::ProductShape;
 
-use super::{
-    Action, Function, FunctionId, Inline, PackedId, Plan, Planned, Product, Slot, Target, product_shape,
-};
+use super::{Action, Function, FunctionId, Inline, PackedId, Plan, Planned, Product, Slot, product_shape};
 use crate::kernel::{Kernel, LoopKernel, Program, ScanKernel, Step};
 
 impl Plan {
@@ -24,6 +23,7 @@ impl Plan {
         let mut check = Check {
             plan: self,
             steps,
+            next: 0,
             set: vec![false; self.slots],
             packed: vec![Packed::Never; self.packed.len()],
         };
@@ -62,6 +62,8 @@ struct Check<'p> {
     plan: &'p Plan,
     /// All steps by their numbers.
     steps: Vec<&'p Step>,
+    /// The slot of the next step.
+    next: Slot,
     set: Vec<bool>,
     packed: Vec<Packed>,
 }
@@ -135,13 +137,19 @@ impl<'p> Check<'p> {
             {
                 return Err(broken!("the step after the one before", number));
             }
+            if *slots != self.next {
+                return Err(broken!("the pointers of step {number} after those before", slots));
+            }
+            self.next += step.arguments.len();
             match (&step.kernel, action) {
                 (Kernel::Loop(kernel), Action::Loop { function, .. }) => {
                     self.computes(*function, kernel, usize::MAX)?;
                 }
-                (Kernel::Product(_), Action::Product(product)) => self.product(product)?,
+                (Kernel::Product(_), Action::Product(product)) => self.product(product, &planned[index])?,
                 (Kernel::Product(_), Action::Pair { products, .. }) => {
-                    products.iter().try_for_each(|product| self.product(product))?;
+                    let both =
+                        planned.get(index..index + 2).ok_or_else(|| broken!("the second of a pair"))?;
+                    products.iter().zip(both).try_for_each(|(product, step)| self.product(product, step))?;
                 }
                 (Kernel::Product(_), Action::InPair) | (Kernel::Random(_), Action::Random { .. }) => {}
                 (Kernel::Scan(_), Action::Native { function, .. }) => {
@@ -157,8 +165,14 @@ impl<'p> Check<'p> {
                         self.set(*slot)?;
                     }
                     let pointers = scan.begins.iter().chain(&scan.switches).map(|(_, target)| target);
-                    let mut targets = pointers.chain(scan.packings.iter().map(|(_, target)| target));
-                    if let Some(Target { slot, .. }) = targets.find(|target| !own.contains(&target.slot)) {
+                    let pointers = pointers.chain(scan.packings.iter().map(|(_, target)| target));
+                    let mut used = pointers
+                        .chain(&scan.until)
+                        .map(|target| target.slot)
+                        .chain(scan.made)
+                        .chain(scan.rows.iter().map(|(rows, _)| *rows))
+                        .chain(scan.kept.iter().flat_map(|(from, _, to)| [*from, *to]));
+                    if let Some(slot) = used.find(|slot| !own.contains(slot)) {
                         return Err(broken!("a parameter of step {number}", slot));
                     }
                     let mut moved = scan
@@ -181,8 +195,11 @@ impl<'p> Check<'p> {
         Ok(())
     }
 
-    fn product(&self, product: &Product) -> Result<(), Broken> {
-        let Product { number, kernel, plan, packed, .. } = product;
+    fn product(&self, product: &Product, step: &Planned) -> Result<(), Broken> {
+        let Product { number, slots, kernel, plan, packed } = product;
+        if (*number, *slots) != (step.number, step.slots) {
+            return Err(broken!("a product of step {number}", step.number));
+        }
         if let Some(id) = packed
             && self.packed.get(id.0) != Some(&Packed::Here)
         {
