@@ -6,7 +6,7 @@ use hypatia_graph::scan::{Next, Scan};
 use hypatia_graph::tensor::{matrix, scalar};
 use hypatia_kernels::features::Features;
 
-use super::{Action, Function, FunctionId, Inline, PackedId, Plan, Product, Scan as PlannedScan};
+use super::{Action, Function, FunctionId, Inline, PackedId, Plan, Product, Scan as PlannedScan, Target};
 use crate::loops::tests::{graph, numbers};
 
 /// A loop run step by step, before which two matrices are packed, and a loop that is one function.
@@ -80,7 +80,9 @@ fn plans_that_do_not_hold_are_refused() {
         ("a pointer beyond the table", |plan| plan.slots -= 1),
         ("a loop that sets a pointer from elsewhere", |plan| the_scan(plan).begins[0].1.slot += 10),
         ("a step with the pointers of another", |plan| plan.steps[0].slots += 1),
-        ("rows in another step's parameter", |plan| the_scan(plan).rows[0].0 = 0),
+        ("a condition in another step's parameter", |plan| {
+            the_scan(plan).until = Some(Target { slot: 0, offset: 0 })
+        }),
         ("a pointer that moves and was not set", |plan| the_scan(plan).moves.push((0, 4))),
         ("a matrix that nothing packs", |plan| the_scan(plan).packings.clear()),
         ("a matrix that is packed twice", |plan| {
