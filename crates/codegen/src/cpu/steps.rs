@@ -55,10 +55,12 @@ pub(super) struct Addresses {
 impl Addresses {
     /// Binds a plan to its code and to memory for its matrices, and packs its constants.
     pub(super) fn bind(plan: &Plan, code: &Code, pool: &Pool) -> Result<Addresses, CodeError> {
-        if code.addresses().len() != plan.functions.len() {
-            return Err(broken!("code of all functions of the plan", code.addresses().len()).into());
+        let compiled = code.addresses().iter().filter(|address| !address.is_null()).count();
+        if (compiled, code.addresses().len()) != (plan.functions.len(), plan.functions.len()) {
+            return Err(broken!("code of all functions of the plan", compiled).into());
         }
-        // SAFETY: the addresses are those of functions compiled with this signature, one for each function of the plan.
+        // SAFETY: the addresses are those of functions compiled with this signature, one for each function of the plan, and
+        // none is null.
         let function =
             |address: &*const u8| unsafe { std::mem::transmute::<*const u8, LoopFunction>(*address) };
         let functions = code.addresses().iter().map(function).collect();
