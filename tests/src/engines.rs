@@ -260,7 +260,7 @@ fn run_on_cpu(
 
 fn run_on_opencl(graph: &Graph, inputs: &[Array]) -> Result<Evaluation, String> {
     let program = Arc::new(hypatia_codegen::compile(graph).map_err(|e| format!("{e}\n{graph}"))?);
-    let mut device = OpenClProgram::new(program.clone(), 0)?;
+    let mut device = OpenClProgram::new(program.clone(), 0).map_err(|e| e.to_string())?;
     let cells = shared_cells(graph, &program)?;
     let before: Vec<Array> = cells.iter().map(|cell| cell.lock().host.clone()).collect();
     let inputs: Vec<&Array> = inputs.iter().collect();

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use hypatia::kernels::features::Features;
+use hypatia::scan::{Next, Scan};
 use hypatia::{All, Array, Builder, DType, Function, Numerics, Tensor, grad, ix, scalar, shared};
+use hypatia_codegen::cpu::Plan;
 use hypatia_graph::differentiate::differentiate;
 use hypatia_graph::specialise::{Arguments, specialise};
 use hypatia_graph::text::parse;
@@ -70,6 +73,38 @@ fn logistic_regression_at_each_stage() {
 #[test]
 fn multilayer_perceptron_at_each_stage() {
     golden("multilayer_perceptron.txt", &stages(&multilayer_perceptron()));
+}
+
+/// What the processor does for a program, on every machine alike: without vector extensions, on two threads.
+fn plan(function: &Function) -> String {
+    let program = function.stages().unwrap().program.clone();
+    Plan::new(program, &Features::portable(), 2).unwrap().to_string()
+}
+
+#[test]
+fn plans_of_training_steps() {
+    golden("plan_logistic_regression.txt", &plan(&logistic_regression()));
+    golden("plan_multilayer_perceptron.txt", &plan(&multilayer_perceptron()));
+}
+
+/// A loop whose matrix is packed before it, and one that is a single function.
+#[test]
+fn plans_of_loops() {
+    let (x, w) = (shared("x", zeros(&[20, 40])), shared("w", zeros(&[40, 40])));
+    let layers = Scan::new().carry(&x).steps(5).run(|step| {
+        let x = step.carries[0].dot(&w).tanh();
+        Next::new().carry(&x).output(x.sum(All))
+    });
+    let start = scalar::<f32>("start");
+    let root = Scan::new().carry(&start).steps(9).run(|step| {
+        let x = &step.carries[0];
+        let next = (x + 2.0 / x) * 0.5;
+        Next::new().carry(&next).until((&next - x).abs().lt(1e-6))
+    });
+    let outputs = [&layers.outputs[0], &root.last[0], &root.steps];
+    let updates = [(&x, layers.last[0].clone())];
+    let builder = Builder::new().inputs(&[&start]).outputs(&outputs).updates(&updates).threads(1);
+    golden("plan_loops.txt", &plan(&builder.compile().unwrap_or_else(|e| panic!("{e}"))));
 }
 
 /// Compiling twice gives the same text to the letter.

@@ -76,7 +76,7 @@ fn time(name: &str, steps: usize, result: &Tensor) -> Result<(), Failure> {
     for (number, ((depth, step), time)) in labels.iter().zip(cpu.times().unwrap_or(&[])).enumerate() {
         let each = time.as_secs_f64() * 1e6 / steps as f64;
         let indent = 2 * depth;
-        println!("    {each:9.3} us a step  {:indent$}{}: {}", "", step.label, cpu.describe(number));
+        println!("    {each:9.3} us a step  {:indent$}{}: {}", "", step.label, cpu.plan().describe(number));
     }
     Ok(())
 }

@@ -13,8 +13,6 @@ use hypatia_graph::op::{View, known_dims};
 use hypatia_graph::{Graph, LeafId, Literal, NodeId, Op, ScalarFn};
 use smallvec::{SmallVec, smallvec};
 
-use crate::schedule::shape;
-
 /// `base * beta + product * alpha`; the factors are of rank 0.
 #[derive(Copy, Clone, Debug)]
 pub struct Accumulation {
@@ -72,7 +70,7 @@ fn accumulated(
         .map(|(id, factor)| Some((copies[id.index()]?, factor.over(alpha)?)))
         .collect::<Option<_>>()?;
     let product = if let [(only, _)] = products[..] { only } else { joined(out, &products)? };
-    let shape: SmallVec<[usize; 4]> = shape(graph, old);
+    let shape = graph.ty(old).extents()?;
     let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
         let factor = factor.build(copies, out, value)?;
         let factor = out.add(Op::Broadcast { axes: smallvec![], dims: known_dims(&shape) }, &[factor], site);
@@ -93,15 +91,16 @@ fn joined(out: &mut Graph, products: &[(NodeId, f64)]) -> Option<NodeId> {
         products.iter().map(|(id, _)| out.node(*id).operands[side]).collect()
     };
     let (lefts, mut rights) = (operands(out, 0), operands(out, 1));
-    let size = |id: NodeId| shape(out, id).iter().product::<usize>();
-    let copied: usize = lefts.iter().chain(&rights).map(|id| size(*id)).sum();
+    let size = |id: NodeId| out.ty(id).element_count();
+    let copied = lefts.iter().chain(&rights).map(|id| size(*id)).sum::<Option<usize>>()?;
     let matrices = lefts.iter().chain(&rights).all(|id| out.ty(*id).rank() == 2);
-    if !matrices || copied > (products.len() - 1) * size(products[0].0) {
+    if !matrices || copied > (products.len() - 1) * size(products[0].0)? {
         return None;
     }
     for (right, (_, factor)) in rights.iter_mut().zip(products).filter(|(_, (_, factor))| *factor != 1.0) {
         let factor = Literal::from_f64(*factor, out.ty(*right).dtype);
-        let factor = out.add_uniform(factor, &shape(out, *right), None);
+        let extents = out.ty(*right).extents()?;
+        let factor = out.add_uniform(factor, &extents, None);
         *right = out.add(Op::Map(ScalarFn::Mul), &[*right, factor], None);
     }
     // Rows that are read as columns are laid one below the other and read as columns again.

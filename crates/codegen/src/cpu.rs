@@ -1,5 +1,6 @@
 //! The processor's back end: machine code for loop kernels, matrix products, threads, calls.
 //!
+//! A program becomes a [`Plan`], its functions code (`code`), and the plan is run with their addresses (`steps`, [`call`]).
 //! Loop kernels are compiled by Cranelift (`emit`), which covers all of them, and on processors with AVX-512 by an
 //! emitter of our own ([`avx512`]) where it can; a loop over steps with a small body is one function (`native`). Nothing
 //! here knows of graphs.
@@ -12,6 +13,8 @@ mod emit;
 mod held;
 mod lanes;
 mod native;
+mod plan;
 mod steps;
 
 pub use code::CodeError;
+pub use plan::Plan;

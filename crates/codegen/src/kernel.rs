@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use hypatia_graph::array::Extents;
 use hypatia_graph::op::{IndexCheck, Write};
-use hypatia_graph::{Array, DType, Fold, LeafId, Literal, ScalarFn, Site};
+use hypatia_graph::{Array, Broken, DType, Fold, LeafId, Literal, ScalarFn, Site};
 use smallvec::SmallVec;
 
 /// Partial results that a fold along the innermost axis keeps.
@@ -741,9 +741,18 @@ pub enum RunError {
     /// An index is out of range.
     #[error("index {} is out of range", .0.value)]
     OutOfRange(OutOfRange),
-    /// A device failed.
+    /// The arrays of a call are not those of the program; how they differ.
+    #[error("{0}")]
+    Arrays(String),
+    /// The system does not give as many bytes of memory.
+    #[error("out of memory: a run needs {0} bytes")]
+    Memory(usize),
+    /// A device failed, in its words.
     #[error("{0}")]
     Device(String),
+    /// An invariant of the compiler does not hold.
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 impl fmt::Display for Value {

@@ -1,4 +1,4 @@
-//! From a differentiated, simplified graph to code that runs: schedule, kernels, memory plan, and two back ends.
+//! From a differentiated, simplified graph to code that runs: schedule, kernels, their order and memory, and two back ends.
 //!
 //! Read the modules in this order. [`kernel`] is the form that back ends see; neither knows the other, nor the graph.
 
@@ -11,7 +11,7 @@ pub mod loops;
 pub mod lower;
 pub mod merge;
 pub mod opencl;
-pub mod plan;
+pub mod place;
 pub mod safety;
 pub mod schedule;
 
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hypatia_graph::body::Body;
-use hypatia_graph::{Broken, Diagnostic, Diagnostics, Graph, Op, broken};
+use hypatia_graph::{Broken, Diagnostic, Diagnostics, Graph, Op};
 
 use crate::kernel::Program;
 
@@ -45,8 +45,7 @@ pub fn compile(graph: &Graph) -> Result<Program, CompileError> {
         return Err(CompileError::Faults(Diagnostics(faults)));
     }
     let program = unverified(graph).map_err(|broken| broken.with_input(graph))?;
-    kernel::verify::verify(&program)
-        .map_err(|fault| broken!("a valid program", fault).with_input(&program))?;
+    kernel::verify::verify(&program)?;
     Ok(program)
 }
 
@@ -74,7 +73,7 @@ fn unverified(graph: &Graph) -> Result<Program, Broken> {
     let graph = loops::with_carries(&loops::sink(&graph));
     let schedule = schedule::Schedule::new(&graph)?;
     let drafts = folds::in_stages(merge::merge(lower::lower(&schedule)?));
-    Ok(plan::plan(&graph, drafts))
+    place::place(&graph, drafts)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use hypatia_graph::graph::Operands;
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::loops::{LoopKey, by_loop};
 use hypatia_graph::op::{Scan, ScanResult, View};
-use hypatia_graph::{Graph, LeafId, NodeId, Op, Site};
+use hypatia_graph::{Broken, Graph, LeafId, NodeId, Op, Site, broken};
 
 /// A value of outside as the body computes it: operators to apply, the last first, and what to apply them to, which is
 /// captured in its place; nothing for a constant.
@@ -229,9 +229,13 @@ pub struct StepGraph {
 }
 
 /// The graph that a step of a loop runs.
-pub fn step_graph(body: &Body, results: &Results) -> StepGraph {
+///
+/// # Errors
+/// Results that the body does not have.
+pub fn step_graph(body: &Body, results: &Results) -> Result<StepGraph, Broken> {
     let mut graph = body.graph.clone();
-    graph.outputs = results.rows.keys().filter_map(|k| body.rows().get(usize::from(*k)).copied()).collect();
+    let row = |k: &u16| body.rows().get(usize::from(*k)).copied().ok_or_else(|| broken!("row {k} of a loop"));
+    graph.outputs = results.rows.keys().map(row).collect::<Result<_, _>>()?;
     let row_of = |new: NodeId| {
         let computed = !matches!(graph.node(new).op, Op::Leaf(_));
         graph.outputs.iter().position(|row| computed && *row == new).map(|row| row as u16)
@@ -240,7 +244,7 @@ pub fn step_graph(body: &Body, results: &Results) -> StepGraph {
     graph.outputs.extend(body.condition());
     let in_memory = graph.updates.iter().zip(&rows).filter(|(_, row)| row.is_none());
     graph.updates = in_memory.map(|(update, _)| *update).collect();
-    StepGraph { graph, rows }
+    Ok(StepGraph { graph, rows })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::kernel::{
     ProductKernel, RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
 };
 use crate::loops::{self, Results, StepGraph};
-use crate::schedule::{Compute, Inline, Schedule, Whole, axis_groups, shape};
+use crate::schedule::{Compute, Inline, Schedule, Whole, axis_groups};
 
 /// Memory before it has a place: that of a leaf, of a stored node, or what a kernel needs besides.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -98,13 +98,13 @@ impl<'g> Lowering<'g> {
             Whole::Product => self.integer_product(id),
             Whole::Accumulation(form) => self.accumulate(id, form),
             Whole::Concat(axis) => {
-                let extents = shape(self.graph, id);
+                let extents = self.schedule.shape(id);
                 let mut begin = 0;
                 for &part in operands {
                     let mut window: SmallVec<[WindowAxis; 4]> =
                         extents.iter().map(|n| WindowAxis::whole(*n)).collect();
                     window[axis].start = Start::Known(begin);
-                    begin += shape(self.graph, part)[axis];
+                    begin += self.schedule.shape(part)[axis];
                     self.write_window(id, part, &window, &[], Write::Set)?;
                 }
                 Ok(())
@@ -134,7 +134,7 @@ impl<'g> Lowering<'g> {
         if results.live.first() != Some(&id) {
             return Ok(());
         }
-        let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results);
+        let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results)?;
         let program = crate::unverified(&step)?;
         let (inputs, initial) = node.operands.split_at(scan.body.inputs());
         let mut body = Body::new(self.schedule, id, &[]);
@@ -146,27 +146,27 @@ impl<'g> Lowering<'g> {
             .rows
             .values()
             .map(|row| {
-                let stride = shape(self.graph, *row)[1..].iter().product::<usize>() as i64;
+                let stride = self.schedule.shape(*row)[1..].iter().product::<usize>() as i64;
                 Element { param: body.param(*row, true), offset: 0, stride }
             })
             .collect();
         // The shared variables of the body in their order, then the carries that no step reads.
         let leaves = scan.body.graph.updates.iter().map(|(leaf, _)| leaf);
-        let mut order: Vec<(usize, usize)> = leaves
+        let mut order: Vec<(Option<usize>, usize)> = leaves
             .enumerate()
-            .map(|(carry, leaf)| (program.shared.binary_search(leaf).unwrap_or(usize::MAX), carry))
+            .map(|(carry, leaf)| (program.shared.binary_search(leaf).ok(), carry))
             .collect();
-        order.sort_unstable();
+        order.sort_unstable_by_key(|(place, carry)| (place.is_none(), *place, *carry));
         let mut carries = Vec::new();
         for (place, carry) in order {
             let last =
                 *results.last.get(&(carry as u16)).ok_or_else(|| broken!("the last value of a carry"))?;
             let kept = results.live.contains(&last);
-            if place == usize::MAX && !kept {
+            if place.is_none() && !kept {
                 continue;
             }
             self.copy(last, initial[carry])?;
-            let row = row_of.get(carry).copied().flatten().map(|output| RowCarry { output, kept });
+            let row = row_of[carry].map(|output| RowCarry { output, kept });
             carries.push(CarryPlace { param: body.param(last, true), row });
         }
         let made = results.made.map(|made| body.param(made, true));
@@ -194,7 +194,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn random(&mut self, id: NodeId, counter: NodeId, key: u64) {
-        let len = element_count(&shape(self.graph, id));
+        let len = element_count(&self.schedule.shape(id));
         if len == 0 {
             return;
         }
@@ -213,7 +213,7 @@ impl<'g> Lowering<'g> {
 
     /// Writes the value of `value`, computed element by element, to the memory of `id`.
     fn copy(&mut self, id: NodeId, value: NodeId) -> Result<(), Broken> {
-        let mut body = Body::new(self.schedule, id, &shape(self.graph, id));
+        let mut body = Body::new(self.schedule, id, &self.schedule.shape(id));
         let position = body.iterations();
         let element = body.value(value, &position)?;
         let address = body.address(id, &position, true);
@@ -223,7 +223,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn reduce(&mut self, id: NodeId, operand: NodeId, axes: Axes, kind: StoreKind) -> Result<(), Broken> {
-        let extents = shape(self.graph, operand);
+        let extents = self.schedule.shape(operand);
         let mut body = Body::new(self.schedule, id, &extents);
         let position = body.iterations();
         let element = body.value(operand, &position)?;
@@ -245,11 +245,11 @@ impl<'g> Lowering<'g> {
         starts: &[NodeId],
         write: Write,
     ) -> Result<(), Broken> {
-        let part_extents = shape(self.graph, part);
+        let part_extents = self.schedule.shape(part);
         let mut body = Body::new(self.schedule, id, &part_extents);
         let position = body.iterations();
         let mut element = body.value(part, &position)?;
-        let region = body.window(window, starts, &shape(self.graph, id), &position)?;
+        let region = body.window(window, starts, &self.schedule.shape(id), &position)?;
         let address = body.address(id, &region, true);
         if write == Write::Add {
             let old = body.push(Instruction::Load(address.clone()), self.graph.ty(id).dtype);
@@ -268,8 +268,8 @@ impl<'g> Lowering<'g> {
         batch: usize,
         write: Write,
     ) -> Result<(), Broken> {
-        let extents = shape(self.graph, id);
-        let mut body = Body::new(self.schedule, id, &shape(self.graph, rows));
+        let extents = self.schedule.shape(id);
+        let mut body = Body::new(self.schedule, id, &self.schedule.shape(rows));
         let position = body.iterations();
         let element = body.value(rows, &position)?;
         let index = body.value(indices, &position[..=batch])?;
@@ -299,13 +299,13 @@ impl<'g> Lowering<'g> {
         arguments: Vec<Memory>,
     ) -> Result<(), Broken> {
         let node = self.graph.node(product);
-        let extents = shape(self.graph, product);
+        let extents = self.schedule.shape(product);
         let rank = extents.len();
         let mut body = Body::new(self.schedule, id, &[]);
         body.kernel.params = params;
         body.arguments = arguments;
         let [a, b] = [body.matrix(node.operands[0])?, body.matrix(node.operands[1])?];
-        let k = shape(self.graph, node.operands[0])[rank - 1];
+        let k = self.schedule.shape(node.operands[0])[rank - 1];
         let c = Matrix {
             param: body.param(id, true),
             position: Affine::default(),
@@ -332,7 +332,7 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    /// The form that [`crate::accumulate`] leaves: `beta W + alpha (A . B)` is a copy of W, which the plan elides when the
+    /// The form that [`crate::accumulate`] leaves: `beta W + alpha (A . B)` is a copy of W, which placing elides when the
     /// result may lie in W's own memory, and a product that accumulates.
     fn accumulate(&mut self, id: NodeId, form: Accumulation) -> Result<(), Broken> {
         self.copy(id, form.base)?;
@@ -355,10 +355,10 @@ impl<'g> Lowering<'g> {
     fn integer_product(&mut self, id: NodeId) -> Result<(), Broken> {
         let operands = &self.graph.node(id).operands;
         let (a, b) = (operands[0], operands[1]);
-        let extents = shape(self.graph, id);
+        let extents = self.schedule.shape(id);
         let rank = extents.len();
         let mut loops = extents.clone();
-        loops.push(shape(self.graph, a)[rank - 1]);
+        loops.push(self.schedule.shape(a)[rank - 1]);
         let mut body = Body::new(self.schedule, id, &loops);
         let p = body.iterations();
         let lead = &p[..rank - 2];
@@ -457,7 +457,7 @@ impl<'g> Body<'g> {
         if let Some(index) = known {
             return index as u16;
         }
-        let (dtype, len) = (self.graph.ty(id).dtype, element_count(&shape(self.graph, id)));
+        let (dtype, len) = (self.graph.ty(id).dtype, element_count(&self.schedule.shape(id)));
         self.kernel.params.push(Param { dtype, len, written });
         self.arguments.push(memory);
         (self.arguments.len() - 1) as u16
@@ -480,7 +480,7 @@ impl<'g> Body<'g> {
 
     /// Where an element of a node's memory lies, given its position along each axis.
     fn address(&mut self, id: NodeId, position: &[Affine], written: bool) -> Address {
-        let position = self.linear(&shape(self.graph, id), position);
+        let position = self.linear(&self.schedule.shape(id), position);
         Address { param: self.param(id, written), position }
     }
 
@@ -501,7 +501,7 @@ impl<'g> Body<'g> {
         position: &[Affine],
     ) -> Result<Option<SmallVec<[Affine; 4]>>, Broken> {
         let operands = &self.graph.node(id).operands;
-        let from = shape(self.graph, operands[0]);
+        let from = self.schedule.shape(operands[0]);
         Ok(Some(match view {
             View::Same => position.into(),
             View::Permute(permutation) => {
@@ -519,7 +519,7 @@ impl<'g> Body<'g> {
             }
             View::Window(window) => self.window(window, &operands[1..], &from, position)?,
             View::Reshape => {
-                let to = shape(self.graph, id);
+                let to = self.schedule.shape(id);
                 let mut moved: SmallVec<[Affine; 4]> = smallvec![self.origin(); from.len()];
                 let Some(groups) = axis_groups(&from, &to) else { return Ok(None) };
                 for (own, result) in groups {
@@ -582,7 +582,7 @@ impl<'g> Body<'g> {
             let operand = self.schedule.viewed(id);
             if matches!(view, View::Reshape) && self.schedule.is_contiguous(operand) {
                 // Row-major order is the same under every shape.
-                let linear = self.linear(&shape(self.graph, id), &position);
+                let linear = self.linear(&self.schedule.shape(id), &position);
                 let mut base = operand;
                 while !self.is_memory(base) && self.schedule.view(base).is_some() {
                     base = self.schedule.viewed(base);
@@ -598,7 +598,7 @@ impl<'g> Body<'g> {
 
     /// The address of the elements of a node that is memory under views, with a stride for each of its axes.
     fn strided(&mut self, id: NodeId) -> Result<Address, Broken> {
-        let extents = shape(self.graph, id);
+        let extents = self.schedule.shape(id);
         // Axes of the node stand in for loop axes, so that the address has a stride for each.
         let mut probe = Body::new(self.schedule, self.root, &extents);
         std::mem::swap(&mut probe.kernel.params, &mut self.kernel.params);
@@ -622,7 +622,7 @@ impl<'g> Body<'g> {
     /// A node of rank 2 or 3 as matrices in memory.
     fn matrix(&mut self, id: NodeId) -> Result<Matrix, Broken> {
         let address = self.strided(id)?;
-        let rank = shape(self.graph, id).len();
+        let rank = self.schedule.shape(id).len();
         let strides = &address.position.strides;
         Ok(Matrix {
             param: address.param,
@@ -679,7 +679,7 @@ impl<'g> Body<'g> {
     fn gather(&mut self, id: NodeId, batch: usize, position: &[Affine]) -> Result<Value, Broken> {
         let operands = &self.graph.node(id).operands;
         let (x, indices) = (operands[0], operands[1]);
-        let extent = shape(self.graph, x)[batch];
+        let extent = self.schedule.shape(x)[batch];
         let index = self.value(indices, &position[..=batch])?;
         let index = self.push(Instruction::Index { index, extent, axis: batch as u8 }, DType::I64);
         let mut row: SmallVec<[Affine; 4]> = position.into();
@@ -707,7 +707,7 @@ impl<'g> Body<'g> {
         let mut row: SmallVec<[Affine; 4]> = position.into();
         row[batch] = self.origin();
         let index = self.value(operands[1], &row[..=batch])?;
-        let extent = shape(self.graph, id)[batch];
+        let extent = self.schedule.shape(id)[batch];
         let index = self.push(Instruction::Index { index, extent, axis: batch as u8 }, DType::I64);
         let here = self.push(Instruction::Position(position[batch].clone()), DType::I64);
         let hit = self.push(Instruction::Map(ScalarFn::Eq, smallvec![here, index]), DType::Bool);

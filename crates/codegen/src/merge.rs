@@ -119,7 +119,7 @@ impl Group {
             }
         }
         let starts = kernel.starts.iter().any(|start| self.written.contains_key(&memory(start.param)));
-        // The plan lays memory out on the promise that what a kernel writes, it does not read.
+        // Memory is laid out on the promise that what a kernel writes, it does not read.
         let overwrites =
             kernel.stores.iter().any(|store| self.arguments.contains(&memory(store.address.param)));
         feeds && !starts && !overwrites

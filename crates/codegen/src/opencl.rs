@@ -9,6 +9,7 @@
 
 mod device;
 mod emit;
+mod error;
 mod product;
 mod random;
 mod scalar;
@@ -21,13 +22,15 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hypatia_graph::leaf::{SharedCell, SharedState};
-use hypatia_graph::{Array, DType};
+use hypatia_graph::{Array, Broken, DType, broken};
 
 use crate::kernel::verify::verify;
 use crate::kernel::{Kernel, OutOfRange, Place, Program, RunError, ScanKernel, Step};
 use device::{Compiled, Device, Memory, Remote, Resident};
 use emit::{Launch, Module};
 use product::Form;
+
+pub use error::DeviceError;
 
 /// A device that OpenCL knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,14 +49,20 @@ pub struct DeviceInfo {
     pub fp64: bool,
 }
 
-/// The devices of all platforms, in the order of their numbers. The message says why there is none.
-pub fn devices() -> Result<Vec<DeviceInfo>, String> {
+/// The devices of all platforms, in the order of their numbers.
+///
+/// # Errors
+/// Why there is none.
+pub fn devices() -> Result<Vec<DeviceInfo>, DeviceError> {
     device::describe()
 }
 
-/// The OpenCL C of every distinct kernel of a program, as for a graphics processor; the message says what cannot be
-/// written. On processors products have another form.
-pub fn source(program: &Program) -> Result<String, String> {
+/// The OpenCL C of every distinct kernel of a program, as for a graphics processor. On processors products have another form.
+///
+/// # Errors
+/// An invalid program.
+pub fn source(program: &Program) -> Result<String, Broken> {
+    verify(program)?;
     Ok(emit::emit(program, Form::Tiles)?.source)
 }
 
@@ -83,8 +92,8 @@ struct Constants {
 }
 
 impl Constants {
-    fn new(device: &Arc<Device>, program: &Program) -> Result<Constants, String> {
-        let upload = |array: &Arc<Array>| -> Result<Memory, String> {
+    fn new(device: &Arc<Device>, program: &Program) -> Result<Constants, DeviceError> {
+        let upload = |array: &Arc<Array>| -> Result<Memory, DeviceError> {
             let memory = Memory::allocate(device, array.bytes().len())?;
             memory.write(array.bytes())?;
             Ok(memory)
@@ -95,7 +104,7 @@ impl Constants {
             arrays: program.constants.iter().map(upload).collect::<Result<_, _>>()?,
             bodies: bodies
                 .map(|(index, body)| Ok((index, Constants::new(device, body)?)))
-                .collect::<Result<_, String>>()?,
+                .collect::<Result<_, DeviceError>>()?,
         })
     }
 }
@@ -109,15 +118,18 @@ struct Running<'p> {
 }
 
 /// Memory and byte offset of a place.
-type Located<'p> = Option<(&'p Memory, usize)>;
+type Located<'p> = Result<(&'p Memory, usize), Broken>;
 
 /// The three words of the error buffer: step plus one, value, extent.
 const ERROR_WORDS: usize = 3;
 
 impl OpenClProgram {
     /// Builds the program for the device with that number in [`devices`]. Building takes the driver a tenth of a second
-    /// or more. A message says what the device lacks, or holds the build log with the lines at fault.
-    pub fn new(program: Arc<Program>, device: usize) -> Result<OpenClProgram, String> {
+    /// or more.
+    ///
+    /// # Errors
+    /// What the device lacks, or the build log with the lines at fault; an invalid program.
+    pub fn new(program: Arc<Program>, device: usize) -> Result<OpenClProgram, DeviceError> {
         verify(&program)?;
         let device = Device::open(device)?;
         let form = if device.is_processor { Form::Vectors } else { Form::Tiles };
@@ -125,16 +137,15 @@ impl OpenClProgram {
     }
 
     /// As [`OpenClProgram::new`], of a program whose kernels keep to their buffers.
-    fn prepare(form: Form, program: Arc<Program>, device: Arc<Device>) -> Result<OpenClProgram, String> {
+    fn prepare(form: Form, program: Arc<Program>, device: Arc<Device>) -> Result<OpenClProgram, DeviceError> {
+        let lacks = |lacks: String| DeviceError::Lacks { device: device.info.name.clone(), lacks };
         if emit::uses_float64(&program) && !device.info.fp64 {
-            return Err(format!("{} has no float64, which the program uses", device.info.name));
+            return Err(lacks("has no float64, which the program uses".into()));
         }
         let module: Module = emit::emit(&program, form)?;
         if let Some(launch) = module.launches.iter().flatten().find(|l| l.group > device.largest_group) {
-            return Err(format!(
-                "{} runs groups of {} work items at most; a kernel needs {}",
-                device.info.name, device.largest_group, launch.group
-            ));
+            let (most, needed) = (device.largest_group, launch.group);
+            return Err(lacks(format!("runs groups of {most} work items at most; a kernel needs {needed}")));
         }
         let compiled = Compiled::new(&device, &module)?;
         let inputs = places(&program, |place| if let Place::Input(n) = place { Some(*n) } else { None });
@@ -144,17 +155,17 @@ impl OpenClProgram {
                 input_types[n] = Some((buffer.dtype, buffer.len()));
             }
         }
-        let allocate = |sizes: Vec<usize>| -> Result<Vec<Memory>, String> {
+        let allocate = |sizes: Vec<usize>| -> Result<Vec<Memory>, DeviceError> {
             sizes.into_iter().map(|bytes| Memory::allocate(&device, bytes)).collect()
         };
         let sizes = places(&program, |place| if let Place::Shared(n) = place { Some(*n) } else { None });
         let shared = program.shared.iter().enumerate();
         let shared = shared
             .map(|(n, leaf)| {
-                let bytes = sizes.get(n).ok_or_else(|| format!("shared variable {n} has no buffer"))?;
+                let bytes = sizes.get(n).ok_or_else(|| broken!("a buffer of shared variable {n}"))?;
                 device.resident(*leaf, *bytes)
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, DeviceError>>()?;
         let constants = Constants::new(&device, &program)?;
         let bytes = |(dtype, shape): &(DType, hypatia_graph::array::Extents)| {
             shape.iter().product::<usize>() * dtype.size()
@@ -175,9 +186,9 @@ impl OpenClProgram {
             input_types,
         };
         for (number, buffer) in prepared.program.buffers.iter().enumerate() {
-            match prepared.memory(&buffer.place) {
-                Some((memory, offset)) if memory.len() >= offset + buffer.bytes() => {}
-                _ => return Err(format!("buffer {number} does not fit into {:?}", buffer.place)),
+            let (memory, offset) = prepared.memory(&buffer.place)?;
+            if memory.len() < offset + buffer.bytes() {
+                return Err(broken!("memory that holds buffer {number}", memory.len()).into());
             }
         }
         Ok(prepared)
@@ -192,6 +203,9 @@ impl OpenClProgram {
     /// Runs the program: `shared` are the shared variables in the order of [`Program::shared`], `outputs` arrays of the
     /// types and shapes of [`Program::outputs`]. If an index is out of range, nothing of the shared variables has
     /// changed; of several such indices any may be reported. A failure of the device can lose updates.
+    ///
+    /// # Errors
+    /// An index out of range, arrays of other types or shapes, a failing device.
     pub fn run(
         &mut self,
         inputs: &[&Array],
@@ -202,6 +216,9 @@ impl OpenClProgram {
     }
 
     /// As [`OpenClProgram::run`], and says how long the device took for each step, by its number (see [`Program::step`]).
+    ///
+    /// # Errors
+    /// As [`OpenClProgram::run`].
     pub fn profile(
         &mut self,
         inputs: &[&Array],
@@ -220,18 +237,17 @@ impl OpenClProgram {
         outputs: &mut [Array],
         mut times: Option<&mut Vec<Duration>>,
     ) -> Result<(), RunError> {
-        self.check(inputs, shared, outputs).map_err(RunError::Device)?;
+        self.check(inputs, shared, outputs).map_err(RunError::Arrays)?;
         let mut states: Vec<MutexGuard<'_, SharedState>> = shared.iter().map(|cell| cell.lock()).collect();
-        self.upload(inputs, &mut states).map_err(RunError::Device)?;
-        let commit = self.program.commit.min(self.program.steps.len());
+        self.upload(inputs, &mut states)?;
+        let commit = self.program.commit;
         let program = Running { program: &self.program, constants: &self.constants, first: 0 };
         let place = |place: &Place| self.memory(place);
-        self.launch(&program, 0..commit, &place, &mut times).map_err(RunError::Device)?;
+        self.launch(&program, 0..commit, &place, &mut times)?;
         if self.fallible {
             self.verdict()?;
         }
-        self.launch(&program, commit..self.program.steps.len(), &place, &mut times)
-            .map_err(RunError::Device)?;
+        self.launch(&program, commit..self.program.steps.len(), &place, &mut times)?;
         for ((state, copy), updated) in states.iter_mut().zip(&self.shared).zip(&self.updated) {
             if *updated {
                 state.version += 1;
@@ -240,11 +256,12 @@ impl OpenClProgram {
             }
         }
         for (memory, output) in self.outputs.iter().zip(outputs) {
-            memory.read(output.bytes_mut()).map_err(RunError::Device)?;
+            memory.read(output.bytes_mut())?;
         }
-        self.device.flush().map_err(RunError::Device)
+        Ok(self.device.flush()?)
     }
 
+    /// What is wrong with the arrays of a call.
     fn check(&self, inputs: &[&Array], shared: &[&SharedCell], outputs: &[Array]) -> Result<(), String> {
         let count = |what: &str, expected: usize, found: usize| {
             if expected == found { Ok(()) } else { Err(format!("expected {expected} {what}, found {found}")) }
@@ -278,7 +295,7 @@ impl OpenClProgram {
         Ok(())
     }
 
-    fn upload(&self, inputs: &[&Array], states: &mut [MutexGuard<'_, SharedState>]) -> Result<(), String> {
+    fn upload(&self, inputs: &[&Array], states: &mut [MutexGuard<'_, SharedState>]) -> Result<(), RunError> {
         for ((memory, input), used) in self.inputs.iter().zip(inputs).zip(&self.input_types) {
             if used.is_some() {
                 memory.write(input.bytes())?;
@@ -287,13 +304,16 @@ impl OpenClProgram {
         for (state, copy) in states.iter_mut().zip(&self.shared) {
             let mut version = copy.version.lock().unwrap_or_else(PoisonError::into_inner);
             if *version != Some(state.version) {
-                state.fetch()?;
+                state.fetch().map_err(RunError::Device)?;
                 *version = None;
                 copy.memory.write(state.host.bytes())?;
                 *version = Some(state.version);
             }
         }
-        if self.fallible { self.error.write(&[0; ERROR_WORDS * 8]) } else { Ok(()) }
+        if self.fallible {
+            self.error.write(&[0; ERROR_WORDS * 8])?;
+        }
+        Ok(())
     }
 
     /// Launches some steps of a program; `place` gives the memory of its places.
@@ -303,19 +323,20 @@ impl OpenClProgram {
         steps: std::ops::Range<usize>,
         place: &dyn Fn(&Place) -> Located<'m>,
         times: &mut Option<&mut Vec<Duration>>,
-    ) -> Result<(), String> {
+    ) -> Result<(), DeviceError> {
         let Running { program, constants, first } = *running;
         let mut number = first + program.steps[..steps.start].iter().map(Step::count).sum::<usize>();
         for (index, step) in program.steps.iter().enumerate().take(steps.end).skip(steps.start) {
-            let buffers = step.arguments.iter().filter_map(|id| program.buffers.get(id.index()));
-            let arguments: Vec<(&Memory, usize)> =
-                buffers.filter_map(|buffer| place(&buffer.place)).collect();
+            let arguments = step.arguments.iter().map(|id| place(&program.buffers[id.index()].place));
+            let arguments = arguments.collect::<Result<Vec<(&Memory, usize)>, Broken>>()?;
             let mut timers = Vec::new();
             for launch in &self.launches[number] {
                 let error = launch.fallible.then_some((&self.error, number));
                 timers.push(self.compiled.launch(launch, &arguments, error)?);
             }
-            if let (Kernel::Scan(kernel), Some(constants)) = (&step.kernel, constants.bodies.get(&index)) {
+            if let Kernel::Scan(kernel) = &step.kernel {
+                let constants = constants.bodies.get(&index);
+                let constants = constants.ok_or_else(|| broken!("constants of the body of step {number}"))?;
                 let body = Running { program: &kernel.body, constants, first: number + 1 };
                 self.scan(kernel, &body, &arguments, times)?;
             }
@@ -345,28 +366,25 @@ impl OpenClProgram {
         body: &Running<'m>,
         params: &[(&'m Memory, usize)],
         times: &mut Option<&mut Vec<Duration>>,
-    ) -> Result<(), String> {
-        let size = |param: u16| kernel.params.get(usize::from(param)).map_or(0, |param| param.dtype.size());
-        let param = |param: u16| {
-            params
-                .get(usize::from(param))
-                .copied()
-                .ok_or_else(|| format!("a loop without its parameter {param}"))
-        };
+    ) -> Result<(), DeviceError> {
+        let size = |param: u16| kernel.params[usize::from(param)].dtype.size();
+        let param = |param: u16| params[usize::from(param)];
         let mut made = 0;
         for step in 0..kernel.steps {
             let place = |place: &Place| -> Located<'m> {
                 if let Place::Constant(index) = place {
-                    return Some((body.constants.arrays.get(*index)?, 0));
+                    return Ok((&body.constants.arrays[*index], 0));
                 }
-                let (param, bytes) = kernel.locate(place, step)?;
-                let (memory, offset) = *params.get(usize::from(param))?;
-                Some((memory, offset.checked_add_signed(bytes as isize)?))
+                let located = kernel.locate(place, step).and_then(|(number, bytes)| {
+                    let (memory, offset) = param(number);
+                    Some((memory, offset.checked_add_signed(bytes as isize)?))
+                });
+                located.ok_or_else(|| broken!("a parameter of the loop that holds {place:?}"))
             };
             self.launch(body, 0..body.program.steps.len(), &place, times)?;
             made = step + 1;
             if let Some(until) = &kernel.until {
-                let (memory, offset) = param(until.param)?;
+                let (memory, offset) = param(until.param);
                 let mut condition = [0];
                 memory.read_at(offset + until.offset as usize, &mut condition)?;
                 if condition != [0] {
@@ -376,40 +394,41 @@ impl OpenClProgram {
         }
         if let Some(last) = made.checked_sub(1) {
             for row in &kernel.rows {
-                let (memory, offset) = param(row.param)?;
+                let (memory, offset) = param(row.param);
                 let bytes = row.stride as usize * size(row.param);
                 for step in made..kernel.steps {
                     memory.copy_to(offset + last * bytes, memory, offset + step * bytes, bytes)?;
                 }
             }
             for (row, to) in kernel.kept_rows() {
-                let ((memory, offset), (target, to)) = (param(row.param)?, param(to)?);
+                let ((memory, offset), (target, to)) = (param(row.param), param(to));
                 let bytes = row.stride as usize * size(row.param);
                 memory.copy_to(offset + last * bytes, target, to, bytes)?;
             }
         }
         if let Some(to) = kernel.made {
-            let (memory, offset) = param(to)?;
+            let (memory, offset) = param(to);
             memory.write_at(offset, &(made as i64).to_ne_bytes())?;
         }
         Ok(())
     }
 
-    /// Memory and byte offset of a place; `None` where the program has no such place.
+    /// Memory and byte offset of a place of the program.
     fn memory(&self, place: &Place) -> Located<'_> {
-        Some(match place {
-            Place::Input(n) => (self.inputs.get(*n)?, 0),
-            Place::Shared(n) => (&self.shared.get(*n)?.memory, 0),
-            Place::Constant(n) => (self.constants.arrays.get(*n)?, 0),
-            Place::Output(n) => (self.outputs.get(*n)?, 0),
-            Place::Arena(offset) => (&self.arena, *offset),
-        })
+        let memory = match place {
+            Place::Input(n) => self.inputs.get(*n),
+            Place::Shared(n) => self.shared.get(*n).map(|resident| &resident.memory),
+            Place::Constant(n) => self.constants.arrays.get(*n),
+            Place::Output(n) => self.outputs.get(*n),
+            Place::Arena(offset) => return Ok((&self.arena, *offset)),
+        };
+        Ok((memory.ok_or_else(|| broken!("device memory of {place:?}"))?, 0))
     }
 
     /// Whether an index was out of range; waits for the steps so far.
     fn verdict(&self) -> Result<(), RunError> {
         let mut words = [0u8; ERROR_WORDS * 8];
-        self.error.read(&mut words).map_err(RunError::Device)?;
+        self.error.read(&mut words)?;
         let mut numbers = [0i64; ERROR_WORDS];
         for (number, bytes) in numbers.iter_mut().zip(words.chunks_exact(8)) {
             *number = bytes.iter().rev().fold(0, |value, byte| value << 8 | i64::from(*byte));
@@ -440,11 +459,8 @@ fn written_shared(program: &Program) -> Vec<bool> {
     let mut written = vec![false; program.shared.len()];
     for step in &program.steps {
         for (param, id) in step.kernel.params().iter().zip(&step.arguments) {
-            let place = program.buffers.get(id.index()).map(|buffer| &buffer.place);
-            if let (true, Some(Place::Shared(n))) = (param.written, place)
-                && let Some(written) = written.get_mut(*n)
-            {
-                *written = true;
+            if let (true, Place::Shared(n)) = (param.written, &program.buffers[id.index()].place) {
+                written[*n] = true;
             }
         }
     }

@@ -7,7 +7,7 @@
 //! lead to memory that is there, that is as large as code takes it to be, and that nobody else touches meanwhile.
 //!
 //! **What code relies on is checked, not assumed.** A [`Program`] is plain data that anyone can put together.
-//! [`CpuProgram::new`] and [`OpenClProgram::new`] run [`verify()`] on it before anything is generated, also where the compiler
+//! [`Plan::new`] and [`OpenClProgram::new`] run [`verify()`] on it before anything is generated, also where the compiler
 //! has just done so: every address lies inside its parameter for all iterations, run-time starts and checked indices;
 //! elements have the types of their parameters; only what is said to be written is written; buffers at one place are alike;
 //! arena buffers lie in the arena; what a step writes it does not read, but for elements that an iteration reads and then
@@ -35,6 +35,10 @@
 //! locks, each once; so an input can be neither a result nor a variable. Inputs and constants are never written
 //! (`verify`). Results are borrowed from their function until the next call of it.
 //!
+//! **Functions are those of their steps.** What is called for a step, and on which pointers, is numbered in the [`Plan`], which
+//! checks that each function computes the kernel of every step that it runs and that every pointer is set; loading binds one
+//! address to each number.
+//!
 //! **Code lives as long as it runs.** Functions are called only by [`CpuProgram::run`], on a mutable borrow of the value that
 //! owns their code, and have returned before it does. Their memory is freed when the value is dropped, or when its making fails.
 //! A program that is taken out of a function's cache is dropped by the owner of the function, who cannot be in a call then,
@@ -50,11 +54,12 @@
 //! OpenCL driver, and the operating system.
 //!
 //! A value overwritten while a later step needs it would be a wrong number and no undefined behaviour, since arena memory is
-//! always initialised; that it does not happen is the plan's to see to ([`crate::plan`]), and random programs' to test.
+//! always initialised; that it does not happen is for [`crate::place`] to see to, and random programs' to test.
 //!
 //! [`Program`]: crate::kernel::Program
+//! [`Plan`]: crate::cpu::Plan
+//! [`Plan::new`]: crate::cpu::Plan::new
 //! [`CpuProgram`]: crate::cpu::call::CpuProgram
-//! [`CpuProgram::new`]: crate::cpu::call::CpuProgram::new
 //! [`CpuProgram::run`]: crate::cpu::call::CpuProgram::run
 //! [`OpenClProgram::new`]: crate::opencl::OpenClProgram::new
 //! [`verify()`]: crate::kernel::verify::verify

@@ -11,11 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hypatia_graph::array::element_count;
+use hypatia_graph::array::{Extents, element_count};
 use hypatia_graph::loops::LoopKey;
 use hypatia_graph::op::{Scan, Start, View, WindowAxis, Write};
 use hypatia_graph::{Axes, Broken, DType, Fold, Graph, Literal, NodeId, Op, ScalarFn, broken};
-use smallvec::SmallVec;
 
 use crate::accumulate::{Accumulation, accumulations};
 
@@ -96,7 +95,9 @@ impl<'g> Compute<'g> {
             Op::Window(axes) => Inline::View(View::Window(axes)),
             Op::Gather { batch } => Inline::Gather(usize::from(*batch)),
             // Each element compares its position with the index.
-            Op::Scatter { batch, write } if shape(graph, node.operands[1])[usize::from(*batch)] == 1 => {
+            Op::Scatter { batch, write }
+                if graph.ty(node.operands[1]).shape[usize::from(*batch)].known() == Some(1) =>
+            {
                 Inline::OneHot(usize::from(*batch), *write)
             }
             Op::Leaf(_) => return Ok(Compute::Leaf),
@@ -124,6 +125,8 @@ pub struct Schedule<'g> {
     pub graph: &'g Graph,
     /// For every node that something asks for, how it is computed.
     compute: Vec<Compute<'g>>,
+    /// The extents of every node.
+    extents: Vec<Extents>,
     /// For every node, whether it gets memory of its own. Leaves have theirs already and are not marked.
     stored: Vec<bool>,
 }
@@ -132,15 +135,16 @@ impl<'g> Schedule<'g> {
     /// The schedule of a graph.
     pub fn new(graph: &'g Graph) -> Result<Schedule<'g>, Broken> {
         let live = graph.reachable();
-        let mut compute = Vec::with_capacity(graph.len());
-        for (id, _) in graph.nodes() {
+        let (mut compute, mut extents) = (Vec::with_capacity(graph.len()), Vec::with_capacity(graph.len()));
+        for (id, node) in graph.nodes() {
             compute.push(if live[id.index()] { Compute::of(graph, id)? } else { Compute::Leaf });
+            extents.push(node.ty.extents().ok_or_else(|| broken!("known extents of a node", node.ty))?);
         }
         let mut stored = vec![false; graph.len()];
         for root in graph.roots() {
             stored[root.index()] = true;
         }
-        let mut schedule = Schedule { graph, compute, stored };
+        let mut schedule = Schedule { graph, compute, extents, stored };
         schedule.store(&live);
         Ok(schedule)
     }
@@ -148,6 +152,11 @@ impl<'g> Schedule<'g> {
     /// How a node is computed.
     pub fn compute(&self, id: NodeId) -> Compute<'g> {
         self.compute[id.index()]
+    }
+
+    /// The extents of a node.
+    pub fn shape(&self, id: NodeId) -> Extents {
+        self.extents[id.index()].clone()
     }
 
     /// Whether a node gets memory of its own.
@@ -257,7 +266,7 @@ impl<'g> Schedule<'g> {
         match self.compute(id) {
             Compute::Inline(Inline::Gather(_)) => operand == 0,
             Compute::Inline(Inline::View(View::Reshape)) => {
-                !splits_only(&shape(self.graph, node.operands[0]), &shape(self.graph, id))
+                !splits_only(&self.shape(node.operands[0]), &self.shape(id))
             }
             Compute::Whole(Whole::Product | Whole::Random(_)) => true,
             // Initial values of carries are computed where the carries lie.
@@ -275,7 +284,7 @@ impl<'g> Schedule<'g> {
             match self.view(id) {
                 Some(View::Same) => {}
                 Some(View::Window(window)) => {
-                    let from = shape(self.graph, self.viewed(id));
+                    let from = self.shape(self.viewed(id));
                     let known = window.first().is_some_and(|axis| {
                         matches!(axis.start, Start::Known(_)) && (apart || axis.step == 1)
                     });
@@ -299,7 +308,7 @@ impl<'g> Schedule<'g> {
         while !self.in_memory(id) {
             let Some(view) = self.view(id) else { return false };
             let operand = self.viewed(id);
-            let splits = || splits_only(&shape(self.graph, operand), &shape(self.graph, id));
+            let splits = || splits_only(&self.shape(operand), &self.shape(id));
             if matches!(view, View::Reshape) && !self.is_contiguous(operand) && !splits() {
                 return false;
             }
@@ -337,7 +346,7 @@ impl<'g> Schedule<'g> {
     /// How often a broadcast repeats an element; 1 for other operators.
     fn expansion(&self, id: NodeId) -> usize {
         let Some(View::Broadcast(_)) = self.view(id) else { return 1 };
-        let size = |id: NodeId| element_count(&shape(self.graph, id));
+        let size = |id: NodeId| element_count(&self.shape(id));
         size(id) / size(self.viewed(id)).max(1)
     }
 }
@@ -358,11 +367,6 @@ impl<'g> Reach<'g> {
             _ => Reach::Many,
         }
     }
-}
-
-/// The extents of a node; a specialised graph knows all.
-pub fn shape(graph: &Graph, id: NodeId) -> SmallVec<[usize; 4]> {
-    graph.ty(id).shape.iter().map(|e| e.known().unwrap_or(0)).collect()
 }
 
 /// Whether every axis of `from` is one or several neighbouring axes of `to` (apart from extents of 1), so that a

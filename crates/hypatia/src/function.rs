@@ -13,8 +13,8 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hypatia_codegen::cpu::CodeError;
 use hypatia_codegen::cpu::call::{CpuProgram, Workspace};
+use hypatia_codegen::cpu::{CodeError, Plan};
 use hypatia_codegen::kernel::{OutOfRange, Place, Program, RunError};
 use hypatia_codegen::opencl::OpenClProgram;
 use hypatia_graph::array::{Extents, IntoArray};
@@ -311,7 +311,7 @@ impl Engine {
     /// How a step is carried out, in words.
     fn describe(&self, step: usize) -> String {
         match self {
-            Engine::Cpu(program) => program.describe(step),
+            Engine::Cpu(program) => program.plan().describe(step),
             Engine::OpenCl { .. } => "OpenCL".into(),
         }
     }
@@ -606,12 +606,12 @@ impl Function {
             }
         };
         let times = [simplification, kernels, begin.elapsed()];
-        let shared = program.shared.iter().filter_map(|id| match &simplified.leaf(*id)?.kind {
-            LeafKind::Shared(cell) => Some(cell.clone()),
-            LeafKind::Input | LeafKind::Constant(_) | LeafKind::Carry => None,
+        let shared = program.shared.iter().map(|id| match simplified.leaf(*id).map(|leaf| &leaf.kind) {
+            Some(LeafKind::Shared(cell)) => Ok(cell.clone()),
+            other => Err(Diagnostics::from(broken!("a shared variable", format!("{other:?}")))),
         });
         Ok(Executable {
-            shared: shared.collect(),
+            shared: shared.collect::<Result<_, _>>()?,
             updated: program
                 .shared
                 .iter()
@@ -627,6 +627,14 @@ impl Function {
     /// The stages of the executable last used, once there is one.
     pub fn stages(&self) -> Option<&Stages> {
         self.executables.recent().map(|executable| &executable.stages)
+    }
+
+    /// What the processor does for the executable last used; nothing where there is none yet, or on another device.
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.executables.recent()?.engine {
+            Engine::Cpu(program) => Some(program.plan()),
+            Engine::OpenCl { .. } => None,
+        }
     }
 
     /// What to know of the executable last used: terms that may overflow or lose digits, where simplification did not see
@@ -871,6 +879,8 @@ impl Executable {
                 check.fault(found.value).at(step.site).into()
             }
             RunError::Device(message) => CallError::Device(message),
+            RunError::Arrays(_) | RunError::Memory(_) => Diagnostic::new(error.to_string()).into(),
+            RunError::Broken(broken) => broken.into(),
         }
     }
 }

@@ -10,17 +10,17 @@ use super::{Failure, all_models, chosen_model, print, with_models};
 use crate::dot::{graph_dot, program_dot};
 use crate::model::Source;
 
-const STAGES: [&str; 4] = ["graph", "simplified", "kernels", "program"];
+const STAGES: [&str; 5] = ["graph", "simplified", "kernels", "program", "plan"];
 
 pub(super) fn command() -> Command {
-    let about = "Prints a function of a model as a graph, as kernels or as a program, for data in the extents of the tutorial";
+    let about = "Prints a function of a model as a graph, as kernels, as a program or as a plan, for data in the extents of the tutorial";
     with_models(Command::new("show").about(about), all_models(), |model, command| {
         with_training_options(command, model)
             .arg(
                 Arg::new("stage")
                     .long("stage")
                     .value_name("STAGE")
-                    .help("What to print: the graph as written, simplified and with its gradients, the kernels, or the program with its memory")
+                    .help("What to print: the graph as written, simplified and with its gradients, the kernels, the program with its memory, or what the processor does for it")
                     .value_parser(STAGES)
                     .default_value("simplified"),
             )
@@ -71,6 +71,10 @@ fn render(function: &Function, stage: &str, dot: bool) -> Option<String> {
         ("simplified", true) => graph_dot(&stages.simplified),
         ("simplified", false) => stages.simplified.to_string(),
         (_, true) => program_dot(&stages.program),
+        ("plan", false) => match function.plan() {
+            Some(plan) => plan.to_string(),
+            None => "the function does not run on the processor\n".into(),
+        },
         ("kernels", false) => {
             let mut text = String::new();
             for (number, step) in stages.program.steps.iter().enumerate() {

@@ -4,7 +4,7 @@
 //! with the loop level where it is computed), and `allocate` (registers, and the instructions of one level); this module
 //! puts the loops around them, and `encode` knows the bytes.
 //!
-//! Register plan. General: `rax`, `rcx` are scratch; `rdx` is the index along the strip axis; `rsp` the frame, aligned
+//! Registers. General: `rax`, `rcx` are scratch; `rdx` is the index along the strip axis; `rsp` the frame, aligned
 //! to 64 bytes; `rbp` the way back; the others hold pointers and loop counters, those that find no place lie in the
 //! frame. Vectors: accumulators from `zmm31` downward, below them pinned values (constants and loop-invariant values
 //! that the innermost code reads often), the rest belongs to the blocks. Masks: `k1` is the tail, `k2` to `k7` belong to
@@ -124,14 +124,14 @@ impl<'a> Emitter<'a> {
         let used = PLACES.len() - registers.len();
         let saved = PLACES[UNSAVED.min(used)..used].to_vec();
 
-        let plan = Plan::new(strip, nest)?;
+        let shares = Registers::new(strip, nest)?;
         let crossing = crossing_values(strip);
-        let mut homes = vec![None; strip.nodes.len() * plan.copies];
+        let mut homes = vec![None; strip.nodes.len() * shares.copies];
         for (position, node) in strip.nodes.iter().enumerate() {
-            let is_pinned = plan.pins[position].is_some();
+            let is_pinned = shares.pins[position].is_some();
             let per_copy = usize::from(strip.levels[position]) > nest.strip;
-            let count = if per_copy { plan.copies } else { 1 };
-            for home in &mut homes[position * plan.copies..][..count] {
+            let count = if per_copy { shares.copies } else { 1 };
+            for home in &mut homes[position * shares.copies..][..count] {
                 *home = match node.class() {
                     Class::Scalar => Some(frame.scalar()),
                     Class::Mask if crossing[position] => Some(frame.scalar()),
@@ -146,10 +146,10 @@ impl<'a> Emitter<'a> {
             asm: Assembler::default(),
             frame,
             pointers,
-            most_copies: plan.copies,
-            pins: plan.pins,
+            most_copies: shares.copies,
+            pins: shares.pins,
             homes,
-            pool: plan.pool,
+            pool: shares.pool,
             failures: Vec::new(),
             rare: Vec::new(),
             folds_lanes: nest.folds_lanes(),
@@ -160,7 +160,7 @@ impl<'a> Emitter<'a> {
             nest,
             function,
             has_range,
-            copies: plan.copies,
+            copies: shares.copies,
             saved,
             counters,
             buffers,
@@ -541,14 +541,14 @@ fn crossing_values(strip: &Strip) -> Vec<bool> {
 }
 
 /// How registers are shared out.
-struct Plan {
+struct Registers {
     copies: usize,
     pins: Vec<Option<u8>>,
     pool: u32,
 }
 
-impl Plan {
-    fn new(strip: &Strip, nest: &Nest) -> Option<Plan> {
+impl Registers {
+    fn new(strip: &Strip, nest: &Nest) -> Option<Registers> {
         let inner = nest.strip + 1..strip.blocks.len();
         let outer = 0..nest.strip + 1;
         let (mut inner_peak, mut inner_masks, mut outer_peak) = (0, 0, 0);
@@ -583,7 +583,7 @@ impl Plan {
         let pins = pin(strip, nest, 32 - accumulators, count);
         let pinned = pins.iter().flatten().count();
         let pool = ((1u64 << (32 - accumulators - pinned)) - 1) as u32;
-        Some(Plan { copies, pins, pool })
+        Some(Registers { copies, pins, pool })
     }
 }
 

@@ -4,7 +4,7 @@
 //! Threads take parts of a step that write disjoint elements, so they change no bit.
 #![allow(
     unsafe_code,
-    reason = "generated code works on raw memory; the blocks argue from what the planner guarantees"
+    reason = "generated code works on raw memory; the blocks argue from what `kernel::verify` and `cpu::plan` guarantee"
 )]
 
 use std::sync::Arc;
@@ -13,29 +13,22 @@ use std::time::Duration;
 use hypatia_graph::{Array, DType, broken};
 
 use crate::cpu::code::{Code, CodeError};
-use crate::cpu::steps::{Context, Loader, Routine, Steps, units};
-use crate::kernel::verify::verify;
+use crate::cpu::plan::Plan;
+use crate::cpu::steps::{Addresses, Context};
 use crate::kernel::{Place, Program, RunError};
 use hypatia_kernels::features::Features;
 use hypatia_kernels::pool::Pool;
 
 /// A program with its machine code and memory.
 pub struct CpuProgram {
-    program: Arc<Program>,
-    steps: Steps,
-    /// Which pointers depend on the arguments of a call, and on which.
-    changing: Vec<(usize, Place)>,
+    plan: Plan,
+    addresses: Addresses,
     /// The places of a call's arrays, with the element types and numbers of elements of these.
     expected: Vec<(Place, DType, usize)>,
     context: Context,
-    /// Packed matrices that pointers of the steps lead into.
-    packed: Vec<Array>,
-    /// Pointers into the arena, and where in it they lead.
-    arena_slots: Vec<(usize, usize)>,
     /// Memory of values between steps; none while another program has it.
     arena: Option<Array>,
-    scratch_bytes: usize,
-    /// What the functions of the steps lie in.
+    /// What the functions lie in.
     code: LoadedCode,
 }
 
@@ -50,45 +43,19 @@ impl CpuProgram {
     /// A program that breaks an invariant (it is verified, since its code checks nothing), or that needs more memory than
     /// there is.
     pub fn new(program: Arc<Program>, features: &Features, pool: Arc<Pool>) -> Result<CpuProgram, CodeError> {
-        verify(&program).map_err(|fault| broken!("a valid program", fault).with_input(&*program))?;
-        let code = LoadedCode(Code::new(units(&program, features), features)?);
-        let mut loader = Loader::new(features, &pool, code.0.addresses());
-        let Routine { steps, places, .. } = loader.load(&program, 1, &|_| 1)?;
-        let (scratch_bytes, packed) = (loader.scratch_bytes, loader.packed);
-        let (mut changing, mut arena_slots) = (Vec::new(), Vec::new());
-        for (slot, place) in places {
-            match place {
-                Place::Arena(offset) => arena_slots.push((slot, offset)),
-                place => changing.push((slot, place)),
-            }
-        }
+        let plan = Plan::new(program, features, pool.threads())?;
+        let code = LoadedCode(Code::new(&plan)?);
+        let addresses = Addresses::bind(&plan, &code.0, &pool)?;
         let mut expected: Vec<(Place, DType, usize)> = Vec::new();
-        for buffer in &program.buffers {
+        for buffer in &plan.program.buffers {
             let given = matches!(buffer.place, Place::Input(_) | Place::Shared(_) | Place::Output(_));
             if given && expected.iter().all(|(place, ..)| *place != buffer.place) {
                 expected.push((buffer.place.clone(), buffer.dtype, buffer.len()));
             }
         }
         let threads = pool.threads();
-        let context = Context {
-            features: features.clone(),
-            reports: vec![[0; 3]; threads],
-            scratch: Vec::new(),
-            times: None,
-            pool,
-        };
-        let mut loaded = CpuProgram {
-            program,
-            steps,
-            changing,
-            expected,
-            context,
-            packed,
-            arena_slots,
-            arena: None,
-            scratch_bytes,
-            code,
-        };
+        let context = Context { reports: vec![[0; 3]; threads], scratch: Vec::new(), times: None, pool };
+        let mut loaded = CpuProgram { plan, addresses, expected, context, arena: None, code };
         loaded.set_workspace(Workspace::default())?;
         Ok(loaded)
     }
@@ -113,15 +80,17 @@ impl CpuProgram {
             Some(array) if array.bytes().len() >= bytes => Ok(array),
             _ => Array::zeros(DType::U8, &[bytes]).map_err(|_| CodeError::Memory(bytes)),
         };
-        let bytes = self.program.arena_bytes;
+        let bytes = self.plan.program.arena_bytes;
         let mut arena = fitting(arena, bytes.saturating_add(GUARD)).map_err(|_| CodeError::Memory(bytes))?;
         arena.bytes_mut()[bytes..][..GUARD].fill(GUARDED);
         let scratch = scratch.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let scratch = scratch.take(self.context.pool.threads());
         self.context.scratch =
-            scratch.map(|array| fitting(array, self.scratch_bytes)).collect::<Result<_, _>>()?;
-        for (slot, offset) in &self.arena_slots {
-            self.steps.point(*slot, arena.bytes_mut()[*offset..].as_mut_ptr());
+            scratch.map(|array| fitting(array, self.plan.scratch_bytes)).collect::<Result<_, _>>()?;
+        for (slot, place) in &self.plan.places {
+            if let Place::Arena(offset) = place {
+                self.addresses.point(*slot, arena.bytes_mut()[*offset..].as_mut_ptr());
+            }
         }
         self.arena = Some(arena);
         Ok(())
@@ -129,28 +98,23 @@ impl CpuProgram {
 
     /// Bytes that the program holds besides its description and its workspace: machine code and packed matrices.
     pub fn bytes(&self) -> usize {
-        self.code.0.bytes() + self.packed.iter().map(|array| array.bytes().len()).sum::<usize>()
+        self.code.0.bytes() + self.addresses.packed_bytes()
     }
 
-    /// The program.
-    pub fn program(&self) -> &Arc<Program> {
-        &self.program
+    /// What the processor does for the program.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Begins or ends measuring the time of each step.
     pub fn set_profiling(&mut self, on: bool) {
-        self.context.times = on.then(|| vec![Duration::ZERO; self.program.count()]);
+        self.context.times = on.then(|| vec![Duration::ZERO; self.plan.program.count()]);
     }
 
     /// The time spent in each step since measuring began, by the step's number (see [`Program::step`]); that of a loop
     /// holds that of the steps of its body.
     pub fn times(&self) -> Option<&[Duration]> {
         self.context.times.as_deref()
-    }
-
-    /// How the step of that number is carried out, in words.
-    pub fn describe(&self, number: usize) -> String {
-        self.steps.describe(number)
     }
 
     /// Runs the steps. `inputs`, `shared` and `outputs` have the element types and shapes of the program's buffers.
@@ -164,7 +128,7 @@ impl CpuProgram {
         outputs: &mut [Array],
     ) -> Result<(), RunError> {
         if self.arena.is_none() {
-            return Err(RunError::Device("a program runs without memory to compute in".into()));
+            return Err(broken!("memory that the program computes in").into());
         }
         // Functions take every pointer to lead to as many elements as the program says.
         let fits = |(place, dtype, len): &(Place, DType, usize)| {
@@ -176,27 +140,26 @@ impl CpuProgram {
             };
             array.is_some_and(|array| array.dtype() == *dtype && array.len() == *len)
         };
-        if !self.expected.iter().all(fits) {
-            return Err(RunError::Device("memory of a call is not that of the program".into()));
+        if let Some((place, dtype, len)) = self.expected.iter().find(|expected| !fits(expected)) {
+            return Err(RunError::Arrays(format!("expected {len} of {dtype} as {place:?}")));
         }
-        for (slot, place) in &self.changing {
+        for (slot, place) in &self.plan.places {
             let pointer = match place {
                 Place::Input(index) => inputs.get(*index).map(|array| array.bytes().as_ptr().cast_mut()),
                 Place::Shared(index) => shared.get_mut(*index).map(|array| array.bytes_mut().as_mut_ptr()),
                 Place::Output(index) => outputs.get_mut(*index).map(|array| array.bytes_mut().as_mut_ptr()),
-                Place::Constant(_) | Place::Arena(_) => None,
+                Place::Arena(_) => continue,
+                Place::Constant(_) => None,
             };
-            let Some(pointer) = pointer else {
-                return Err(RunError::Device("a call lacks memory that the program uses".into()));
-            };
-            self.steps.point(*slot, pointer);
+            let pointer = pointer.ok_or_else(|| broken!("an array of the call that lies in {place:?}"))?;
+            self.addresses.point(*slot, pointer);
         }
-        let result = self.steps.run(&mut self.context);
-        let guard = self.arena.as_ref().map(|arena| &arena.bytes()[self.program.arena_bytes..][..GUARD]);
+        let result = self.addresses.run(&self.plan, &mut self.context);
+        let guard = self.arena.as_ref().map(|arena| &arena.bytes()[self.plan.program.arena_bytes..][..GUARD]);
         assert!(
             guard.is_some_and(|guard| guard.iter().all(|byte| *byte == GUARDED)),
             "a kernel wrote behind the arena of the program\n{}",
-            self.program
+            self.plan.program
         );
         result
     }

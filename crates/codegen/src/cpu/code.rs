@@ -1,34 +1,28 @@
-//! Machine code for the loop kernels and native loops of a program, in executable memory of its own.
+//! Machine code for the functions of a plan, in executable memory of its own.
 
 use std::collections::HashMap;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{AbiParam, types};
+use cranelift_codegen::ir::{AbiParam, FuncRef, Type, types};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError};
-use hypatia_graph::{Broken, Literal, ScalarFn};
+use hypatia_graph::math::{Integers, PlainDouble, PlainInteger};
+use hypatia_graph::scalar::Applied;
+use hypatia_graph::{Broken, DType, ScalarFn, broken};
 
 use crate::cpu::avx512;
 use crate::cpu::emit::{Routines, emit};
 use crate::cpu::native;
-use crate::kernel::{LoopKernel, ScanKernel};
+use crate::cpu::plan::{Function, FunctionId, Inline, Plan};
+use crate::kernel::{Kernel, LoopKernel, ScanKernel};
 use hypatia_kernels::features::{Features, InstructionSet};
 
-/// What becomes a function of its own.
-#[derive(Copy, Clone)]
-pub(super) enum Unit<'k> {
-    /// A kernel.
-    Kernel(&'k LoopKernel),
-    /// A loop over steps whose kernels stand in it.
-    Loop(&'k ScanKernel),
-}
-
-/// Compiled kernels. The addresses stay valid until the value is dropped.
+/// The functions of a plan, compiled. The addresses stay valid until the module is taken out.
 pub(super) struct Code {
     module: Option<JITModule>,
-    addresses: Vec<usize>,
+    addresses: Vec<*const u8>,
     bytes: usize,
 }
 
@@ -54,24 +48,21 @@ impl From<ModuleError> for CodeError {
 
 /// A double-precision function by its number in [`ScalarFn`].
 extern "C" fn double_function(which: u64, x: f64, y: f64) -> f64 {
-    let f = ScalarFn::ALL.get(which as usize).copied().unwrap_or(ScalarFn::Add);
-    let operands = [Literal::F64(x.to_bits()), Literal::F64(y.to_bits())];
-    f.eval(&operands[..f.arity().min(2)]).map_or(f64::NAN, Literal::to_f64)
+    // Code passes numbers of the list, of functions from floats to floats.
+    match ScalarFn::ALL.get(which as usize).and_then(|f| f.on_doubles(&mut PlainDouble, x, y)) {
+        Some(Applied::Float(value)) => value,
+        Some(Applied::Truth(_)) | None => f64::NAN,
+    }
 }
 
-/// An integer function by its number in [`ScalarFn`].
-extern "C" fn integer_function(which: u64, x: i64, y: i64) -> i64 {
-    let f = ScalarFn::ALL.get(which as usize).copied().unwrap_or(ScalarFn::Add);
-    let operands = [Literal::I64(x), Literal::I64(y)];
-    f.eval(&operands[..f.arity().min(2)]).and_then(Literal::to_i64).unwrap_or(0)
+/// `x` to the power of a `y` that is not negative.
+extern "C" fn natural_power(x: i64, y: i64) -> i64 {
+    PlainInteger(DType::I64).natural_power(x, y)
 }
 
 impl Code {
-    /// Compiles the units; equal kernels once.
-    pub(super) fn new<'k>(
-        units: impl IntoIterator<Item = Unit<'k>>,
-        features: &Features,
-    ) -> Result<Code, CodeError> {
+    /// Compiles the functions of a plan.
+    pub(super) fn new(plan: &Plan) -> Result<Code, CodeError> {
         let failed = |e: &dyn std::fmt::Display| CodeError::Code(e.to_string());
         let mut flags = settings::builder();
         for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("enable_verifier", "false")] {
@@ -83,23 +74,25 @@ impl Code {
             .map_err(|e| failed(&e))?;
         let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         builder.symbol("double_function", double_function as *const u8);
-        builder.symbol("integer_function", integer_function as *const u8);
-        let mut compiler = Compiler::new(JITModule::new(builder), features)?;
-        let mut functions = Vec::new();
-        for unit in units {
-            functions.push(match unit {
-                Unit::Kernel(kernel) => compiler.kernel(kernel)?,
-                Unit::Loop(kernel) => compiler.native_loop(kernel, features)?,
-            });
+        builder.symbol("natural_power", natural_power as *const u8);
+        let mut compiler = Compiler::new(JITModule::new(builder), &plan.features)?;
+        let steps = plan.program.all_steps();
+        for (index, function) in plan.functions.iter().enumerate() {
+            let (Function::Kernel(step) | Function::Loop(step, _)) = function;
+            match (function, &steps[*step].1.kernel) {
+                (Function::Kernel(_), Kernel::Loop(kernel)) => compiler.kernel(kernel)?,
+                (Function::Loop(_, body), Kernel::Scan(kernel)) => compiler.native_loop(kernel, body)?,
+                (_, kernel) => return Err(broken!("a kernel that f{index} can be of", kernel).into()),
+            }
         }
-        let (mut module, bytes) = (compiler.module, compiler.bytes);
+        let Compiler { mut module, functions, bytes, .. } = compiler;
         module.finalize_definitions()?;
-        let addresses = functions.iter().map(|f| module.get_finalized_function(*f) as usize).collect();
+        let addresses = functions.iter().map(|function| module.get_finalized_function(*function)).collect();
         Ok(Code { module: Some(module), addresses, bytes })
     }
 
-    /// The address of each unit's function, in the order in which they were given.
-    pub(super) fn addresses(&self) -> &[usize] {
+    /// The address of each function of the plan.
+    pub(super) fn addresses(&self) -> &[*const u8] {
         &self.addresses
     }
 
@@ -115,38 +108,38 @@ impl Code {
     }
 }
 
-struct Compiler<'k> {
+struct Compiler {
     module: JITModule,
-    /// The functions of kernels.
-    known: HashMap<&'k LoopKernel, FuncId>,
+    /// Those of the plan so far.
+    functions: Vec<FuncId>,
     context: Context,
     frontend: FunctionBuilderContext,
     double: FuncId,
-    integer: FuncId,
+    power: FuncId,
     fused: bool,
     avx512: bool,
     /// Of the code so far.
     bytes: usize,
 }
 
-impl<'k> Compiler<'k> {
-    fn new(mut module: JITModule, features: &Features) -> Result<Compiler<'k>, CodeError> {
-        let mut routine = |name: &str, ty| -> Result<FuncId, CodeError> {
+impl Compiler {
+    fn new(mut module: JITModule, features: &Features) -> Result<Compiler, CodeError> {
+        let mut routine = |name: &str, params: &[Type], result| -> Result<FuncId, CodeError> {
             let mut signature = module.make_signature();
-            signature.params = vec![AbiParam::new(types::I64), AbiParam::new(ty), AbiParam::new(ty)];
-            signature.returns = vec![AbiParam::new(ty)];
+            signature.params = params.iter().map(|ty| AbiParam::new(*ty)).collect();
+            signature.returns = vec![AbiParam::new(result)];
             Ok(module.declare_function(name, Linkage::Import, &signature)?)
         };
-        let double = routine("double_function", types::F64)?;
-        let integer = routine("integer_function", types::I64)?;
+        let double = routine("double_function", &[types::I64, types::F64, types::F64], types::F64)?;
+        let power = routine("natural_power", &[types::I64, types::I64], types::I64)?;
         let context = module.make_context();
         Ok(Compiler {
             module,
-            known: HashMap::new(),
+            functions: Vec::new(),
             context,
             frontend: FunctionBuilderContext::new(),
             double,
-            integer,
+            power,
             fused: features.fused_multiply_add(),
             // The emitter follows the calling convention of Unix.
             avx512: cfg!(unix)
@@ -157,60 +150,72 @@ impl<'k> Compiler<'k> {
     }
 
     /// The function of a kernel.
-    fn kernel(&mut self, kernel: &'k LoopKernel) -> Result<FuncId, CodeError> {
-        if let Some(known) = self.known.get(kernel) {
-            return Ok(*known);
-        }
+    fn kernel(&mut self, kernel: &LoopKernel) -> Result<(), CodeError> {
         let id = self.declare()?;
-        self.known.insert(kernel, id);
         if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
             self.module.define_function_bytes(id, 64, &code, &[])?;
             self.bytes += code.len();
             self.module.clear_context(&mut self.context);
-            return Ok(id);
+            return Ok(());
         }
         let routines = self.routines();
         let mut builder = FunctionBuilder::new(&mut self.context.func, &mut self.frontend);
-        emit(&mut builder, kernel, routines, self.fused);
+        emit(&mut builder, kernel, routines, self.fused).map_err(|broken| broken.with_input(kernel))?;
         builder.seal_all_blocks();
         builder.finalize(self.module.target_config());
         self.define(id)
     }
 
-    /// The function of a native loop, after those that it calls.
-    fn native_loop(&mut self, kernel: &'k ScanKernel, features: &Features) -> Result<FuncId, CodeError> {
-        let mut called = Vec::new();
-        for kernel in native::called_kernels(kernel, features) {
-            called.push(self.kernel(kernel)?);
-        }
+    /// The function of a native loop.
+    fn native_loop(&mut self, kernel: &ScanKernel, body: &[Inline]) -> Result<(), CodeError> {
         let id = self.declare()?;
         let routines = self.routines();
-        let function = &mut self.context.func;
-        let called = called.iter().map(|id| self.module.declare_func_in_func(*id, function)).collect();
-        let mut builder = FunctionBuilder::new(function, &mut self.frontend);
-        native::emit(&mut builder, kernel, called, routines, features);
+        let mut called = HashMap::new();
+        self.declare_called(body, &mut called);
+        let mut builder = FunctionBuilder::new(&mut self.context.func, &mut self.frontend);
+        native::emit(&mut builder, kernel, body, &called, routines, self.fused)
+            .map_err(|broken| broken.with_input(kernel))?;
         builder.seal_all_blocks();
         builder.finalize(self.module.target_config());
         self.define(id)
     }
 
+    /// Declares the next function of the plan.
     fn declare(&mut self) -> Result<FuncId, CodeError> {
         self.context.func.signature.params = vec![AbiParam::new(types::I64); 4];
-        Ok(self.module.declare_anonymous_function(&self.context.func.signature)?)
+        let id = self.module.declare_anonymous_function(&self.context.func.signature)?;
+        self.functions.push(id);
+        Ok(id)
+    }
+
+    /// Declares the functions that the present one calls.
+    fn declare_called(&mut self, body: &[Inline], called: &mut HashMap<FunctionId, FuncRef>) {
+        for inline in body {
+            match inline {
+                Inline::Call(id) => {
+                    let function = self.functions[id.0];
+                    let declare = || self.module.declare_func_in_func(function, &mut self.context.func);
+                    called.entry(*id).or_insert_with(declare);
+                }
+                Inline::Loop(body) => self.declare_called(body, called),
+                Inline::Kernel { .. } | Inline::Product { .. } => {}
+            }
+        }
     }
 
     fn routines(&mut self) -> Routines {
         Routines {
             double: self.module.declare_func_in_func(self.double, &mut self.context.func),
-            integer: self.module.declare_func_in_func(self.integer, &mut self.context.func),
+            power: self.module.declare_func_in_func(self.power, &mut self.context.func),
         }
     }
 
     /// Compiles the function that was built.
-    fn define(&mut self, id: FuncId) -> Result<FuncId, CodeError> {
+    fn define(&mut self, id: FuncId) -> Result<(), CodeError> {
         self.module.define_function(id, &mut self.context)?;
-        self.bytes += self.context.compiled_code().map_or(0, |code| code.code_buffer().len());
+        let code = self.context.compiled_code().ok_or_else(|| broken!("code of a compiled function"))?;
+        self.bytes += code.code_buffer().len();
         self.module.clear_context(&mut self.context);
-        Ok(id)
+        Ok(())
     }
 }

@@ -17,20 +17,20 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, Variable};
 use hypatia_graph::op::Write;
 use hypatia_graph::scalar::{Applied, AppliedInteger, Domain};
-use hypatia_graph::{DType, Literal, ScalarFn};
+use hypatia_graph::{Broken, DType, Literal, ScalarFn, broken};
 use smallvec::SmallVec;
 
 use crate::cpu::held::{Element, Held};
 use crate::cpu::lanes::{IntegerLanes, Lanes, Precision, Width};
 use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, StoreKind, Value};
 
-/// Routines that code calls: doubles `(function, x, y) -> f64` and integers `(function, x, y) -> i64`.
+/// Routines that code calls.
 #[derive(Copy, Clone)]
 pub(super) struct Routines {
-    /// Double-precision functions that are no instructions.
+    /// Double-precision functions that are no instructions, `(function, x, y) -> f64`.
     pub(super) double: FuncRef,
-    /// Integer powers.
-    pub(super) integer: FuncRef,
+    /// Integer powers, `(x, y) -> i64`.
+    pub(super) power: FuncRef,
 }
 
 /// Memory of a parameter.
@@ -57,11 +57,13 @@ pub(super) struct Report {
 
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers, `begin..end` a range of the
 /// outermost axis, `error` three words (raised, value, check).
-pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routines: Routines, fused: bool) {
-    let entry = builder.create_block();
-    builder.append_block_params_for_function_params(entry);
-    builder.switch_to_block(entry);
-    let [buffers, begin, end, words] = builder.block_params(entry)[..] else { return };
+pub(super) fn emit(
+    builder: &mut FunctionBuilder<'_>,
+    kernel: &LoopKernel,
+    routines: Routines,
+    fused: bool,
+) -> Result<(), Broken> {
+    let [buffers, begin, end, words] = function_params(builder)?;
     let failed = builder.create_block();
     let memories: Vec<Memory> = (0..kernel.params.len())
         .map(|i| Memory { base: table_entry(builder, buffers, i), offset: 0, space: None })
@@ -69,10 +71,20 @@ pub(super) fn emit(builder: &mut FunctionBuilder<'_>, kernel: &LoopKernel, routi
     let report = Report { words, raised: 1, failed };
     let range = [begin, end].map(|at| Counter { running: Some(at), plus: 0 });
     let mut held = Held::default();
-    Emitter::new(builder, kernel, &memories, &mut held, report, routines, fused, false).emit(range);
+    Emitter::new(builder, kernel, &memories, &mut held, report, routines, fused, false).emit(range)?;
     builder.ins().return_(&[]);
     builder.switch_to_block(failed);
     builder.ins().return_(&[]);
+    Ok(())
+}
+
+/// Begins a function; its parameters.
+pub(super) fn function_params(builder: &mut FunctionBuilder<'_>) -> Result<[Ir; 4], Broken> {
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    let params = builder.block_params(entry);
+    params.try_into().map_err(|_| broken!("four parameters of a function", params.len()))
 }
 
 /// Emits a kernel whole where the builder stands, with loops or unrolled. Elements in `held` are those of straight code.
@@ -86,10 +98,10 @@ pub(super) fn emit_between(
     routines: Routines,
     fused: bool,
     unrolled: bool,
-) {
+) -> Result<(), Broken> {
     let outermost = kernel.extents.first().copied().unwrap_or(1);
     let range = [Counter::known(0), Counter::known(outermost as i64)];
-    Emitter::new(builder, kernel, memories, held, report, routines, fused, unrolled).emit(range);
+    Emitter::new(builder, kernel, memories, held, report, routines, fused, unrolled).emit(range)
 }
 
 /// The pointer at that place of a table.
@@ -344,10 +356,10 @@ impl<'e, 'b> Emitter<'e, 'b> {
     }
 
     /// The whole kernel, with that range of the outermost axis.
-    fn emit(&mut self, range: [Counter; 2]) {
+    fn emit(&mut self, range: [Counter; 2]) -> Result<(), Broken> {
         self.range = range;
         self.starts();
-        self.nest(0);
+        self.nest(0)
     }
 
     fn int(&mut self, value: i64) -> Ir {
@@ -502,32 +514,30 @@ impl<'e, 'b> Emitter<'e, 'b> {
     }
 
     /// The loops from `axis` inwards, with what belongs between them.
-    fn nest(&mut self, axis: usize) {
+    fn nest(&mut self, axis: usize) -> Result<(), Broken> {
         let rank = self.rank();
         let folds_from = (0..rank).find(|&a| self.kernel.reduced[a]);
         if folds_from == Some(axis) && self.fold.is_none()
             || rank == axis && self.has_fold() && self.fold.is_none()
         {
-            self.begin_fold();
-            self.nest(axis);
-            self.end_fold();
-            return;
+            self.begin_fold()?;
+            self.nest(axis)?;
+            return self.end_fold();
         }
+        self.outer_instructions(axis)?;
         if axis + 1 < rank || axis + 1 == rank && !self.vector {
-            self.outer_instructions(axis);
             let [from, to] = self.bounds(axis);
             self.counted(from, to, 1, &mut |e, counter| {
                 e.counters.push(counter);
-                e.nest(axis + 1);
+                e.nest(axis + 1)?;
                 e.counters.pop();
-            });
+                Ok(())
+            })
         } else if axis + 1 == rank {
-            self.outer_instructions(axis);
-            self.vector_row(axis);
+            self.vector_row(axis)
         } else {
-            self.outer_instructions(axis);
             self.width = Width::One;
-            self.row_element();
+            self.row_element()
         }
     }
 
@@ -544,16 +554,22 @@ impl<'e, 'b> Emitter<'e, 'b> {
     }
 
     /// A loop from `from` while the counter is below `to`; no loop if it is to be unrolled or known to run once at most.
-    fn counted(&mut self, from: Counter, to: Counter, step: i64, body: &mut dyn FnMut(&mut Self, Counter)) {
+    fn counted(
+        &mut self,
+        from: Counter,
+        to: Counter,
+        step: i64,
+        body: &mut dyn FnMut(&mut Self, Counter) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
         if let (Some(from), Some(to)) = (from.value(), to.value())
             && (self.unrolled || to - from <= step)
         {
             let mut at = from;
             while at < to {
-                body(self, Counter::known(at));
+                body(self, Counter::known(at))?;
                 at += step;
             }
-            return;
+            return Ok(());
         }
         let (from, to) = (self.counter(from), self.counter(to));
         let (head, inside, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
@@ -564,12 +580,13 @@ impl<'e, 'b> Emitter<'e, 'b> {
         self.b.ins().brif(more, inside, &[], done, &[]);
         self.b.switch_to_block(inside);
         self.running += 1;
-        body(self, Counter { running: Some(counter), plus: 0 });
+        body(self, Counter { running: Some(counter), plus: 0 })?;
         self.running -= 1;
         let step = self.int(step);
         let next = self.b.ins().iadd(counter, step);
         self.b.ins().jump(head, &[next.into()]);
         self.b.switch_to_block(done);
+        Ok(())
     }
 
     /// A counter as a value.
@@ -585,18 +602,18 @@ impl<'e, 'b> Emitter<'e, 'b> {
     }
 
     /// The instructions that need exactly the loops open now and are not of the innermost loop.
-    fn outer_instructions(&mut self, level: usize) {
+    fn outer_instructions(&mut self, level: usize) -> Result<(), Broken> {
         self.width = Width::One;
         for i in 0..self.kernel.body.len() {
             if self.levels[i] == level && (level < self.rank() || self.rank() == 0) {
-                let value = self.instruction(i);
-                self.outer[i] = Some(value);
+                self.outer[i] = Some(self.instruction(i)?);
             }
         }
+        Ok(())
     }
 
     /// The innermost loop: four at once, then the rest one by one.
-    fn vector_row(&mut self, axis: usize) {
+    fn vector_row(&mut self, axis: usize) -> Result<(), Broken> {
         let [from, to] = self.bounds(axis);
         let lanes = match self.fold {
             Some(FoldState::Lanes(slot)) => Some(slot),
@@ -630,18 +647,20 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 e.counters.push(Counter { plus: counter.plus + 4 * part, ..counter });
                 e.width = Width::Four;
                 e.inner.fill(None);
-                e.inner_instructions();
+                e.inner_instructions()?;
                 if let Some(&variable) = partials.get(part as usize) {
-                    let value = e.get(e.kernel.stores[0].value);
+                    let store = &e.kernel.stores[0];
+                    let value = e.get(store.value)?;
                     let old = e.b.use_var(variable);
-                    let joined = e.join(e.kernel.stores[0].kind.clone(), old, value, DType::F32);
+                    let joined = e.join(&store.kind, old, value, DType::F32)?;
                     e.b.def_var(variable, joined);
                 } else {
-                    e.stores();
+                    e.stores()?;
                 }
                 e.counters.pop();
             }
-        });
+            Ok(())
+        })?;
         // What follows is no vector: where loops are unrolled, the next row begins with single elements.
         self.width = Width::One;
         if let Some(slot) = lanes {
@@ -654,29 +673,40 @@ impl<'e, 'b> Emitter<'e, 'b> {
         self.counted(middle, to, 1, &mut |e, counter| {
             e.counters.push(counter);
             e.width = Width::One;
-            e.row_element();
+            e.row_element()?;
             e.counters.pop();
-        });
+            Ok(())
+        })
     }
 
     /// One element of the innermost loop.
-    fn row_element(&mut self) {
+    fn row_element(&mut self) -> Result<(), Broken> {
         self.inner.fill(None);
-        self.inner_instructions();
-        self.stores();
+        self.inner_instructions()?;
+        self.stores()
     }
 
-    fn inner_instructions(&mut self) {
+    fn inner_instructions(&mut self) -> Result<(), Broken> {
         for i in 0..self.kernel.body.len() {
             if self.levels[i] == self.rank() && self.rank() > 0 {
-                let value = self.instruction(i);
-                self.inner[i] = Some(value);
+                self.inner[i] = Some(self.instruction(i)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is folded: the only store of its kernel.
+    fn folded(&self) -> Result<&'e Store, Broken> {
+        match &self.kernel.stores[..] {
+            [store] if matches!(store.kind, StoreKind::Fold(_) | StoreKind::ArgMax) => Ok(store),
+            stores => {
+                Err(broken!("one fold of a kernel with a reduced axis", format!("{} stores", stores.len())))
             }
         }
     }
 
-    fn begin_fold(&mut self) {
-        let store = &self.kernel.stores[0];
+    fn begin_fold(&mut self) -> Result<(), Broken> {
+        let store = self.folded()?;
         let dtype = self.kernel.types[store.value.index()];
         let rank = self.rank();
         let innermost_kept = rank > 0 && !self.kernel.reduced[rank - 1];
@@ -707,7 +737,8 @@ impl<'e, 'b> Emitter<'e, 'b> {
                     let identity = e.constant(fold.identity(dtype));
                     e.store_to(pointer, identity);
                     e.counters.clone_from(&open);
-                });
+                    Ok(())
+                })?;
                 FoldState::Memory
             }
             StoreKind::Fold(_) if dtype.is_float() && self.unrolled => {
@@ -734,19 +765,19 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 self.b.def_var(variable, identity);
                 FoldState::One(variable)
             }
-            StoreKind::Plain | StoreKind::At { .. } => return,
+            StoreKind::Plain | StoreKind::At { .. } => return Err(broken!("a fold", self.kernel)),
         });
+        Ok(())
     }
 
-    fn end_fold(&mut self) {
-        let store = self.kernel.stores[0].clone();
+    fn end_fold(&mut self) -> Result<(), Broken> {
+        let store = self.folded()?;
         let dtype = self.kernel.types[store.value.index()];
-        let Some(state) = self.fold.take() else { return };
-        let result = match state {
-            FoldState::Memory => return,
+        let result = match self.fold.take().ok_or_else(|| broken!("a fold that has begun"))? {
+            FoldState::Memory => return Ok(()),
             FoldState::One(variable) => self.b.use_var(variable),
             FoldState::ArgMax { at, .. } => self.b.use_var(at),
-            FoldState::Registers => self.joined(&store.kind, dtype),
+            FoldState::Registers => self.joined(&store.kind, dtype)?,
             FoldState::Lanes(slot) => {
                 let ty = scalar_type(dtype);
                 let mut lanes: Vec<Ir> = (0..LANES)
@@ -759,131 +790,139 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 while lanes.len() > 1 {
                     let half = lanes.len() / 2;
                     lanes = (0..half)
-                        .map(|i| self.join(store.kind.clone(), lanes[i], lanes[i + half], dtype))
-                        .collect();
+                        .map(|i| self.join(&store.kind, lanes[i], lanes[i + half], dtype))
+                        .collect::<Result<_, _>>()?;
                 }
                 lanes[0]
             }
         };
         let pointer = self.pointer(&store.address, None);
         self.store_to(pointer, result);
+        Ok(())
     }
 
     /// The partial results in registers, joined as those in memory. What was joined with the identity once stays the same
     /// when it is joined with it again.
-    fn joined(&mut self, kind: &StoreKind, dtype: DType) -> Ir {
+    fn joined(&mut self, kind: &StoreKind, dtype: DType) -> Result<Ir, Broken> {
         self.width = Width::One;
         let mut lanes = self.partials.to_vec();
         while lanes.len() > 1 {
             let half = lanes.len() / 2;
             lanes = (0..half)
                 .map(|i| match (lanes[i], lanes[i + half]) {
-                    (Some(x), Some(y)) => Some(self.join(kind.clone(), x, y, dtype)),
-                    (x, y) => x.or(y),
+                    (Some(x), Some(y)) => self.join(kind, x, y, dtype).map(Some),
+                    (x, y) => Ok(x.or(y)),
                 })
-                .collect();
+                .collect::<Result<_, _>>()?;
         }
         match (lanes[0], kind) {
-            (Some(result), _) => result,
-            (None, StoreKind::Fold(fold)) => self.constant(fold.identity(dtype)),
-            (None, _) => self.constant(Literal::from_i64(0, dtype)),
+            (Some(result), _) => Ok(result),
+            (None, StoreKind::Fold(fold)) => Ok(self.constant(fold.identity(dtype))),
+            (None, StoreKind::Plain | StoreKind::ArgMax | StoreKind::At { .. }) => {
+                Err(broken!("partial results of a fold", self.kernel))
+            }
         }
     }
 
     /// Joins two partial results of a fold.
-    fn join(&mut self, kind: StoreKind, x: Ir, y: Ir, dtype: DType) -> Ir {
+    fn join(&mut self, kind: &StoreKind, x: Ir, y: Ir, dtype: DType) -> Result<Ir, Broken> {
         match kind {
             StoreKind::Fold(fold) => self.map(fold.join(), &[x, y], &[dtype, dtype]),
-            StoreKind::Plain | StoreKind::ArgMax | StoreKind::At { .. } => y,
+            StoreKind::Plain | StoreKind::ArgMax | StoreKind::At { .. } => {
+                Err(broken!("partial results of a fold", self.kernel))
+            }
         }
     }
 
-    fn stores(&mut self) {
-        for store in self.kernel.stores.clone() {
+    /// The counter of the innermost loop; 0 where there is none.
+    fn innermost(&self) -> Counter {
+        self.counters.last().copied().unwrap_or(Counter::known(0))
+    }
+
+    fn stores(&mut self) -> Result<(), Broken> {
+        let kernel = self.kernel;
+        for store in &kernel.stores {
             match (&store.kind, self.fold) {
                 (StoreKind::At { index, stride, write }, _) => {
-                    let index = self.get(*index);
+                    let index = self.get(*index)?;
                     let extra = self.scaled(index, *stride);
                     let pointer = self.pointer(&store.address, Some(extra));
-                    self.write(&store, pointer, *write);
-                }
-                (_, Some(FoldState::Memory)) if self.width == Width::Four => {
-                    let pointer = self.pointer(&store.address, None);
-                    let old = self.load_from(pointer, types::F32X4);
-                    let value = self.get(store.value);
-                    let joined = self.join(store.kind.clone(), old, value, DType::F32);
-                    self.store_to(pointer, joined);
+                    self.write(store, pointer, *write)?;
                 }
                 (StoreKind::Fold(_), Some(FoldState::Memory)) => {
                     let dtype = self.kernel.types[store.value.index()];
                     let pointer = self.pointer(&store.address, None);
-                    let old = self.load_from(pointer, scalar_type(dtype));
-                    let value = self.get(store.value);
-                    let joined = self.join(store.kind.clone(), old, value, dtype);
+                    let ty = if self.width == Width::Four { types::F32X4 } else { scalar_type(dtype) };
+                    let old = self.load_from(pointer, ty);
+                    let value = self.get(store.value)?;
+                    let joined = self.join(&store.kind, old, value, dtype)?;
                     self.store_to(pointer, joined);
                 }
                 (StoreKind::Fold(fold), Some(FoldState::Registers)) => {
                     let dtype = self.kernel.types[store.value.index()];
-                    let counter = self.counters.last().copied().unwrap_or(Counter::known(0));
-                    let lane = counter.plus as usize % LANES;
+                    let lane = self.innermost().plus as usize % LANES;
                     let old = match self.partials[lane] {
                         Some(old) => old,
                         None => self.constant(fold.identity(dtype)),
                     };
-                    let value = self.get(store.value);
-                    self.partials[lane] = Some(self.join(store.kind.clone(), old, value, dtype));
+                    let value = self.get(store.value)?;
+                    self.partials[lane] = Some(self.join(&store.kind, old, value, dtype)?);
                 }
                 (StoreKind::Fold(_), Some(FoldState::Lanes(slot))) => {
                     let dtype = self.kernel.types[store.value.index()];
                     let address = self.b.ins().stack_addr(types::I64, slot, 0);
                     let mask = self.int(LANES as i64 - 1);
-                    let counter = self.counters.last().copied().unwrap_or(Counter::known(0));
-                    let counter = self.counter(counter);
+                    let counter = self.counter(self.innermost());
                     let lane = self.b.ins().band(counter, mask);
                     let bytes = self.scaled(lane, dtype.size() as i64);
                     let pointer = self.b.ins().iadd(address, bytes);
                     let old = self.b.ins().load(scalar_type(dtype), MemFlagsData::trusted(), pointer, 0);
-                    let value = self.get(store.value);
-                    let joined = self.join(store.kind.clone(), old, value, dtype);
+                    let value = self.get(store.value)?;
+                    let joined = self.join(&store.kind, old, value, dtype)?;
                     self.b.ins().store(MemFlagsData::trusted(), joined, pointer, 0);
                 }
                 (StoreKind::Fold(_), Some(FoldState::One(variable))) => {
                     let dtype = self.kernel.types[store.value.index()];
-                    let value = self.get(store.value);
+                    let value = self.get(store.value)?;
                     let old = self.b.use_var(variable);
-                    let joined = self.join(store.kind.clone(), old, value, dtype);
+                    let joined = self.join(&store.kind, old, value, dtype)?;
                     self.b.def_var(variable, joined);
                 }
                 (StoreKind::ArgMax, Some(FoldState::ArgMax { best, found, at })) => {
-                    self.argmax(&store, best, found, at);
+                    self.argmax(store, best, found, at)?;
                 }
-                _ => self.store_plain(&store),
+                (StoreKind::Plain, None) => self.store_plain(store)?,
+                (StoreKind::Plain | StoreKind::Fold(_) | StoreKind::ArgMax, _) => {
+                    return Err(broken!("stores that go with the fold of their kernel", self.kernel));
+                }
             }
         }
+        Ok(())
     }
 
-    fn write(&mut self, store: &Store, pointer: Pointer, write: Write) {
+    fn write(&mut self, store: &Store, pointer: Pointer, write: Write) -> Result<(), Broken> {
         let dtype = self.kernel.types[store.value.index()];
-        let mut value = self.get(store.value);
+        let mut value = self.get(store.value)?;
         if write == Write::Add {
             let old = self.load_from(pointer, scalar_type(dtype));
-            value = self.map(ScalarFn::Add, &[old, value], &[dtype, dtype]);
+            value = self.map(ScalarFn::Add, &[old, value], &[dtype, dtype])?;
         }
         self.store_to(pointer, value);
+        Ok(())
     }
 
-    fn store_plain(&mut self, store: &Store) {
-        let value = self.get(store.value);
+    fn store_plain(&mut self, store: &Store) -> Result<(), Broken> {
+        let value = self.get(store.value)?;
         let pointer = self.pointer(&store.address, None);
         if self.width == Width::One {
             self.store_to(pointer, value);
-            return;
+            return Ok(());
         }
         let dtype = self.kernel.params[usize::from(store.address.param)].dtype;
         let stride = store.address.position.strides[self.rank() - 1];
         if stride == 1 && dtype != DType::Bool {
             self.store_to(pointer, value);
-            return;
+            return Ok(());
         }
         for lane in 0..4u8 {
             let mut element = self.b.ins().extractlane(value, lane);
@@ -895,11 +934,12 @@ impl<'e, 'b> Emitter<'e, 'b> {
             let pointer = self.further(pointer, i64::from(lane) * stride * dtype.size() as i64);
             self.store_to(pointer, element);
         }
+        Ok(())
     }
 
-    fn argmax(&mut self, store: &Store, best: Variable, found: Variable, at: Variable) {
+    fn argmax(&mut self, store: &Store, best: Variable, found: Variable, at: Variable) -> Result<(), Broken> {
         let dtype = self.kernel.types[store.value.index()];
-        let value = self.get(store.value);
+        let value = self.get(store.value)?;
         let old = self.b.use_var(best);
         let any = self.b.use_var(found);
         let none = self.b.ins().bxor_imm_u(any, 1);
@@ -920,32 +960,28 @@ impl<'e, 'b> Emitter<'e, 'b> {
         better = self.b.ins().bor(better, none);
         let new = self.b.ins().select(better, value, old);
         self.b.def_var(best, new);
-        let axis = self.kernel.reduced.iter().position(|r| *r).unwrap_or(0);
-        let here = match self.counters.get(axis) {
-            Some(counter) => self.counter(*counter),
-            None => self.int(0),
-        };
+        // Over no axis the only position is 0.
+        let axis = self.kernel.reduced.iter().position(|r| *r);
+        let here = self.counter(axis.map_or(Counter::known(0), |axis| self.counters[axis]));
         let position = self.b.use_var(at);
         let position = self.b.ins().select(better, here, position);
         self.b.def_var(at, position);
         let one = self.b.ins().iconst(types::I8, 1);
         self.b.def_var(found, one);
+        Ok(())
     }
 
     /// The value of an earlier instruction in the present width.
-    fn get(&mut self, value: Value) -> Ir {
+    fn get(&mut self, value: Value) -> Result<Ir, Broken> {
         let i = value.index();
         if let Some(ir) = self.inner[i] {
-            return ir;
+            return Ok(ir);
         }
-        let scalar = match self.outer[i] {
-            Some(ir) => ir,
-            None => self.constant(Literal::from_i64(0, self.kernel.types[i])),
-        };
+        let scalar = self.outer[i].ok_or_else(|| broken!("{value} computed before it is used"))?;
         if self.width == Width::One {
-            return scalar;
+            return Ok(scalar);
         }
-        match self.kernel.types[i] {
+        Ok(match self.kernel.types[i] {
             DType::F32 => self.b.ins().splat(types::F32X4, scalar),
             DType::I32 => self.b.ins().splat(types::I32X4, scalar),
             DType::I64 => {
@@ -956,9 +992,10 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 let mask = self.b.ins().bmask(types::I32, scalar);
                 self.b.ins().splat(types::I32X4, mask)
             }
-            // Not in vector kernels.
-            DType::U8 | DType::F64 => scalar,
-        }
+            dtype @ (DType::U8 | DType::F64) => {
+                return Err(broken!("values of 32 bits in a vector kernel", dtype));
+            }
+        })
     }
 
     fn constant(&mut self, literal: Literal) -> Ir {
@@ -973,9 +1010,8 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 let mask = self.b.ins().iconst(types::I32, if x { 0xffff_ffff } else { 0 });
                 self.b.ins().splat(types::I32X4, mask)
             }
-            Literal::Bool(_) | Literal::U8(_) => {
-                self.b.ins().iconst(types::I8, literal.to_i64().unwrap_or(0))
-            }
+            Literal::Bool(x) => self.b.ins().iconst(types::I8, i64::from(x)),
+            Literal::U8(x) => self.b.ins().iconst(types::I8, i64::from(x)),
             Literal::I32(x) => {
                 let x = self.b.ins().iconst(types::I32, i64::from(x as u32));
                 if wide { self.b.ins().splat(types::I32X4, x) } else { x }
@@ -988,17 +1024,17 @@ impl<'e, 'b> Emitter<'e, 'b> {
         }
     }
 
-    fn instruction(&mut self, i: usize) -> Ir {
+    fn instruction(&mut self, i: usize) -> Result<Ir, Broken> {
         let dtype = self.kernel.types[i];
-        match self.kernel.body[i].clone() {
+        Ok(match self.kernel.body[i].clone() {
             Instruction::Literal(value) => self.constant(value),
             Instruction::Load(address) => self.load(&address, dtype),
             Instruction::LoadAt { address, index, stride } => {
-                let index = self.get(index);
+                let index = self.get(index)?;
                 if self.width == Width::One {
                     let extra = self.scaled(index, stride);
                     let pointer = self.pointer(&address, Some(extra));
-                    return self.load_from(pointer, scalar_type(dtype));
+                    return Ok(self.load_from(pointer, scalar_type(dtype)));
                 }
                 let own = address.position.strides[self.rank() - 1] * dtype.size() as i64;
                 let pointer = self.pointer(&address, None);
@@ -1020,7 +1056,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 let known = self.int(known);
                 let scalar = computed.map_or(known, |computed| self.b.ins().iadd(computed, known));
                 if self.width == Width::One {
-                    return scalar;
+                    return Ok(scalar);
                 }
                 let stride = position.strides[self.rank() - 1];
                 let narrow = self.b.ins().ireduce(types::I32, scalar);
@@ -1028,25 +1064,26 @@ impl<'e, 'b> Emitter<'e, 'b> {
                     (0..4).map(|lane| self.b.ins().iadd_imm_s(narrow, lane * stride)).collect();
                 self.gathered(types::I32X4, &lanes)
             }
-            Instruction::Index { index, extent, .. } => self.index(index, extent as i64, i),
+            Instruction::Index { index, extent, .. } => self.index(index, extent as i64, i)?,
             Instruction::Map(f, operands) => {
                 let dtypes: SmallVec<[DType; 3]> =
                     operands.iter().map(|v| self.kernel.types[v.index()]).collect();
-                let values: SmallVec<[Ir; 3]> = operands.iter().map(|v| self.get(*v)).collect();
+                let values = operands.iter().map(|v| self.get(*v));
+                let values = values.collect::<Result<SmallVec<[Ir; 3]>, _>>()?;
                 match self.power_of_two(f, &operands) {
                     Some(exponent) => {
                         let amount = self.int(exponent);
                         self.b.ins().sshr(values[0], amount)
                     }
-                    None => self.map(f, &values, &dtypes),
+                    None => self.map(f, &values, &dtypes)?,
                 }
             }
             Instruction::Cast(to, value) => {
                 let from = self.kernel.types[value.index()];
-                let value = self.get(value);
+                let value = self.get(value)?;
                 self.cast(value, from, to)
             }
-        }
+        })
     }
 
     /// The exponent of a signed floor division by a constant power of two, which is a shift.
@@ -1089,13 +1126,13 @@ impl<'e, 'b> Emitter<'e, 'b> {
     }
 
     /// Wraps and checks an index, instruction `i`; a bad one is reported and becomes 0.
-    fn index(&mut self, index: Value, extent: i64, i: usize) -> Ir {
+    fn index(&mut self, index: Value, extent: i64, i: usize) -> Result<Ir, Broken> {
         let check = self.kernel.starts.len() + i;
         let dtype = self.kernel.types[index.index()];
-        let given = self.get(index);
+        let given = self.get(index)?;
         if self.width == Width::One {
             let wide = self.widen(given, dtype);
-            return self.checked(wide, extent, check);
+            return Ok(self.checked(wide, extent, check));
         }
         let lanes: SmallVec<[Ir; 4]> = (0..4u8)
             .map(|lane| {
@@ -1105,7 +1142,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 self.b.ins().ireduce(types::I32, checked)
             })
             .collect();
-        self.gathered(types::I32X4, &lanes)
+        Ok(self.gathered(types::I32X4, &lanes))
     }
 
     fn checked(&mut self, given: Ir, extent: i64, check: usize) -> Ir {
@@ -1123,13 +1160,13 @@ impl<'e, 'b> Emitter<'e, 'b> {
         self.b.ins().select(bad, zero, wrapped)
     }
 
+    /// A number as an `i64`.
     fn widen(&mut self, x: Ir, dtype: DType) -> Ir {
         match dtype {
             DType::I64 => x,
             DType::I32 => self.b.ins().sextend(types::I64, x),
             DType::U8 | DType::Bool => self.b.ins().uextend(types::I64, x),
-            // Indices are integers.
-            DType::F32 | DType::F64 => self.int(0),
+            DType::F32 | DType::F64 => self.cast_from_float(x, dtype, DType::I64),
         }
     }
 
@@ -1137,7 +1174,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
         Lanes { builder: self.b, width: self.width, precision, fused: self.fused }
     }
 
-    fn map(&mut self, f: ScalarFn, x: &[Ir], dtypes: &[DType]) -> Ir {
+    fn map(&mut self, f: ScalarFn, x: &[Ir], dtypes: &[DType]) -> Result<Ir, Broken> {
         let dtype = dtypes[dtypes.len() - 1];
         let y = x.get(1).copied().unwrap_or(x[0]);
         let found = match (f.domain(), dtype) {
@@ -1162,8 +1199,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
                 found.map(|(AppliedInteger::Integer(value) | AppliedInteger::Truth(value))| value)
             }
         };
-        // The verifier has seen that functions are defined on their operands.
-        found.unwrap_or(x[0])
+        found.ok_or_else(|| broken!("a function of {dtype}", f))
     }
 
     /// Conversion as [`Literal::cast`].

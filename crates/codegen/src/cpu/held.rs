@@ -80,12 +80,11 @@ impl Held {
     }
 
     fn begin(&mut self, b: &mut FunctionBuilder<'_>, element: Element, ty: Type) -> Option<Ir> {
-        let lasting = self.lasting.get(element.space).copied().unwrap_or(false);
         let bytes = range(element, ty);
         let overwritten = |(space, range): &(usize, Range<i64>)| {
             *space == element.space && range.start < bytes.end && bytes.start < range.end
         };
-        if !lasting || self.written.iter().any(overwritten) {
+        if !self.lasting[element.space] || self.written.iter().any(overwritten) {
             return None;
         }
         let known = self.begins.iter().find(|begin| begin.element == element && begin.ty == ty);

@@ -7,8 +7,8 @@
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
+use hypatia_graph::DType;
 use hypatia_graph::math::{Arith, Floats, Integers, Masks, Rare};
-use hypatia_graph::{DType, ScalarFn};
 
 use super::emit::{Routines, scalar_type};
 
@@ -359,8 +359,7 @@ impl Integers for IntegerLanes<'_, '_> {
     fn natural_power(&mut self, x: Value, y: Value) -> Value {
         let (x, y) = (self.widened(x), self.widened(y));
         let builder = &mut *self.lanes.builder;
-        let which = builder.ins().iconst(types::I64, ScalarFn::Pow as i64);
-        let call = builder.ins().call(self.routines.integer, &[which, x, y]);
+        let call = builder.ins().call(self.routines.power, &[x, y]);
         let power = builder.inst_results(call)[0];
         let ty = scalar_type(self.dtype);
         if ty == types::I64 { power } else { builder.ins().ireduce(ty, power) }

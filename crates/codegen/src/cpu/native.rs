@@ -1,143 +1,55 @@
-//! Loops over steps as machine code, for bodies of little work.
+//! Loops over steps as machine code, for bodies of little work (`cpu::plan` chooses them).
 //!
-//! Where all kernels of a body are loop kernels or products of few elements, or such loops again, walking the steps and
-//! calling a function for each of them would be most of the time there is. The whole loop is then one function: the
-//! steps, the addresses that move with them, the kernels inline, the condition, rows repeated after an early end, last
-//! rows. Small kernels are unrolled, and elements pass from kernel to kernel and from step to step in registers (see
-//! `held`); kernels for which wide vectors pay are called. The arithmetic and its order are those of the kernels, so the
-//! bits are the same as when a loop is run step by step.
-//!
-//! Deliberately absent: random numbers, products whose plan sums in another order than term by term, and kernels so large
-//! that threads pay. A body with one of them is run step by step.
+//! The whole loop is one function: the steps, the addresses that move with them, the kernels inline, the condition, rows
+//! repeated after an early end, last rows. Small kernels are unrolled, and elements pass from kernel to kernel and from step
+//! to step in registers (see `held`); kernels for which wide vectors pay are called. The arithmetic and its order are those
+//! of the kernels, so the bits are the same as when a loop is run step by step.
 
 mod product;
+
+use std::collections::HashMap;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     Block, FuncRef, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value as Ir, types,
 };
 use cranelift_frontend::FunctionBuilder;
-use hypatia_graph::DType;
+use hypatia_graph::{Broken, DType, broken};
 
-use crate::cpu::emit::{Memory, Report, Routines, emit_between, row_parts, scalar_type, table_entry};
+use crate::cpu::emit::{Memory, Report, Routines, emit_between, function_params, scalar_type, table_entry};
 use crate::cpu::held::{Element, Held};
-use crate::kernel::{Instruction, Kernel, LoopKernel, Place, ScanKernel};
-use hypatia_kernels::features::{Features, InstructionSet};
-
-/// Instructions of a kernel at most, about.
-const MOST_WORK: usize = 4000;
-
-/// Instructions of a kernel from which a call of a function of its own is faster, where that uses wide vectors.
-const CALLED_WORK: usize = 150;
-
-/// Instructions of a kernel that is unrolled, at most.
-const MOST_UNROLLED: usize = 150;
-
-/// Multiply-adds of a product, at most.
-const MOST_PRODUCT: usize = 200;
-
-/// Instructions of code for a whole loop, at most.
-const MOST_CODE: usize = 3000;
-
-/// Whether a loop is to be one function.
-pub(super) fn is_native(kernel: &ScanKernel, features: &Features) -> bool {
-    code_size(kernel, features).is_some_and(|size| size <= MOST_CODE)
-}
-
-/// About the instructions of a loop's code; nothing if a kernel of it stands against it.
-fn code_size(kernel: &ScanKernel, features: &Features) -> Option<usize> {
-    kernel.body.steps.iter().try_fold(0, |sum: usize, step| {
-        let size = match &step.kernel {
-            Kernel::Loop(kernel) => {
-                let work = work(kernel);
-                if work > MOST_WORK {
-                    return None;
-                }
-                if is_called(kernel, features) {
-                    kernel.params.len()
-                } else if work <= MOST_UNROLLED {
-                    work
-                } else {
-                    // A loop has a copy for four elements and one for one.
-                    2 * weight(kernel)
-                }
-            }
-            Kernel::Scan(kernel) => code_size(kernel, features)?,
-            Kernel::Product(kernel) => {
-                product::work(kernel, features).filter(|work| *work <= MOST_PRODUCT)? / kernel.k * 2
-            }
-            Kernel::Random(_) => return None,
-        };
-        Some(sum + size)
-    })
-}
-
-/// Whether a kernel keeps a function of its own, with vectors wider than those of code inline.
-fn is_called(kernel: &LoopKernel, features: &Features) -> bool {
-    let wide = features.instruction_set() == InstructionSet::Avx512 && !kernel.types.contains(&DType::F64);
-    wide && work(kernel) > CALLED_WORK
-}
-
-/// The kernels that a native loop calls, in the order of their steps.
-pub(super) fn called_kernels<'k>(kernel: &'k ScanKernel, features: &Features) -> Vec<&'k LoopKernel> {
-    let mut list = Vec::new();
-    for step in &kernel.body.steps {
-        match &step.kernel {
-            Kernel::Loop(kernel) if is_called(kernel, features) => list.push(kernel),
-            Kernel::Scan(kernel) => list.extend(called_kernels(kernel, features)),
-            Kernel::Loop(_) | Kernel::Product(_) | Kernel::Random(_) => {}
-        }
-    }
-    list
-}
-
-/// About the instructions that a kernel runs.
-fn work(kernel: &LoopKernel) -> usize {
-    let rows: usize = kernel.extents.iter().rev().skip(1).product();
-    rows.saturating_mul(row_parts(kernel)).saturating_mul(weight(kernel))
-}
-
-/// About the instructions for one element or for four.
-fn weight(kernel: &LoopKernel) -> usize {
-    let instructions = kernel.body.iter().map(|instruction| match instruction {
-        Instruction::Map(f, _) => f.work() as usize,
-        Instruction::LoadAt { .. } | Instruction::Index { .. } => 4,
-        Instruction::Literal(_) => 0,
-        Instruction::Load(_) | Instruction::Position(_) | Instruction::Cast(..) => 1,
-    });
-    instructions.sum::<usize>() + kernel.stores.len()
-}
+use crate::cpu::plan::{FunctionId, Inline};
+use crate::kernel::{self, Kernel, LoopKernel, Place, ScanKernel};
 
 /// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers of the loop's parameters, `error` three
 /// words (raised, value, check), where raised is the number of the step that found an index out of range, counted from
-/// the loop itself, which is 1. The range is not looked at. `called` are the functions of the [`called_kernels`].
+/// the loop itself, which is 1. The range is not looked at. `body` says how each step of the loop's body is carried out,
+/// `called` has the functions that it calls.
 pub(super) fn emit(
     builder: &mut FunctionBuilder<'_>,
     kernel: &ScanKernel,
-    called: Vec<FuncRef>,
+    body: &[Inline],
+    called: &HashMap<FunctionId, FuncRef>,
     routines: Routines,
-    features: &Features,
-) {
-    let entry = builder.create_block();
-    builder.append_block_params_for_function_params(entry);
-    builder.switch_to_block(entry);
-    let [buffers, _, _, words] = builder.block_params(entry)[..] else { return };
+    fused: bool,
+) -> Result<(), Broken> {
+    let [buffers, _, _, words] = function_params(builder)?;
     let failed = builder.create_block();
     let params: Vec<Origin> = (0..kernel.params.len())
         .map(|index| Origin { base: table_entry(builder, buffers, index), offset: 0 })
         .collect();
-    let called = called.into_iter();
-    Native { b: builder, called, routines, features, words, failed, number: 1 }.scan(kernel, &params);
+    Native { b: builder, called, routines, fused, words, failed, number: 1 }.scan(kernel, body, &params)?;
     builder.ins().return_(&[]);
     builder.switch_to_block(failed);
     builder.ins().return_(&[]);
+    Ok(())
 }
 
 struct Native<'n, 'b> {
     b: &'n mut FunctionBuilder<'b>,
-    called: std::vec::IntoIter<FuncRef>,
+    called: &'n HashMap<FunctionId, FuncRef>,
     routines: Routines,
-    features: &'n Features,
+    fused: bool,
     words: Ir,
     /// Where code goes on after an index out of range.
     failed: Block,
@@ -167,13 +79,13 @@ impl Native<'_, '_> {
     }
 
     /// The steps of a loop whose parameters begin there, and what comes after them.
-    fn scan(&mut self, kernel: &ScanKernel, params: &[Origin]) {
+    fn scan(&mut self, kernel: &ScanKernel, body: &[Inline], params: &[Origin]) -> Result<(), Broken> {
         self.number += 1;
         if kernel.steps == 0 {
             self.number += kernel.body.count() as i64;
             let none = self.int(0);
             self.write_made(kernel, params, none);
-            return;
+            return Ok(());
         }
         let (before, head, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         self.b.ins().jump(before, &[]);
@@ -181,14 +93,14 @@ impl Native<'_, '_> {
         let counter = self.b.declare_var(types::I64);
         let step = self.b.use_var(counter);
         let mut spaces = Spaces { kernel, memories: Vec::new(), held: Held::default() };
-        self.body(&mut spaces, params, step);
+        self.body(&mut spaces, body, params, step)?;
 
         // What the next step begins with.
         for begin in spaces.held.begins().to_vec() {
             let (place, memory) = spaces.memories[begin.element.space].clone();
             let next = match place {
                 Place::Shared(index) => match kernel.carries[index].row.as_ref() {
-                    Some(row) => self.memory(&mut spaces, params, step, &Place::Output(row.output.into())),
+                    Some(row) => self.memory(&mut spaces, params, step, &Place::Output(row.output.into()))?,
                     None => memory,
                 },
                 // These stay what they are.
@@ -204,7 +116,7 @@ impl Native<'_, '_> {
         let mut goes_on = self.b.ins().icmp(IntCC::SignedLessThan, made, all);
         if kernel.until.is_some() {
             let place = Place::Output(kernel.rows.len());
-            let memory = self.memory(&mut spaces, params, step, &place);
+            let memory = self.memory(&mut spaces, params, step, &place)?;
             let condition = self.value(&mut spaces, memory, 0, types::I8);
             let is_not = self.b.ins().icmp_imm_u(IntCC::Equal, condition, 0);
             goes_on = self.b.ins().band(goes_on, is_not);
@@ -217,7 +129,7 @@ impl Native<'_, '_> {
         self.b.def_var(counter, none);
         for begin in spaces.held.begins() {
             let (place, memory) = &spaces.memories[begin.element.space];
-            let origin = self.first(kernel, params, place);
+            let origin = self.first(kernel, params, place)?;
             let offset = origin.offset + begin.element.offset - memory.offset;
             let value = self.load(Origin { offset, ..origin }, begin.ty);
             self.b.def_var(begin.variable, value);
@@ -226,60 +138,66 @@ impl Native<'_, '_> {
 
         self.b.switch_to_block(done);
         self.finish(kernel, params, made);
+        Ok(())
     }
 
     /// The kernels of a step.
-    fn body(&mut self, spaces: &mut Spaces<'_>, params: &[Origin], step: Ir) {
-        let body = spaces.kernel.body.clone();
-        let memories: Vec<Memory> =
-            body.buffers.iter().map(|buffer| self.memory(spaces, params, step, &buffer.place)).collect();
-        for each in &body.steps {
+    fn body(
+        &mut self,
+        spaces: &mut Spaces<'_>,
+        body: &[Inline],
+        params: &[Origin],
+        step: Ir,
+    ) -> Result<(), Broken> {
+        let program = spaces.kernel.body.clone();
+        let memories = program.buffers.iter().map(|buffer| self.memory(spaces, params, step, &buffer.place));
+        let memories = memories.collect::<Result<Vec<Memory>, Broken>>()?;
+        for (each, inline) in program.steps.iter().zip(body) {
             let arguments: Vec<Memory> = each.arguments.iter().map(|id| memories[id.index()]).collect();
-            match &each.kernel {
-                Kernel::Loop(kernel) if is_called(kernel, self.features) => {
-                    self.call(kernel, &arguments, &mut spaces.held);
+            match (&each.kernel, inline) {
+                (Kernel::Loop(kernel), Inline::Call(function)) => {
+                    let called = self.called.get(function);
+                    let called =
+                        *called.ok_or_else(|| broken!("{function} among the functions that a loop calls"))?;
+                    self.call(called, kernel, &arguments, &mut spaces.held);
                     if each.kernel.checks_indices() || !kernel.starts.is_empty() {
                         self.check_call();
                     }
                     self.number += 1;
                 }
-                Kernel::Loop(kernel) => {
+                (Kernel::Loop(kernel), Inline::Kernel { unrolled }) => {
                     let report = Report { words: self.words, raised: self.number, failed: self.failed };
                     self.number += 1;
-                    let unrolled = work(kernel) <= MOST_UNROLLED;
-                    let held = &mut spaces.held;
-                    let (routines, fused) = (self.routines, self.features.fused_multiply_add());
-                    emit_between(self.b, kernel, &arguments, held, report, routines, fused, unrolled);
+                    let (held, routines) = (&mut spaces.held, self.routines);
+                    emit_between(self.b, kernel, &arguments, held, report, routines, self.fused, *unrolled)?;
                     if each.kernel.checks_indices() {
                         self.check();
                     }
                 }
-                Kernel::Scan(inner) => {
+                (Kernel::Scan(inner), Inline::Loop(body)) => {
                     let origins: Vec<Origin> = arguments
                         .iter()
                         .map(|memory| Origin { base: memory.base, offset: memory.offset })
                         .collect();
-                    self.scan(inner, &origins);
+                    self.scan(inner, body, &origins)?;
                     for (param, memory) in inner.params.iter().zip(&arguments) {
                         if let (true, Some(space)) = (param.written, memory.space) {
                             spaces.held.forget(space);
                         }
                     }
                 }
-                Kernel::Product(kernel) => {
+                (Kernel::Product(kernel), Inline::Product { lanes }) => {
                     self.number += 1;
-                    let fused = self.features.fused_multiply_add();
-                    product::emit(self.b, kernel, &arguments, &mut spaces.held, fused);
+                    product::emit(self.b, kernel, *lanes, &arguments, &mut spaces.held, self.fused)?;
                 }
-                // Not in a native loop.
-                Kernel::Random(_) => {}
+                (kernel, _) => return Err(broken!("a kernel that the plan carries out inline", kernel)),
             }
         }
+        Ok(())
     }
 
     /// Calls the function of a kernel.
-    fn call(&mut self, kernel: &LoopKernel, arguments: &[Memory], held: &mut Held) {
-        let Some(function) = self.called.next() else { return };
+    fn call(&mut self, function: FuncRef, kernel: &LoopKernel, arguments: &[Memory], held: &mut Held) {
         let bytes = 8 * arguments.len() as u32;
         let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = self.b.create_sized_stack_slot(data);
@@ -322,55 +240,61 @@ impl Native<'_, '_> {
     }
 
     /// The memory of a place of the body in this step.
-    fn memory(&mut self, spaces: &mut Spaces<'_>, params: &[Origin], step: Ir, place: &Place) -> Memory {
+    fn memory(
+        &mut self,
+        spaces: &mut Spaces<'_>,
+        params: &[Origin],
+        step: Ir,
+        place: &Place,
+    ) -> Result<Memory, Broken> {
         // All of the arena is one space.
         let (place, further) = match place {
             Place::Arena(offset) => (Place::Arena(0), *offset as i64),
             Place::Input(_) | Place::Shared(_) | Place::Constant(_) | Place::Output(_) => (place.clone(), 0),
         };
         if let Some((_, memory)) = spaces.memories.iter().find(|(known, _)| *known == place) {
-            return Memory { offset: memory.offset + further, ..*memory };
+            return Ok(Memory { offset: memory.offset + further, ..*memory });
         }
         let kernel = spaces.kernel;
-        let first = self.first(kernel, params, &place);
-        // Addresses are linear in the step from the second on.
-        let at = |step: usize| kernel.locate(&place, step);
-        let distance = at(2).zip(at(1)).map_or(0, |(third, second)| third.1 - second.1);
-        let moved = self.int(distance);
-        let moved = self.b.ins().imul(step, moved);
-        let (origin, lasting) = match (&place, at(1)) {
-            (Place::Shared(_), Some((param, second))) if at(0) != Some((param, second)) => {
+        let first = self.first(kernel, params, &place)?;
+        let (origin, lasting) = if let Place::Constant(_) = place {
+            (first, true)
+        } else {
+            // Addresses are linear in the step from the second on.
+            let (begin, second, third) =
+                (locate(kernel, &place, 0)?, locate(kernel, &place, 1)?, locate(kernel, &place, 2)?);
+            let distance = third.1 - second.1;
+            let moved = self.int(distance);
+            let moved = self.b.ins().imul(step, moved);
+            if matches!(place, Place::Shared(_)) && second != begin {
                 // From the second step on, the row that the step before has made.
-                let rows = params[usize::from(param)];
-                let before = self.b.ins().iadd_imm_s(rows.base, rows.offset + second - distance);
+                let rows = params[usize::from(second.0)];
+                let before = self.b.ins().iadd_imm_s(rows.base, rows.offset + second.1 - distance);
                 let row = self.b.ins().iadd(before, moved);
                 let initial = self.b.ins().iadd_imm_s(first.base, first.offset);
                 (Origin { base: self.b.ins().select(step, row, initial), offset: 0 }, true)
+            } else if matches!(place, Place::Input(_) | Place::Shared(_)) && distance == 0 {
+                (first, true)
+            } else {
+                (Origin { base: self.b.ins().iadd(first.base, moved), ..first }, false)
             }
-            (Place::Input(_) | Place::Shared(_) | Place::Constant(_), _) if distance == 0 => (first, true),
-            _ => (Origin { base: self.b.ins().iadd(first.base, moved), ..first }, false),
         };
         let space = spaces.held.add_space(lasting);
         let memory = Memory { base: origin.base, offset: origin.offset, space: Some(space) };
         spaces.memories.push((place, memory));
-        Memory { offset: memory.offset + further, ..memory }
+        Ok(Memory { offset: memory.offset + further, ..memory })
     }
 
     /// Where a place of the body lies in the first step.
-    fn first(&mut self, kernel: &ScanKernel, params: &[Origin], place: &Place) -> Origin {
+    fn first(&mut self, kernel: &ScanKernel, params: &[Origin], place: &Place) -> Result<Origin, Broken> {
         if let Place::Constant(index) = place {
             // The program that holds the constant outlives its code.
             let address = kernel.body.constants[*index].bytes().as_ptr() as i64;
-            return Origin { base: self.int(address), offset: 0 };
+            return Ok(Origin { base: self.int(address), offset: 0 });
         }
-        match kernel.locate(place, 0) {
-            Some((param, begin)) => {
-                let Origin { base, offset } = params[usize::from(param)];
-                Origin { base, offset: offset + begin }
-            }
-            // Only what nothing reads or writes lies nowhere (`kernel::verify`).
-            None => Origin { base: self.int(0), offset: 0 },
-        }
+        let (param, begin) = locate(kernel, place, 0)?;
+        let Origin { base, offset } = params[usize::from(param)];
+        Ok(Origin { base, offset: offset + begin })
     }
 
     /// An element of a place, from a register or from memory.
@@ -390,34 +314,31 @@ impl Native<'_, '_> {
 
     /// After the last step: rows that were not made, last rows, the number of steps.
     fn finish(&mut self, kernel: &ScanKernel, params: &[Origin], made: Ir) {
-        let rows = |output: usize| {
-            let row = kernel.rows.get(output)?;
+        let rows = |row: &kernel::Element| {
             let dtype = kernel.params[usize::from(row.param)].dtype;
             let origin = params[usize::from(row.param)];
             let size = dtype.size() as i64;
-            Some((
+            (
                 Origin { base: origin.base, offset: origin.offset + row.offset * size },
                 row.stride * size,
                 dtype,
-            ))
+            )
         };
         let last = self.b.ins().iadd_imm_s(made, -1);
-        for (origin, bytes, dtype) in (0..kernel.rows.len()).filter_map(rows) {
-            if kernel.until.is_none() {
-                break;
+        if kernel.until.is_some() {
+            for (origin, bytes, dtype) in kernel.rows.iter().map(rows) {
+                let from = self.row(origin, bytes, last);
+                let all = self.int(kernel.steps as i64);
+                self.counted(made, all, |native, row| {
+                    let to = native.row(origin, bytes, row);
+                    native.copy(from, to, bytes, dtype);
+                });
             }
-            let from = self.row(origin, bytes, last);
-            let all = self.int(kernel.steps as i64);
-            self.counted(made, all, |native, row| {
-                let to = native.row(origin, bytes, row);
-                native.copy(from, to, bytes, dtype);
-            });
         }
-        for carry in &kernel.carries {
-            let Some(row) = carry.row.as_ref().filter(|row| row.kept) else { continue };
-            let Some((origin, bytes, dtype)) = rows(row.output.into()) else { continue };
+        for (row, param) in kernel.kept_rows() {
+            let (origin, bytes, dtype) = rows(row);
             let from = self.row(origin, bytes, last);
-            let to = params[usize::from(carry.param)];
+            let to = params[usize::from(param)];
             let to = self.b.ins().iadd_imm_s(to.base, to.offset);
             self.copy(from, to, bytes, dtype);
         }
@@ -467,4 +388,9 @@ impl Native<'_, '_> {
             self.b.ins().store(MemFlagsData::trusted(), made, address, 0);
         }
     }
+}
+
+/// Where a place of the body lies in a step.
+fn locate(kernel: &ScanKernel, place: &Place, step: usize) -> Result<(u16, i64), Broken> {
+    kernel.locate(place, step).ok_or_else(|| broken!("a parameter of the loop that holds {place:?}"))
 }

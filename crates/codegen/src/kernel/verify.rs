@@ -19,20 +19,22 @@
 //!     but for elements that an iteration reads and then writes itself.
 //!
 //! Sizes and extents are bounded before anything else, so that no number of bytes wraps in the checks or in what runs.
-//! That a value is not overwritten while a later step needs it (in 5) is by construction of [`crate::plan`] and is not checked
+//! That a value is not overwritten while a later step needs it (in 5) is by construction of [`crate::place`] and is not checked
 //! again here: it would be a wrong number, not an access to other memory.
 
 mod memory;
 
-use hypatia_graph::DType;
+use std::fmt;
+
+use hypatia_graph::{Broken, DType, broken};
 
 use crate::kernel::{
     Address, Affine, BufferId, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program,
-    RandomKernel, RuntimeStart, Scale, ScanKernel, StoreKind, Value,
+    RandomKernel, RuntimeStart, Scale, ScanKernel, Step, StoreKind, Value,
 };
 
-/// The first violated invariant, in words, with the step.
-pub fn verify(program: &Program) -> Result<(), String> {
+/// The first violated invariant, with the text of the step.
+pub fn verify(program: &Program) -> Result<(), Broken> {
     verify_sizes(program)?;
     verify_steps(program)?;
     for (index, step) in program.steps.iter().enumerate() {
@@ -46,10 +48,20 @@ pub fn verify(program: &Program) -> Result<(), String> {
             written.then_some("writes a shared variable before the commit")
         };
         if let Some(wrong) = wrong {
-            return Err(format!("step {index} ({}): {wrong}\n{}", step.label, step.kernel));
+            return Err(invalid(wrong).with_input(&in_step(index, step)));
         }
     }
     Ok(())
+}
+
+/// A violated invariant, in words.
+fn invalid(found: impl fmt::Display) -> Broken {
+    broken!("a valid program", found)
+}
+
+/// A step for a report.
+fn in_step(index: usize, step: &Step) -> String {
+    format!("step {index}: {}\n{}", step.label, step.kernel)
 }
 
 /// Bytes that a program may name in one place; sums and products of two such numbers hold in 128 bits, of one and an
@@ -57,7 +69,7 @@ pub fn verify(program: &Program) -> Result<(), String> {
 const MOST_BYTES: usize = 1 << 52;
 
 /// That no number of bytes wraps where it is computed.
-fn verify_sizes(program: &Program) -> Result<(), String> {
+fn verify_sizes(program: &Program) -> Result<(), Broken> {
     let bytes = |dtype: DType, shape: &[usize]| {
         let count = shape.iter().try_fold(1usize, |count, n| count.checked_mul((*n).max(1)));
         count.and_then(|count| count.checked_mul(dtype.size())).filter(|bytes| *bytes <= MOST_BYTES)
@@ -65,13 +77,13 @@ fn verify_sizes(program: &Program) -> Result<(), String> {
     for (number, buffer) in program.buffers.iter().enumerate() {
         let offset = if let Place::Arena(offset) = buffer.place { offset } else { 0 };
         if bytes(buffer.dtype, &buffer.shape).is_none() || offset > MOST_BYTES {
-            return Err(format!("b{number} has more bytes than memory"));
+            return Err(invalid(format!("b{number} has more bytes than memory")));
         }
     }
     if program.outputs.iter().any(|(dtype, shape)| bytes(*dtype, shape).is_none())
         || program.arena_bytes > MOST_BYTES
     {
-        return Err("results or an arena of more bytes than memory".into());
+        return Err(invalid("results or an arena of more bytes than memory"));
     }
     for (index, step) in program.steps.iter().enumerate() {
         let too_long = |param: &Param| bytes(param.dtype, &[param.len]).is_none();
@@ -82,7 +94,7 @@ fn verify_sizes(program: &Program) -> Result<(), String> {
             Kernel::Scan(kernel) => &[kernel.steps],
         };
         if step.kernel.params().iter().any(too_long) || extents.iter().any(|n| *n > MOST_BYTES) {
-            return Err(format!("step {index} ({}): more elements than memory", step.label));
+            return Err(invalid(format!("step {index} ({}): more elements than memory", step.label)));
         }
         if let Some(body) = step.kernel.body() {
             verify_sizes(body)?;
@@ -92,10 +104,10 @@ fn verify_sizes(program: &Program) -> Result<(), String> {
 }
 
 /// What holds for the body of a loop as well.
-fn verify_steps(program: &Program) -> Result<(), String> {
+fn verify_steps(program: &Program) -> Result<(), Broken> {
     memory::verify_buffers(program)?;
     for (index, step) in program.steps.iter().enumerate() {
-        let in_step = |message: String| format!("step {index} ({}): {message}\n{}", step.label, step.kernel);
+        let in_step = |fault: Broken| fault.with_input(&in_step(index, step));
         match &step.kernel {
             Kernel::Loop(kernel) => verify_loop(kernel).map_err(in_step)?,
             Kernel::Product(kernel) => verify_product(kernel).map_err(in_step)?,
@@ -107,31 +119,38 @@ fn verify_steps(program: &Program) -> Result<(), String> {
             params.get(usize::from(param)).is_some_and(|p| p.dtype == dtype && p.len > 0)
         };
         if let Some(start) = step.kernel.starts().iter().find(|start| !has_element(start.param, DType::I64)) {
-            return Err(in_step(format!("a start in p{}, which has no i64 element", start.param)));
+            return Err(in_step(invalid(format!("a start in p{}, which has no i64 element", start.param))));
         }
         if let Kernel::Product(product) = &step.kernel {
             for scale in [product.alpha, product.beta] {
                 if matches!(scale, Scale::Param(param) if !has_element(param, product.dtype)) {
-                    return Err(in_step(format!("a factor {scale}, which is not there")));
+                    return Err(in_step(invalid(format!("a factor {scale}, which is not there"))));
                 }
             }
         }
         if params.len() != step.arguments.len() {
-            return Err(in_step(format!("{} parameters, {} arguments", params.len(), step.arguments.len())));
+            return Err(in_step(invalid(format!(
+                "{} parameters, {} arguments",
+                params.len(),
+                step.arguments.len()
+            ))));
         }
         for (param, argument) in params.iter().zip(&step.arguments) {
             let Some(buffer) = program.buffers.get(argument.index()) else {
-                return Err(in_step(format!("no buffer b{}", argument.0)));
+                return Err(in_step(invalid(format!("no buffer b{}", argument.0))));
             };
             if buffer.dtype != param.dtype || buffer.len() < param.len {
-                return Err(in_step(format!("b{} does not fit its parameter", argument.0)));
+                return Err(in_step(invalid(format!("b{} does not fit its parameter", argument.0))));
             }
             match buffer.place {
                 Place::Arena(offset) if offset % 64 != 0 || offset + buffer.bytes() > program.arena_bytes => {
-                    return Err(in_step(format!("b{} lies outside the arena", argument.0)));
+                    return Err(in_step(invalid(format!("b{} lies outside the arena", argument.0))));
                 }
                 Place::Input(_) | Place::Constant(_) if param.written => {
-                    return Err(in_step(format!("writes b{}, which is only to be read", argument.0)));
+                    return Err(in_step(invalid(format!(
+                        "writes b{}, which is only to be read",
+                        argument.0
+                    ))));
                 }
                 Place::Input(_)
                 | Place::Constant(_)
@@ -145,22 +164,26 @@ fn verify_steps(program: &Program) -> Result<(), String> {
     Ok(())
 }
 
-fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
+fn verify_loop(kernel: &LoopKernel) -> Result<(), Broken> {
     if kernel.types.len() != kernel.body.len() || kernel.reduced.len() != kernel.extents.len() {
-        return Err("lists of unequal length".into());
+        return Err(invalid("lists of unequal length"));
     }
     let before = |value: Value, limit: usize| {
-        if value.index() < limit { Ok(()) } else { Err(format!("{value} is used before it is computed")) }
+        if value.index() < limit {
+            Ok(())
+        } else {
+            Err(invalid(format!("{value} is used before it is computed")))
+        }
     };
     let empty = kernel.extents.contains(&0);
-    let inside = |address: &Address, index: Option<(Value, i64)>| -> Result<(), String> {
+    let inside = |address: &Address, index: Option<(Value, i64)>| -> Result<(), Broken> {
         let reach = match index {
             Some((value, stride)) => {
                 kernel.index_extent(value).map(|extent| (extent as i128 - 1) * i128::from(stride))
             }
             None => Some(0),
         };
-        let reach = reach.ok_or("an index that was not checked")?;
+        let reach = reach.ok_or_else(|| invalid("an index that was not checked"))?;
         if empty {
             Ok(())
         } else {
@@ -182,7 +205,7 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
             Instruction::Cast(_, value) => before(*value, index)?,
             Instruction::Map(f, operands) => {
                 if operands.len() != f.arity() {
-                    return Err(format!("`{f}` of {} operands", operands.len()));
+                    return Err(invalid(format!("`{f}` of {} operands", operands.len())));
                 }
                 operands.iter().try_for_each(|v| before(*v, index))?;
             }
@@ -199,7 +222,7 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
             StoreKind::Fold(_) | StoreKind::ArgMax => {
                 inside(&store.address, None)?;
                 if kernel.reduced.iter().zip(&store.address.position.strides).any(|(r, s)| *r && *s != 0) {
-                    return Err("a fold's address depends on a reduced axis".into());
+                    return Err(invalid("a fold's address depends on a reduced axis"));
                 }
             }
         }
@@ -208,9 +231,9 @@ fn verify_loop(kernel: &LoopKernel) -> Result<(), String> {
     memory::verify_stores(kernel)
 }
 
-fn affine_fits(affine: &Affine, axes: usize, starts: usize) -> Result<(), String> {
+fn affine_fits(affine: &Affine, axes: usize, starts: usize) -> Result<(), Broken> {
     if affine.strides.len() != axes || affine.starts.iter().any(|(s, _)| usize::from(*s) >= starts) {
-        return Err(format!("a position of other axes or starts: {affine}"));
+        return Err(invalid(format!("a position of other axes or starts: {affine}")));
     }
     Ok(())
 }
@@ -222,10 +245,10 @@ fn in_bounds(
     params: &[Param],
     starts: &[RuntimeStart],
     reach: i128,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     affine_fits(&address.position, extents.len(), starts.len())?;
     let Some(param) = params.get(usize::from(address.param)) else {
-        return Err(format!("no parameter p{}", address.param));
+        return Err(invalid(format!("no parameter p{}", address.param)));
     };
     // Products of two numbers of 64 bits, of which there are few: nothing wraps.
     let offset = i128::from(address.position.offset);
@@ -239,15 +262,15 @@ fn in_bounds(
     }
     widen(reach);
     if low < 0 || high >= param.len as i128 {
-        return Err(format!(
+        return Err(invalid(format!(
             "p{}[{}] reaches {low} to {high} of {} elements",
             address.param, address.position, param.len
-        ));
+        )));
     }
     Ok(())
 }
 
-fn verify_random(kernel: &RandomKernel) -> Result<(), String> {
+fn verify_random(kernel: &RandomKernel) -> Result<(), Broken> {
     let fits = |param: u16, dtype: DType, written: bool| {
         kernel
             .params
@@ -255,15 +278,15 @@ fn verify_random(kernel: &RandomKernel) -> Result<(), String> {
             .is_some_and(|p| p.dtype == dtype && p.written == written && p.len > 0)
     };
     if !fits(kernel.counter, DType::I64, false) {
-        return Err("a counter that is not read from an i64 parameter".into());
+        return Err(invalid("a counter that is not read from an i64 parameter"));
     }
     if !fits(kernel.out, DType::F32, true) || kernel.params.len() != 2 {
-        return Err("random numbers that are not written to the one f32 parameter".into());
+        return Err(invalid("random numbers that are not written to the one f32 parameter"));
     }
     Ok(())
 }
 
-fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
+fn verify_scan(kernel: &ScanKernel) -> Result<(), Broken> {
     verify_steps(&kernel.body)?;
     if kernel.steps > 0 {
         let last = kernel.steps - 1;
@@ -274,7 +297,7 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
             // Addresses are linear in the step but for the first, where a carry may lie elsewhere.
             for step in [0, 1.min(last), last] {
                 let Some((param, begin)) = kernel.locate(&buffer.place, step) else {
-                    return Err(format!("b{number} of the body lies nowhere"));
+                    return Err(invalid(format!("b{number} of the body lies nowhere")));
                 };
                 let is_arena = kernel.arena == Some(param);
                 let inside = kernel.params.get(usize::from(param)).is_some_and(|param| {
@@ -287,10 +310,10 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
                 });
                 if !inside {
                     let param = kernel.params.get(usize::from(param)).map(|p| format!("{p:?}"));
-                    return Err(format!(
+                    return Err(invalid(format!(
                         "b{number} of the body does not lie in {} in step {step}",
-                        param.unwrap_or_default()
-                    ));
+                        param.as_deref().unwrap_or("a parameter")
+                    )));
                 }
             }
         }
@@ -300,17 +323,17 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
         param.is_some_and(|param| param.dtype == DType::I64 && param.len > 0 && param.written)
     };
     if kernel.made.is_some_and(|made| !counts(made)) {
-        return Err("a number of steps that is not written to an i64 parameter".into());
+        return Err(invalid("a number of steps that is not written to an i64 parameter"));
     }
     let condition = usize::from(kernel.until.is_some());
     let outputs = kernel.rows.len() + condition;
     if kernel.body.outputs.len() != outputs || kernel.body.shared.len() > kernel.carries.len() {
-        return Err("outputs or carries that the body does not have".into());
+        return Err(invalid("outputs or carries that the body does not have"));
     }
     if condition == 1
         && kernel.body.outputs.last().is_none_or(|(dtype, shape)| *dtype != DType::Bool || !shape.is_empty())
     {
-        return Err("a condition that is no truth value".into());
+        return Err(invalid("a condition that is no truth value"));
     }
     for (row, (dtype, shape)) in kernel.rows.iter().zip(&kernel.body.outputs) {
         let len = shape.iter().product::<usize>();
@@ -320,19 +343,19 @@ fn verify_scan(kernel: &ScanKernel) -> Result<(), String> {
                 || (param.len as u128) < len as u128 * kernel.steps as u128
                 || row.stride != len as i64
         }) {
-            return Err(format!("rows that do not fit p{}", row.param));
+            return Err(invalid(format!("rows that do not fit p{}", row.param)));
         }
     }
     for (row, param) in kernel.kept_rows() {
         let to = kernel.params.get(usize::from(param));
         if to.is_none_or(|to| !to.written || to.len < row.stride.unsigned_abs() as usize) {
-            return Err(format!("a last row that does not fit p{param}"));
+            return Err(invalid(format!("a last row that does not fit p{param}")));
         }
     }
     memory::verify_roles(kernel)
 }
 
-fn verify_product(kernel: &ProductKernel) -> Result<(), String> {
+fn verify_product(kernel: &ProductKernel) -> Result<(), Broken> {
     for (matrix, rows, columns) in
         [(&kernel.a, kernel.m, kernel.k), (&kernel.b, kernel.k, kernel.n), (&kernel.c, kernel.m, kernel.n)]
     {
@@ -346,7 +369,7 @@ fn verify_product(kernel: &ProductKernel) -> Result<(), String> {
         in_bounds(&address, &[kernel.batch, rows, columns], &kernel.params, &kernel.starts, 0)?;
     }
     if kernel.c.column_stride != 1 {
-        return Err("a result whose rows are not contiguous".into());
+        return Err(invalid("a result whose rows are not contiguous"));
     }
     memory::verify_factors(kernel)
 }

@@ -418,7 +418,7 @@ fn broken_loops_are_found() {
                 change(kernel);
             }
         }
-        verify(&program).unwrap_err()
+        verify(&program).unwrap_err().to_string()
     };
     assert!(broken(&|k| k.steps = 6).contains("does not lie in"));
     assert!(broken(&|k| k.inputs[0].offset = 1).contains("does not lie in"));
@@ -450,7 +450,7 @@ fn what_a_loop_packs_is_packed_as_seldom_as_it_can_be() {
     let (_, program) = check(&[&nested.last[0]], &[], &inputs, 1e-4);
     let cpu =
         CpuProgram::new(Arc::new(program.clone()), &Features::detect(), Arc::new(Pool::new(1))).unwrap();
-    let described: Vec<String> = (0..program.count()).map(|number| cpu.describe(number)).collect();
+    let described: Vec<String> = (0..program.count()).map(|number| cpu.plan().describe(number)).collect();
     let loops: Vec<&String> = described.iter().filter(|text| text.contains("steps")).collect();
     assert_eq!(loops, ["5 steps, 1 matrices packed before", "2 steps, 0 matrices packed before"]);
     assert!(described.iter().any(|text| text.contains("packed beforehand")), "{described:?}");
@@ -466,7 +466,7 @@ fn what_a_loop_packs_is_packed_as_seldom_as_it_can_be() {
     let (_, program) = check(&[&changing.last[0]], &[], &inputs, 1e-4);
     let cpu =
         CpuProgram::new(Arc::new(program.clone()), &Features::detect(), Arc::new(Pool::new(1))).unwrap();
-    assert!((0..program.count()).all(|number| !cpu.describe(number).contains("packed beforehand")));
+    assert!((0..program.count()).all(|number| !cpu.plan().describe(number).contains("packed beforehand")));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use hypatia_graph::leaf::RemoteValue;
-use hypatia_graph::{Array, LeafId};
+use hypatia_graph::{Array, LeafId, broken};
 use opencl3::command_queue::{CL_QUEUE_PROFILING_ENABLE, CommandQueue};
 use opencl3::context::Context;
 use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT};
@@ -23,8 +23,8 @@ use opencl3::platform::get_platforms;
 use opencl3::program::Program;
 use opencl3::types::{CL_TRUE, cl_mem};
 
-use super::DeviceInfo;
 use super::emit::{Launch, Module};
+use super::{DeviceError, DeviceInfo};
 
 /// An opened device.
 pub(super) struct Device {
@@ -43,24 +43,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn failed(what: &str) -> impl Fn(ClError) -> String {
-    move |error| format!("OpenCL failed {what}: {error}")
+fn failed(doing: &str) -> impl Fn(ClError) -> DeviceError {
+    move |error| DeviceError::Call { doing: doing.into(), code: error.0 }
 }
 
 /// The devices of all platforms, asked for once: some drivers fail when two threads wake them at the same time.
-fn found() -> Result<&'static [(opencl3::device::Device, DeviceInfo)], String> {
-    static FOUND: OnceLock<Result<Vec<(opencl3::device::Device, DeviceInfo)>, String>> = OnceLock::new();
-    FOUND.get_or_init(find).as_deref().map_err(String::clone)
+fn found() -> Result<&'static [(opencl3::device::Device, DeviceInfo)], DeviceError> {
+    static FOUND: OnceLock<Result<Vec<(opencl3::device::Device, DeviceInfo)>, DeviceError>> = OnceLock::new();
+    FOUND.get_or_init(find).as_deref().map_err(DeviceError::clone)
 }
 
-fn find() -> Result<Vec<(opencl3::device::Device, DeviceInfo)>, String> {
+fn find() -> Result<Vec<(opencl3::device::Device, DeviceInfo)>, DeviceError> {
     let platforms = match get_platforms() {
         Ok(platforms) => platforms,
         Err(ClError(DLOPEN_RUNTIME_LOAD_FAILED)) => {
-            return Err("no OpenCL: its loader library (libOpenCL) is not installed".to_string());
+            return Err(DeviceError::Absent("its loader library (libOpenCL) is not installed"));
         }
         Err(ClError(CL_PLATFORM_NOT_FOUND_KHR)) => Vec::new(),
-        Err(error) => return Err(format!("OpenCL failed to list its platforms: {error}")),
+        Err(error) => return Err(failed("to list its platforms")(error)),
     };
     let mut devices = Vec::new();
     for platform in &platforms {
@@ -81,20 +81,20 @@ fn find() -> Result<Vec<(opencl3::device::Device, DeviceInfo)>, String> {
         }
     }
     match (platforms.len(), devices.len()) {
-        (0, _) => Err("no OpenCL: the loader library finds no platform (driver)".to_string()),
-        (_, 0) => Err("no OpenCL: no platform has a device".to_string()),
+        (0, _) => Err(DeviceError::Absent("the loader library finds no platform (driver)")),
+        (_, 0) => Err(DeviceError::Absent("no platform has a device")),
         _ => Ok(devices),
     }
 }
 
 /// The devices of all platforms.
-pub(super) fn describe() -> Result<Vec<DeviceInfo>, String> {
+pub(super) fn describe() -> Result<Vec<DeviceInfo>, DeviceError> {
     Ok(found()?.iter().map(|(_, info)| info.clone()).collect())
 }
 
 impl Device {
     /// The device with that number, opened once in a process.
-    pub(super) fn open(number: usize) -> Result<Arc<Device>, String> {
+    pub(super) fn open(number: usize) -> Result<Arc<Device>, DeviceError> {
         static OPEN: Mutex<BTreeMap<usize, Arc<Device>>> = Mutex::new(BTreeMap::new());
         let mut open = lock(&OPEN);
         if let Some(device) = open.get(&number) {
@@ -102,7 +102,7 @@ impl Device {
         }
         let devices = found()?;
         let Some((handle, info)) = devices.get(number) else {
-            return Err(format!("no OpenCL device {number}: there are {}", devices.len()));
+            return Err(DeviceError::NoDevice { number, count: devices.len() });
         };
         let context = Context::from_device(handle).map_err(failed("to create a context"))?;
         // `clCreateCommandQueue`, since its successor is missing from OpenCL 1.2.
@@ -124,7 +124,11 @@ impl Device {
     }
 
     /// The copy of a shared variable of that size on this device, made on first use.
-    pub(super) fn resident(self: &Arc<Device>, leaf: LeafId, bytes: usize) -> Result<Arc<Resident>, String> {
+    pub(super) fn resident(
+        self: &Arc<Device>,
+        leaf: LeafId,
+        bytes: usize,
+    ) -> Result<Arc<Resident>, DeviceError> {
         let mut resident = lock(&self.resident);
         resident.retain(|_, copy| copy.strong_count() > 0);
         if let Some(copy) = resident.get(&(leaf, bytes)).and_then(Weak::upgrade) {
@@ -136,7 +140,7 @@ impl Device {
     }
 
     /// Hands queued commands to the device.
-    pub(super) fn flush(&self) -> Result<(), String> {
+    pub(super) fn flush(&self) -> Result<(), DeviceError> {
         self.queue.flush().map_err(failed("to begin"))
     }
 }
@@ -150,12 +154,12 @@ pub(super) struct Memory {
 
 impl Memory {
     /// At least that many bytes; their content is undefined.
-    pub(super) fn allocate(device: &Arc<Device>, bytes: usize) -> Result<Memory, String> {
+    pub(super) fn allocate(device: &Arc<Device>, bytes: usize) -> Result<Memory, DeviceError> {
         // Buffers of no size do not exist.
         let size = bytes.max(64);
         // SAFETY: without a host pointer there is no memory that the buffer could outlive.
         let buffer = unsafe { Buffer::create(&device.context, CL_MEM_READ_WRITE, size, ptr::null_mut()) }
-            .map_err(|error| format!("OpenCL failed to allocate {size} bytes: {error}"))?;
+            .map_err(failed(&format!("to allocate {size} bytes")))?;
         Ok(Memory { device: Arc::clone(device), buffer: Mutex::new(buffer), bytes })
     }
 
@@ -165,7 +169,7 @@ impl Memory {
     }
 
     /// Copies from the host; `data` has the size of the memory.
-    pub(super) fn write(&self, data: &[u8]) -> Result<(), String> {
+    pub(super) fn write(&self, data: &[u8]) -> Result<(), DeviceError> {
         self.check(data.len())?;
         if data.is_empty() {
             return Ok(());
@@ -177,7 +181,7 @@ impl Memory {
     }
 
     /// Copies to the host after all that was queued before; `data` has the size of the memory.
-    pub(super) fn read(&self, data: &mut [u8]) -> Result<(), String> {
+    pub(super) fn read(&self, data: &mut [u8]) -> Result<(), DeviceError> {
         self.check(data.len())?;
         if data.is_empty() {
             return Ok(());
@@ -189,7 +193,7 @@ impl Memory {
     }
 
     /// Copies from the host to a part that begins at `offset`.
-    pub(super) fn write_at(&self, offset: usize, data: &[u8]) -> Result<(), String> {
+    pub(super) fn write_at(&self, offset: usize, data: &[u8]) -> Result<(), DeviceError> {
         self.check_part(offset, data.len())?;
         // SAFETY: the part lies in the buffer, and the call returns after the copy.
         unsafe {
@@ -200,7 +204,7 @@ impl Memory {
     }
 
     /// Copies a part that begins at `offset` to the host, after all that was queued before.
-    pub(super) fn read_at(&self, offset: usize, data: &mut [u8]) -> Result<(), String> {
+    pub(super) fn read_at(&self, offset: usize, data: &mut [u8]) -> Result<(), DeviceError> {
         self.check_part(offset, data.len())?;
         // SAFETY: the part lies in the buffer, and the call returns after the copy.
         unsafe { self.device.queue.enqueue_read_buffer(&lock(&self.buffer), CL_TRUE, offset, data, &[]) }
@@ -209,7 +213,13 @@ impl Memory {
     }
 
     /// Queues a copy of some bytes from one offset to another, of this memory or another; the parts do not overlap.
-    pub(super) fn copy_to(&self, from: usize, other: &Memory, to: usize, bytes: usize) -> Result<(), String> {
+    pub(super) fn copy_to(
+        &self,
+        from: usize,
+        other: &Memory,
+        to: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError> {
         self.check_part(from, bytes)?;
         other.check_part(to, bytes)?;
         if bytes == 0 {
@@ -230,23 +240,25 @@ impl Memory {
                 ptr::null(),
             )
         }
-        .map_err(|code| format!("OpenCL failed to copy on the device: {}", ClError(code)))?;
+        .map_err(|code| failed("to copy on the device")(ClError(code)))?;
         drop(Event::new(event));
         Ok(())
     }
 
-    fn check_part(&self, offset: usize, bytes: usize) -> Result<(), String> {
+    fn check_part(&self, offset: usize, bytes: usize) -> Result<(), DeviceError> {
         if offset.checked_add(bytes).is_some_and(|end| end <= self.bytes) {
             return Ok(());
         }
-        Err(format!("{bytes} bytes from {offset} on lie outside device memory of {}", self.bytes))
+        let memory = self.bytes;
+        Err(broken!("a part of device memory of {memory} bytes", format!("{bytes} from {offset} on")).into())
     }
 
-    fn check(&self, bytes: usize) -> Result<(), String> {
+    fn check(&self, bytes: usize) -> Result<(), DeviceError> {
         if bytes == self.bytes {
             return Ok(());
         }
-        Err(format!("{bytes} bytes cannot be copied from or to device memory of {}", self.bytes))
+        let memory = self.bytes;
+        Err(broken!("as many bytes as device memory has, {memory}", bytes).into())
     }
 }
 
@@ -262,7 +274,7 @@ pub(super) struct Remote(pub(super) Arc<Resident>);
 
 impl RemoteValue for Remote {
     fn fetch(&self, host: &mut Array) -> Result<(), String> {
-        self.0.memory.read(host.bytes_mut())
+        self.0.memory.read(host.bytes_mut()).map_err(|error| error.to_string())
     }
 }
 
@@ -273,7 +285,7 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    pub(super) fn new(device: &Arc<Device>, module: &Module) -> Result<Compiled, String> {
+    pub(super) fn new(device: &Arc<Device>, module: &Module) -> Result<Compiled, DeviceError> {
         let division = if device.correct_division { " -cl-fp32-correctly-rounded-divide-sqrt" } else { "" };
         let options = format!("-cl-std=CL1.2 -w{division}");
         let program = Program::create_and_build_from_source(&device.context, &module.source, &options)
@@ -290,11 +302,11 @@ impl Compiled {
         launch: &Launch,
         arguments: &[(&Memory, usize)],
         error: Option<(&Memory, usize)>,
-    ) -> Result<Timer, String> {
+    ) -> Result<Timer, DeviceError> {
         let kernel = &self.kernels[launch.kernel];
         let argument_failed = failed("to pass an argument");
         let mut position = 0;
-        let mut pass = |memory: &Memory, offset: u64| -> Result<(), String> {
+        let mut pass = |memory: &Memory, offset: u64| -> Result<(), DeviceError> {
             let handle: cl_mem = lock(&memory.buffer).get();
             // SAFETY: `emit::head` declares a pointer and a 64-bit offset at these positions.
             unsafe {
@@ -309,7 +321,7 @@ impl Compiled {
         }
         if let Some((memory, step)) = error {
             let handle: cl_mem = lock(&memory.buffer).get();
-            let step = i32::try_from(step).map_err(|_| format!("step {step} has too large a number"))?;
+            let step = i32::try_from(step).map_err(|_| broken!("the number of a step in 32 bits", step))?;
             // SAFETY: `emit::head` declares the error buffer and a 32-bit number after the parameters.
             unsafe {
                 kernel.set_arg(position, &handle).map_err(&argument_failed)?;
@@ -340,7 +352,7 @@ pub(super) struct Timer(Event);
 
 impl Timer {
     /// Nanoseconds that the command took; waits for it.
-    pub(super) fn nanoseconds(&self) -> Result<u64, String> {
+    pub(super) fn nanoseconds(&self) -> Result<u64, DeviceError> {
         let asked = failed("to time a command");
         self.0.wait().map_err(&asked)?;
         let begin = self.0.profiling_command_start().map_err(&asked)?;
@@ -350,8 +362,8 @@ impl Timer {
 }
 
 /// The build log, followed by the lines of the source that it complains about.
-pub(super) fn build_error(log: &str, source: &str) -> String {
-    let mut text = format!("OpenCL failed to build a program: {}\n", log.trim());
+pub(super) fn build_error(log: &str, source: &str) -> DeviceError {
+    let mut text = format!("{}\n", log.trim());
     let lines: Vec<&str> = source.lines().collect();
     let faults: BTreeSet<usize> =
         log.lines().filter(|line| line.contains("error")).filter_map(line_number).collect();
@@ -360,7 +372,7 @@ pub(super) fn build_error(log: &str, source: &str) -> String {
             text.push_str(&format!("{fault:6} | {line}\n"));
         }
     }
-    text
+    DeviceError::Build(text)
 }
 
 /// The number of the line that a compiler's message speaks of: `file:line:column: ...`.

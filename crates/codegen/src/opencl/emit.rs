@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use hypatia_graph::op::Write as WriteMode;
-use hypatia_graph::{DType, Fold, Literal, ScalarFn};
+use hypatia_graph::{Broken, DType, Fold, Literal, ScalarFn, broken};
 
 use super::product::{self, Form};
 use super::random;
@@ -49,13 +49,13 @@ pub(super) struct Launch {
     pub(super) fallible: bool,
 }
 
-/// Emits a program. The message says what its kernels do that cannot be written.
-pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
+/// Emits a program that is valid.
+pub(super) fn emit(program: &Program, form: Form) -> Result<Module, Broken> {
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut texts: Vec<(String, String)> = Vec::new();
     let mut helpers = BTreeSet::new();
     let mut launches = Vec::new();
-    for (number, (_, step)) in program.all_steps().into_iter().enumerate() {
+    for (_, step) in program.all_steps() {
         let mut of_step = Vec::new();
         for part in parts(&step.kernel) {
             let text = match &part {
@@ -64,8 +64,7 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, String> {
                 Kernel::Random(kernel) => Ok(random::emit(kernel)),
                 Kernel::Scan(_) => Ok(None),
             };
-            let text = text.map_err(|message| format!("step {number} ({}): {message}", step.label))?;
-            let Some(text) = text else { continue };
+            let Some(text) = text.map_err(|broken| broken.with_input(&step.kernel))? else { continue };
             let kernel = *known.entry(text.body.clone()).or_insert_with(|| {
                 texts.push((format!("{part}"), text.body));
                 texts.len() - 1
@@ -224,9 +223,10 @@ pub(super) fn affine(position: &Affine, axes: &[String]) -> String {
 /// The largest magnitude a position can take on the way.
 pub(super) fn reach(position: &Affine, extents: &[usize], starts: &[RuntimeStart]) -> i128 {
     let axes = position.strides.iter().zip(extents).map(|(s, e)| i128::from(*s).abs() * *e as i128);
-    let begins = position.starts.iter().map(|(start, factor)| {
-        starts.get(usize::from(*start)).map_or(0, |s| i128::from(*factor).abs() * s.limit as i128)
-    });
+    let begins = position
+        .starts
+        .iter()
+        .map(|(start, factor)| i128::from(*factor).abs() * starts[usize::from(*start)].limit as i128);
     i128::from(position.offset).abs() + axes.sum::<i128>() + begins.sum::<i128>()
 }
 
@@ -246,7 +246,7 @@ struct LoopText<'a> {
 }
 
 impl LoopText<'_> {
-    fn emit(kernel: &LoopKernel, helpers: &mut BTreeSet<Helper>) -> Result<Option<KernelText>, String> {
+    fn emit(kernel: &LoopKernel, helpers: &mut BTreeSet<Helper>) -> Result<Option<KernelText>, Broken> {
         let axes: Vec<usize> = (0..kernel.extents.len()).collect();
         let parallel: Vec<usize> = axes
             .iter()
@@ -290,7 +290,7 @@ impl LoopText<'_> {
             writer.close();
             writer.join_lanes(items)?;
         } else {
-            writer.results()?;
+            writer.results();
         }
         writer.text.push_str("}\n");
         let groups = (items * share).div_ceil(GROUP).max(1);
@@ -355,7 +355,7 @@ impl LoopText<'_> {
         }
     }
 
-    fn body(&mut self) -> Result<(), String> {
+    fn body(&mut self) -> Result<(), Broken> {
         for (n, instruction) in self.kernel.body.iter().enumerate() {
             let dtype = self.kernel.types[n];
             let expression = match instruction {
@@ -370,9 +370,9 @@ impl LoopText<'_> {
                 Instruction::Map(function, operands) => {
                     let names: Vec<String> = operands.iter().map(Value::to_string).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                    let of = operands.last().map_or(dtype, |v| self.kernel.types[v.index()]);
+                    let of = self.kernel.types[operands[operands.len() - 1].index()];
                     scalar::call(*function, of, &names, self.helpers)
-                        .ok_or_else(|| format!("{function} is not defined on {of}"))?
+                        .ok_or_else(|| broken!("{function} of a type on which it is defined", of))?
                 }
                 Instruction::Cast(to, value) => {
                     scalar::cast(self.kernel.types[value.index()], *to, &value.to_string(), self.helpers)
@@ -402,7 +402,7 @@ impl LoopText<'_> {
     }
 
     /// What every iteration does with its values.
-    fn stores(&mut self) -> Result<(), String> {
+    fn stores(&mut self) -> Result<(), Broken> {
         let kernel = self.kernel;
         for (n, store) in kernel.stores.iter().enumerate() {
             let value = store.value.to_string();
@@ -437,7 +437,7 @@ impl LoopText<'_> {
                         WriteMode::Add => {
                             let add = if dtype == DType::Bool { ScalarFn::Or } else { ScalarFn::Add };
                             scalar::call(add, dtype, &[&element, &value], self.helpers)
-                                .ok_or_else(|| format!("{dtype} cannot be added"))?
+                                .ok_or_else(|| broken!("elements that can be added", dtype))?
                         }
                     };
                     self.line(&format!("{element} = {value};"));
@@ -447,13 +447,13 @@ impl LoopText<'_> {
         Ok(())
     }
 
-    fn join(&mut self, fold: Fold, dtype: DType, x: &str, y: &str) -> Result<String, String> {
+    fn join(&mut self, fold: Fold, dtype: DType, x: &str, y: &str) -> Result<String, Broken> {
         scalar::call(fold.join(), dtype, &[x, y], self.helpers)
-            .ok_or_else(|| format!("{} is not defined on {dtype}", fold.name()))
+            .ok_or_else(|| broken!("elements that {fold:?} is defined on", dtype))
     }
 
     /// Writes the folds of a work item that has gathered them alone.
-    fn results(&mut self) -> Result<(), String> {
+    fn results(&mut self) {
         for (n, store) in self.kernel.stores.iter().enumerate() {
             let result = match store.kind {
                 StoreKind::Plain | StoreKind::At { .. } => continue,
@@ -463,11 +463,10 @@ impl LoopText<'_> {
             let position = self.position(&store.address, None);
             self.line(&format!("p{}[{position}] = {result};", store.address.param));
         }
-        Ok(())
     }
 
     /// Joins the partial results of the lanes in halves, and lets the first lane write.
-    fn join_lanes(&mut self, items: usize) -> Result<(), String> {
+    fn join_lanes(&mut self, items: usize) -> Result<(), Broken> {
         let kernel = self.kernel;
         let folds: Vec<(usize, &Store)> = kernel
             .stores

@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 
-use hypatia_graph::{DType, Literal};
+use hypatia_graph::{Broken, DType, Literal, broken};
 
 use super::emit::{self, KernelText};
 use super::scalar;
@@ -53,9 +53,9 @@ impl Tile {
 }
 
 /// The text of a product; `None` where there is nothing to do.
-pub(super) fn emit(kernel: &ProductKernel, form: Form) -> Result<Option<KernelText>, String> {
+pub(super) fn emit(kernel: &ProductKernel, form: Form) -> Result<Option<KernelText>, Broken> {
     if kernel.dtype == DType::Bool {
-        return Err("truth values have no product".to_string());
+        return Err(broken!("a product of numbers", kernel.dtype));
     }
     let results = kernel.batch * kernel.m * kernel.n;
     if results == 0 && kernel.starts.is_empty() {

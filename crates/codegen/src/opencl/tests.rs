@@ -801,7 +801,7 @@ fn wrong_arguments_are_named() {
         message(compiled.run(&[&long], &[cell], &mut [])),
         "input 0: expected 3 of f32, found 4 of f64"
     );
-    let message = |result: Result<OpenClProgram, String>| result.err().unwrap();
+    let message = |result: Result<OpenClProgram, DeviceError>| result.err().unwrap().to_string();
     assert!(message(OpenClProgram::new(Arc::new(Program::default()), 99)).starts_with("no OpenCL device 99"));
     let mut beyond = accumulation();
     if let Kernel::Loop(kernel) = &mut beyond {
@@ -852,7 +852,7 @@ void k0(__global uchar *b0, ulong o0, __global uchar *b1, ulong o1)
 #[test]
 fn build_errors_show_the_lines_at_fault() {
     let source = "first\nsecond line\nthird";
-    let text = device::build_error("input.cl:2:7: error: unknown name", source);
+    let text = device::build_error("input.cl:2:7: error: unknown name", source).to_string();
     assert!(text.ends_with("     2 | second line\n"), "{text}");
     if !has_device() {
         return;
@@ -863,7 +863,7 @@ fn build_errors_show_the_lines_at_fault() {
         launches: Vec::new(),
     };
     let device = Device::open(0).unwrap();
-    let message = Compiled::new(&device, &module).err().unwrap();
+    let message = Compiled::new(&device, &module).err().unwrap().to_string();
     assert!(message.contains("x[0] = missing;"), "{message}");
 }
 

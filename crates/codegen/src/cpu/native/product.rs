@@ -9,14 +9,12 @@ use std::ops::Range;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Type, Value as Ir, types};
 use cranelift_frontend::{FunctionBuilder, Variable};
-use hypatia_graph::DType;
+use hypatia_graph::{Broken, DType, broken};
 
 use crate::cpu::emit::{Memory, flags};
 use crate::cpu::held::{Element, Held};
-use crate::cpu::steps::product_shape;
 use crate::kernel::{Matrix, ProductKernel, Scale};
-use hypatia_kernels::features::Features;
-use hypatia_kernels::product::{ProductPlan, Summation, piece, stretches};
+use hypatia_kernels::product::{piece, stretches};
 
 /// Sums of a tile, at most: enough to hide the latency of the multiply-add, few enough for sixteen registers to hold them
 /// with a row of the right side and an element of the left.
@@ -25,40 +23,16 @@ const SUMS: usize = 9;
 /// Rows of a tile, at most.
 const ROWS: usize = 4;
 
-/// Lanes of the vectors in use.
-fn lanes(kernel: &ProductKernel) -> usize {
-    match kernel.dtype {
-        // The columns of the right side must lie side by side, as those of the result do.
-        _ if kernel.b.column_stride != 1 => 1,
-        DType::F32 => 4,
-        DType::F64 | DType::Bool | DType::U8 | DType::I32 | DType::I64 => 2,
-    }
-}
-
-/// The number of multiply-adds, of vectors where there are any; nothing for products that are not taken.
-pub(super) fn work(kernel: &ProductKernel, features: &Features) -> Option<usize> {
-    let plan = ProductPlan::new(product_shape(kernel), features, 1);
-    let fused = features.fused_multiply_add();
-    let is_taken = plan.summation() == Summation::Sequential { blocks: 1, fused }
-        && kernel.k > 0
-        && kernel.starts.is_empty()
-        && kernel.dtype.is_float()
-        && matches!(kernel.beta, Scale::Constant(_));
-    let lanes = lanes(kernel);
-    let columns = kernel.n.div_ceil(lanes);
-    let rows = kernel.batch.saturating_mul(kernel.m).saturating_mul(kernel.k);
-    is_taken.then(|| rows.saturating_mul(columns))
-}
-
-/// Emits a product where the builder stands.
+/// Emits a product where the builder stands, on vectors of as many lanes.
 pub(super) fn emit(
     b: &mut FunctionBuilder<'_>,
     kernel: &ProductKernel,
+    lanes: usize,
     memories: &[Memory],
     held: &mut Held,
     fused: bool,
-) {
-    Emitter { b, kernel, memories, held, fused }.emit();
+) -> Result<(), Broken> {
+    Emitter { b, kernel, memories, held, fused }.emit(lanes)
 }
 
 struct Emitter<'e, 'b> {
@@ -77,11 +51,11 @@ struct Group {
 }
 
 impl Emitter<'_, '_> {
-    fn emit(&mut self) {
+    fn emit(&mut self, lanes: usize) -> Result<(), Broken> {
         let ProductKernel { batch, m, n, .. } = *self.kernel;
         let element = if self.kernel.dtype == DType::F32 { types::F32 } else { types::F64 };
-        let lanes = lanes(self.kernel);
-        let vector = if lanes == 1 { element } else { element.by(lanes as u32).unwrap_or(element) };
+        let vector =
+            element.by(lanes as u32).ok_or_else(|| broken!("vectors of {lanes} lanes of {element}"))?;
         // The last vector of a row may begin in the one before it, as both have the same values there; but what is added to
         // must not be read when it was written.
         let most = SUMS / ROWS.min(m).max(1);
@@ -95,14 +69,21 @@ impl Emitter<'_, '_> {
                 let rows = ROWS.min(m - first);
                 let tiles = groups.len().div_ceil((SUMS / rows).max(1)).max(1);
                 for groups in groups.chunks(groups.len().div_ceil(tiles).max(1)) {
-                    self.tile(batch, first..first + rows, groups, element);
+                    self.tile(batch, first..first + rows, groups, element)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Some rows and columns of a result.
-    fn tile(&mut self, batch: usize, rows: Range<usize>, groups: &[Group], element: Type) {
+    fn tile(
+        &mut self,
+        batch: usize,
+        rows: Range<usize>,
+        groups: &[Group],
+        element: Type,
+    ) -> Result<(), Broken> {
         let ProductKernel { c, alpha, beta, .. } = self.kernel;
         let sums = self.sums(batch, rows.clone(), groups, element);
         let alpha = match *alpha {
@@ -111,9 +92,9 @@ impl Emitter<'_, '_> {
             Scale::Param(param) => Some(self.read(self.memories[usize::from(param)], 0, element)),
         };
         let beta = match *beta {
-            Scale::Constant(value) if value != 0.0 => Some(self.constant(value, element)),
-            // `work` takes constants only.
-            Scale::Constant(_) | Scale::Param(_) => None,
+            Scale::Constant(0.0) => None,
+            Scale::Constant(value) => Some(self.constant(value, element)),
+            Scale::Param(_) => return Err(broken!("a constant factor of the old elements", beta)),
         };
         // What is added to is read before anything is written over it.
         let mut values = Vec::new();
@@ -139,6 +120,7 @@ impl Emitter<'_, '_> {
                 self.held.set(Element { space, offset: memory.offset + offset }, ty, value);
             }
         }
+        Ok(())
     }
 
     /// The sums of a tile, row by row: those of its stretches, added in order.

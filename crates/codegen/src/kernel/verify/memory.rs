@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use hypatia_graph::DType;
+use hypatia_graph::{Broken, DType};
 
+use super::invalid;
 use crate::kernel::region::{Region, reads_only_what_it_writes};
 use crate::kernel::{
     Address, Buffer, Instruction, Kernel, LoopKernel, Place, ProductKernel, Program, ScanKernel, Step,
@@ -12,7 +13,7 @@ use crate::kernel::{
 };
 
 /// Whether buffers at one place are one and the same, and those of constants and results what the program says of them.
-pub(super) fn verify_buffers(program: &Program) -> Result<(), String> {
+pub(super) fn verify_buffers(program: &Program) -> Result<(), Broken> {
     let mut known: HashMap<(u8, usize), (DType, usize)> = HashMap::new();
     for (number, buffer) in program.buffers.iter().enumerate() {
         let own = (buffer.dtype, buffer.len());
@@ -29,14 +30,14 @@ pub(super) fn verify_buffers(program: &Program) -> Result<(), String> {
             }
         };
         if declared != Some(own) || *known.entry((kind, index)).or_insert(own) != own {
-            return Err(format!("b{number} is not what lies in its place, {:?}", buffer.place));
+            return Err(invalid(format!("b{number} is not what lies in its place, {:?}", buffer.place)));
         }
     }
     Ok(())
 }
 
 /// Whether the body of a loop kernel is well-typed.
-pub(super) fn verify_types(kernel: &LoopKernel) -> Result<(), String> {
+pub(super) fn verify_types(kernel: &LoopKernel) -> Result<(), Broken> {
     let ty = |value: &Value| kernel.types.get(value.index()).copied();
     let param = |address: &Address| kernel.params.get(usize::from(address.param)).map(|param| param.dtype);
     for (index, instruction) in kernel.body.iter().enumerate() {
@@ -55,7 +56,7 @@ pub(super) fn verify_types(kernel: &LoopKernel) -> Result<(), String> {
             Instruction::Cast(to, _) => Some(*to),
         };
         if given.is_none() || given != kernel.types.get(index).copied() {
-            return Err(format!("v{index} has another type than its operands give"));
+            return Err(invalid(format!("v{index} has another type than its operands give")));
         }
     }
     for store in &kernel.stores {
@@ -66,38 +67,38 @@ pub(super) fn verify_types(kernel: &LoopKernel) -> Result<(), String> {
             StoreKind::ArgMax => value.map(|_| DType::I64),
         };
         if stored.is_none() || stored != param(&store.address) {
-            return Err(format!("{} is not of the type of p{}", store.value, store.address.param));
+            return Err(invalid(format!("{} is not of the type of p{}", store.value, store.address.param)));
         }
         if matches!(store.kind, StoreKind::At { index, .. } if kernel.index_extent(index).is_none()) {
-            return Err("an element written at an index that was not checked".into());
+            return Err(invalid("an element written at an index that was not checked"));
         }
     }
     Ok(())
 }
 
 /// Whether a loop kernel writes only what it says it writes, and each element in one iteration of the axes that are kept.
-pub(super) fn verify_stores(kernel: &LoopKernel) -> Result<(), String> {
+pub(super) fn verify_stores(kernel: &LoopKernel) -> Result<(), Broken> {
     // Kept axes, then reduced ones, then the innermost again if it is kept.
     let kept_last = usize::from(kernel.reduced.last() == Some(&false));
     let (outer, _) = kernel.reduced.split_at(kernel.reduced.len() - kept_last);
     if outer.windows(2).any(|pair| pair[0] && !pair[1]) {
-        return Err("a reduced axis outside a kept one".into());
+        return Err(invalid("a reduced axis outside a kept one"));
     }
     for store in &kernel.stores {
         if !kernel.params.get(usize::from(store.address.param)).is_some_and(|param| param.written) {
-            return Err(format!("writes p{}, which is not said to be written", store.address.param));
+            return Err(invalid(format!("writes p{}, which is not said to be written", store.address.param)));
         }
         // Elements written one after another may be the same; such a kernel is not divided.
         if matches!(store.kind, StoreKind::At { .. }) {
             if kernel.reduced.contains(&true) {
-                return Err("a fold beside elements written one after another".into());
+                return Err(invalid("a fold beside elements written one after another"));
             }
             continue;
         }
         let axes = kernel.extents.iter().zip(&store.address.position.strides).zip(&kernel.reduced);
         let kept = axes.filter(|((extent, _), reduced)| **extent > 1 && !**reduced);
         if !are_distinct(kept.map(|((extent, stride), _)| (*stride, *extent))) {
-            return Err("iterations write the same element".into());
+            return Err(invalid("iterations write the same element"));
         }
     }
     Ok(())
@@ -118,19 +119,19 @@ fn are_distinct(axes: impl Iterator<Item = (i64, usize)>) -> bool {
 }
 
 /// Whether a product has the types that it says, and writes each element of its result once.
-pub(super) fn verify_factors(kernel: &ProductKernel) -> Result<(), String> {
+pub(super) fn verify_factors(kernel: &ProductKernel) -> Result<(), Broken> {
     if !kernel.dtype.is_float() {
-        return Err(format!("a product of {}", kernel.dtype));
+        return Err(invalid(format!("a product of {}", kernel.dtype)));
     }
     for matrix in [&kernel.a, &kernel.b, &kernel.c] {
         let written = matrix.param == kernel.c.param;
         let param = kernel.params.get(usize::from(matrix.param));
         if param.is_none_or(|param| param.dtype != kernel.dtype || param.written != written) {
-            return Err(format!("p{} is not a factor, or not the result", matrix.param));
+            return Err(invalid(format!("p{} is not a factor, or not the result", matrix.param)));
         }
     }
     if [kernel.a.param, kernel.b.param].contains(&kernel.c.param) {
-        return Err("a product that reads its result".into());
+        return Err(invalid("a product that reads its result"));
     }
     let c = &kernel.c;
     let axes =
@@ -138,14 +139,14 @@ pub(super) fn verify_factors(kernel: &ProductKernel) -> Result<(), String> {
     // An empty result has no elements that could be the same.
     let empty = [kernel.batch, kernel.m, kernel.n].contains(&0);
     if !empty && !are_distinct(axes.filter(|(_, extent)| *extent > 1)) {
-        return Err("elements of the result that lie on each other".into());
+        return Err(invalid("elements of the result that lie on each other"));
     }
     Ok(())
 }
 
 /// Whether what a loop over steps reads is apart from what it writes, each thing that it writes is apart from the others, and
 /// all that its steps need is there.
-pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), String> {
+pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), Broken> {
     let param = |param: u16| kernel.params.get(usize::from(param));
     let carries = kernel.carries.iter().map(|carry| carry.param);
     let rows = kernel.rows.iter().map(|row| row.param);
@@ -155,7 +156,7 @@ pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), String> {
         let inside = usize::try_from(until.offset).is_ok_and(|offset| offset < bytes);
         let apart = Some(until.param) != kernel.arena || until.offset >= kernel.body.arena_bytes as i64;
         if !inside || !apart || until.stride != 0 {
-            return Err("a condition that has no place of its own".into());
+            return Err(invalid("a condition that has no place of its own"));
         }
         if Some(until.param) != kernel.arena {
             written.push(until.param);
@@ -165,10 +166,10 @@ pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), String> {
     written.sort_unstable();
     written.dedup();
     if written.len() != count || !written.iter().all(|p| param(*p).is_some_and(|param| param.written)) {
-        return Err("results of a loop that share a parameter, or one that is not written".into());
+        return Err(invalid("results of a loop that share a parameter, or one that is not written"));
     }
     if kernel.inputs.iter().any(|input| param(input.param).is_none_or(|param| param.written)) {
-        return Err("a loop that reads what it writes".into());
+        return Err(invalid("a loop that reads what it writes"));
     }
     if kernel
         .carries
@@ -176,7 +177,7 @@ pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), String> {
         .filter_map(|carry| carry.row.as_ref())
         .any(|row| usize::from(row.output) >= kernel.rows.len())
     {
-        return Err("a carry in rows that the loop does not have".into());
+        return Err(invalid("a carry in rows that the loop does not have"));
     }
     Ok(())
 }
@@ -191,7 +192,7 @@ fn overlap(a: &Buffer, b: &Buffer) -> bool {
 }
 
 /// Whether a step writes only memory that it does not read, or reads just where it writes, element by element.
-pub(super) fn verify_aliases(program: &Program, step: &Step) -> Result<(), String> {
+pub(super) fn verify_aliases(program: &Program, step: &Step) -> Result<(), Broken> {
     let params = step.kernel.params();
     let buffer = |param: usize| &program.buffers[step.arguments[param].index()];
     for written in (0..params.len()).filter(|param| params[*param].written) {
@@ -208,7 +209,7 @@ pub(super) fn verify_aliases(program: &Program, step: &Step) -> Result<(), Strin
                 Kernel::Product(_) | Kernel::Random(_) | Kernel::Scan(_) => false,
             };
             if !apart {
-                return Err(format!("p{other} lies in p{written}, which is written"));
+                return Err(invalid(format!("p{other} lies in p{written}, which is written")));
             }
         }
     }

@@ -24,7 +24,7 @@ fn described(program: &Program) -> Vec<String> {
         .flat_map(|set| {
             let features = features.clone().restricted_to(set);
             let cpu = CpuProgram::new(Arc::new(program.clone()), &features, pool.clone()).unwrap();
-            (0..program.count()).map(|number| cpu.describe(number)).collect::<Vec<_>>()
+            (0..program.count()).map(|number| cpu.plan().describe(number)).collect::<Vec<_>>()
         })
         .collect()
 }

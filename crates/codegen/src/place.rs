@@ -8,10 +8,11 @@
 //! soon as their last reader has run; a kernel may write over an operand that dies with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use hypatia_graph::array::Extents;
 use hypatia_graph::leaf::LeafKind;
-use hypatia_graph::{DType, Graph, LeafId, NodeId, Op};
+use hypatia_graph::{Array, Broken, DType, Graph, LeafId, NodeId, Op, broken};
 use smallvec::{SmallVec, smallvec};
 
 use crate::kernel::region::{Region, reads_only_what_it_writes};
@@ -20,24 +21,26 @@ use crate::kernel::{
     StoreKind, Value,
 };
 use crate::lower::{Draft, Memory};
-use crate::schedule::shape;
 
 /// The program of the drafts.
-pub fn plan(graph: &Graph, drafts: Vec<Draft>) -> Program {
-    let mut planner = Planner::new(graph, drafts);
-    planner.place_outputs();
-    planner.place_updates();
-    planner.order();
-    planner.finish()
+///
+/// # Errors
+/// Drafts that name memory which the graph does not have.
+pub fn place(graph: &Graph, drafts: Vec<Draft>) -> Result<Program, Broken> {
+    let mut placer = Placer::new(graph, drafts);
+    placer.place_outputs();
+    placer.place_updates()?;
+    placer.order()?;
+    placer.finish()
 }
 
-struct Planner<'g> {
+struct Placer<'g> {
     graph: &'g Graph,
     drafts: Vec<Draft>,
     /// Stored nodes that do not lie in the arena.
     places: BTreeMap<NodeId, Place>,
     shared: Vec<LeafId>,
-    constants: Vec<LeafId>,
+    constants: Vec<(LeafId, Arc<Array>)>,
     /// Updates written in place: the node and the variable.
     in_place: BTreeMap<NodeId, LeafId>,
     /// Copies to make before anything is overwritten, and after everything.
@@ -46,11 +49,13 @@ struct Planner<'g> {
     commit: usize,
 }
 
-impl<'g> Planner<'g> {
-    fn new(graph: &'g Graph, drafts: Vec<Draft>) -> Planner<'g> {
-        let constants =
-            graph.leaves().filter(|leaf| matches!(leaf.kind, LeafKind::Constant(_))).map(|leaf| leaf.id);
-        Planner {
+impl<'g> Placer<'g> {
+    fn new(graph: &'g Graph, drafts: Vec<Draft>) -> Placer<'g> {
+        let constants = graph.leaves().filter_map(|leaf| match &leaf.kind {
+            LeafKind::Constant(array) => Some((leaf.id, array.clone())),
+            LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => None,
+        });
+        Placer {
             graph,
             drafts,
             places: BTreeMap::new(),
@@ -81,10 +86,11 @@ impl<'g> Planner<'g> {
         }
     }
 
-    fn place_updates(&mut self) {
+    fn place_updates(&mut self) -> Result<(), Broken> {
         let graph = self.graph;
         for (leaf, id) in &graph.updates {
-            let Ok(index) = self.shared.binary_search(leaf) else { continue };
+            let index = self.shared.binary_search(leaf);
+            let index = index.map_err(|_| broken!("the updated variable {leaf:?} among the shared ones"))?;
             let place = Place::Shared(index);
             match self.memory(*id) {
                 Memory::Leaf(own) if own == *leaf => {}
@@ -98,6 +104,7 @@ impl<'g> Planner<'g> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Whether the kernels that compute an update, one after another, read of the old value only what is there still.
@@ -142,35 +149,38 @@ impl<'g> Planner<'g> {
 
     /// Steps that write in place, and all that depend on them, go to the end; where that cannot be, the update is
     /// computed apart and copied.
-    fn order(&mut self) {
+    fn order(&mut self) -> Result<(), Broken> {
         loop {
             let mut deferred = self.deferred();
             if let Some(id) = deferred.culprit {
-                self.demote(id);
+                self.demote(id)?;
                 continue;
             }
             let pairs = self.pairs(&mut deferred.drafts);
-            match self.sorted(&deferred.drafts, &pairs) {
-                Ok(order) => {
+            match self.sorted(&deferred.drafts, &pairs)? {
+                Sorted::Order(order) => {
                     let early = self.drafts.len() - order.len();
                     let mut drafts: Vec<Option<Draft>> =
                         std::mem::take(&mut self.drafts).into_iter().map(Some).collect();
-                    let tail: Vec<Draft> = order.iter().filter_map(|i| drafts[*i].take()).collect();
+                    let taken = order.iter().map(|i| drafts[*i].take());
+                    let tail = taken.map(|draft| draft.ok_or_else(|| broken!("an order without repetition")));
+                    let tail = tail.collect::<Result<Vec<Draft>, Broken>>()?;
                     self.drafts = drafts.into_iter().flatten().collect();
                     self.commit = early;
                     self.drafts.extend(tail);
-                    return;
+                    return Ok(());
                 }
-                Err(id) => self.demote(id),
+                Sorted::InTheWay(id) => self.demote(id)?,
             }
         }
     }
 
-    fn demote(&mut self, id: NodeId) {
+    /// An update that cannot be in place is copied there at the end.
+    fn demote(&mut self, id: NodeId) -> Result<(), Broken> {
         self.in_place.remove(&id);
-        if let Some(place) = self.places.remove(&id) {
-            self.late.push((Memory::Node(id), place));
-        }
+        let place = self.places.remove(&id).ok_or_else(|| broken!("a place of the update {id:?}"))?;
+        self.late.push((Memory::Node(id), place));
+        Ok(())
     }
 
     fn deferred(&self) -> Deferred {
@@ -250,11 +260,7 @@ impl<'g> Planner<'g> {
 
     /// The deferred drafts so that readers of an old value come before its writers, and pairs beside each other where that
     /// can be; or an update in the way.
-    fn sorted(
-        &self,
-        deferred: &BTreeSet<usize>,
-        pairs: &BTreeMap<usize, usize>,
-    ) -> Result<Vec<usize>, NodeId> {
+    fn sorted(&self, deferred: &BTreeSet<usize>, pairs: &BTreeMap<usize, usize>) -> Result<Sorted, Broken> {
         let (mut readers, mut writers) =
             (BTreeMap::<Memory, Vec<usize>>::new(), BTreeMap::<Memory, Vec<usize>>::new());
         for &i in deferred {
@@ -298,7 +304,8 @@ impl<'g> Planner<'g> {
             ready.remove(&next);
             before.remove(&next);
             for j in behind.remove(&next).unwrap_or_default() {
-                let Some(waits) = before.get_mut(&j) else { continue };
+                let waits =
+                    before.get_mut(&j).ok_or_else(|| broken!("draft {j} to wait for draft {next}"))?;
                 waits.remove(&next);
                 if waits.is_empty() {
                     ready.insert(j);
@@ -307,33 +314,34 @@ impl<'g> Planner<'g> {
             order.push(next);
         }
         if before.is_empty() {
-            return Ok(order);
+            return Ok(Sorted::Order(order));
         }
         let stuck = |id: &&NodeId| before.keys().any(|i| writes(&self.drafts[*i], Memory::Node(**id)));
-        Err(self.in_place.keys().find(stuck).copied().unwrap_or(NodeId(0)))
+        let id = self.in_place.keys().find(stuck).ok_or_else(|| broken!("an update in place in a circle"))?;
+        Ok(Sorted::InTheWay(*id))
     }
 
-    fn finish(mut self) -> Program {
+    fn finish(mut self) -> Result<Program, Broken> {
         let graph = self.graph;
         let mut buffers = Buffers::default();
         for (index, leaf) in graph.inputs.iter().enumerate() {
-            buffers.add_leaf(graph, *leaf, Place::Input(index));
+            buffers.add_leaf(graph, *leaf, Place::Input(index))?;
         }
         for (index, leaf) in self.shared.iter().enumerate() {
-            buffers.add_leaf(graph, *leaf, Place::Shared(index));
+            buffers.add_leaf(graph, *leaf, Place::Shared(index))?;
         }
-        for (index, leaf) in self.constants.iter().enumerate() {
-            buffers.add_leaf(graph, *leaf, Place::Constant(index));
+        for (index, (leaf, _)) in self.constants.iter().enumerate() {
+            buffers.add_leaf(graph, *leaf, Place::Constant(index))?;
         }
         for (&id, place) in &self.places {
-            buffers.add(Memory::Node(id), graph.ty(id).dtype, shape(graph, id), place.clone());
+            buffers.add(Memory::Node(id), graph.ty(id).dtype, extents(graph, id)?, place.clone());
         }
         let mut steps: Vec<Step> = Vec::new();
         let in_place = self.in_place.clone();
         let mut commit = None;
         let mut late: Vec<(BufferId, Place)> = Vec::new();
         for (leaf, place) in std::mem::take(&mut self.early) {
-            let from = buffers.of[&Memory::Leaf(leaf)];
+            let from = buffers.of(Memory::Leaf(leaf))?;
             if let Place::Output(_) = place {
                 let to = buffers.place_like(from, place);
                 steps.extend(copy_step(&buffers.list, from, to));
@@ -356,7 +364,7 @@ impl<'g> Planner<'g> {
             for (memory, param) in draft.arguments.iter().zip(draft.kernel.params()) {
                 match memory {
                     Memory::Node(id) => {
-                        buffers.add(*memory, graph.ty(*id).dtype, shape(graph, *id), Place::Arena(0));
+                        buffers.add(*memory, graph.ty(*id).dtype, extents(graph, *id)?, Place::Arena(0));
                     }
                     Memory::Scratch(_) | Memory::Partial(..) => {
                         buffers.add(*memory, param.dtype, smallvec![param.len], Place::Arena(0));
@@ -364,35 +372,45 @@ impl<'g> Planner<'g> {
                     Memory::Leaf(_) => {}
                 }
             }
-            let arguments = draft.arguments.iter().map(|memory| buffers.of[memory]).collect();
+            let arguments = draft.arguments.iter().map(|memory| buffers.of(*memory));
             steps.push(Step {
                 kernel: draft.kernel.clone(),
-                arguments,
+                arguments: arguments.collect::<Result<_, _>>()?,
                 label: draft.label.clone(),
                 site: draft.site,
             });
         }
         let commit = commit.unwrap_or(steps.len());
-        late.extend(self.late.iter().map(|(memory, place)| (buffers.of[memory], place.clone())));
+        for (memory, place) in &self.late {
+            late.push((buffers.of(*memory)?, place.clone()));
+        }
         for (from, place) in late {
             let to = buffers.place_like(from, place);
             steps.extend(copy_step(&buffers.list, from, to));
         }
         let arena_bytes = place_in_arena(&mut buffers.list, &steps);
-        let constants = self.constants.iter().filter_map(|id| match &graph.leaf(*id)?.kind {
-            LeafKind::Constant(array) => Some(array.clone()),
-            LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => None,
-        });
-        Program {
-            constants: constants.collect(),
-            outputs: graph.outputs.iter().map(|id| (graph.ty(*id).dtype, shape(graph, *id))).collect(),
+        let outputs = graph.outputs.iter().map(|id| Ok((graph.ty(*id).dtype, extents(graph, *id)?)));
+        Ok(Program {
+            constants: self.constants.into_iter().map(|(_, array)| array).collect(),
+            outputs: outputs.collect::<Result<_, Broken>>()?,
             buffers: buffers.list,
             steps,
             shared: self.shared,
             arena_bytes,
             commit,
-        }
+        })
     }
+}
+
+/// Deferred drafts in an order, or why there is none.
+enum Sorted {
+    Order(Vec<usize>),
+    /// An update that cannot be in place.
+    InTheWay(NodeId),
+}
+
+fn extents(graph: &Graph, id: NodeId) -> Result<Extents, Broken> {
+    graph.ty(id).extents().ok_or_else(|| broken!("known extents of a node", graph.ty(id)))
 }
 
 /// What must run after the rest.
@@ -441,31 +459,35 @@ fn copied(draft: &Draft) -> Option<(LeafId, NodeId)> {
 #[derive(Default)]
 struct Buffers {
     list: Vec<Buffer>,
-    of: HashMap<Memory, BufferId>,
+    known: HashMap<Memory, BufferId>,
 }
 
 impl Buffers {
+    /// The buffer of what was added.
+    fn of(&self, memory: Memory) -> Result<BufferId, Broken> {
+        self.known.get(&memory).copied().ok_or_else(|| broken!("a buffer of {memory:?}"))
+    }
+
     fn add(&mut self, memory: Memory, dtype: DType, shape: Extents, place: Place) {
         let next = BufferId(self.list.len() as u32);
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.of.entry(memory) {
+        if let std::collections::hash_map::Entry::Vacant(entry) = self.known.entry(memory) {
             entry.insert(next);
             self.list.push(Buffer { dtype, shape, place });
         }
     }
 
-    fn add_leaf(&mut self, graph: &Graph, leaf: LeafId, place: Place) {
+    fn add_leaf(&mut self, graph: &Graph, leaf: LeafId, place: Place) -> Result<(), Broken> {
         // The type in the graph is the specialised one; a leaf that no node reads has only its declaration.
         let node = graph.nodes().find(|(_, node)| node.op == Op::Leaf(leaf));
-        let Some(ty) = node.map(|(_, node)| &node.ty).or(graph.leaf(leaf).map(|leaf| &leaf.ty)) else {
-            return;
-        };
+        let ty = node.map(|(_, node)| &node.ty).or(graph.leaf(leaf).map(|leaf| &leaf.ty));
+        let ty = ty.ok_or_else(|| broken!("{leaf:?} among the leaves of the graph"))?;
         // Of an input that nothing reads the extents may be unknown; it needs no memory.
-        let Some(shape) = ty.extents() else { return };
-        self.add(Memory::Leaf(leaf), ty.dtype, shape, place);
+        if let Some(shape) = ty.extents() {
+            self.add(Memory::Leaf(leaf), ty.dtype, shape, place);
+        }
+        Ok(())
     }
-}
 
-impl Buffers {
     /// The buffer at a place, of the type of another if it does not exist yet.
     fn place_like(&mut self, like: BufferId, place: Place) -> BufferId {
         match self.list.iter().position(|buffer| buffer.place == place) {
