@@ -271,7 +271,7 @@ fn tangent_of(
             let (left, right) = (moved(&[0])?, moved(&[1])?);
             Some(combine(&left, &right, |a, b| a + b))
         }
-        Class::Fold(Along::Reduce(Fold::Sum, _) | Along::Cumsum(_)) => linear()?,
+        Class::Fold(Along::Reduce(Fold::Sum, _) | Along::Mean(_) | Along::Cumsum(_)) => linear()?,
         Class::Fold(Along::Reduce(fold @ (Fold::Prod | Fold::Max | Fold::Min), axes)) => {
             tangents[0].map(|t| reduce_tangent(fold, axes, operands[0], t, value, terms))
         }

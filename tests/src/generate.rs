@@ -341,7 +341,12 @@ impl Growth {
                 let x = self.converted(x, wanted)?;
                 self.add(Op::Reduce(fold, set), &[x])
             }
-            38 if self.generator.below(2) == 0 => self.add(Op::ArgMax(axis as u8), &[x]),
+            38 if self.generator.below(3) == 0 => self.add(Op::ArgMax(axis as u8), &[x]),
+            38 if self.generator.below(2) == 0 => {
+                let set: Axes = (0..rank).filter(|_| self.generator.below(2) == 0).collect();
+                let x = self.converted(x, if dtype.is_float() { dtype } else { self.soil.float })?;
+                self.add(Op::Mean(set), &[x])
+            }
             38 => {
                 let x = self.converted(x, if dtype == DType::Bool { self.soil.float } else { dtype })?;
                 self.add(Op::Cumsum(axis as u8), &[x])

@@ -243,6 +243,58 @@ fn means_of_integers() {
     }
 }
 
+/// A mean lies between the least and the largest element, and is exact but for two roundings.
+#[test]
+fn means_stay_in_the_range_of_their_elements() {
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    for n in [1, 2, 3, 7, 10, 100, 1001, 65_537, 300_000] {
+        for dtype in [DType::F32, DType::F64] {
+            let (largest, smallest) = match dtype {
+                DType::F32 => (f64::from(f32::MAX), f64::from(f32::from_bits(1))),
+                _ => (f64::MAX, f64::from_bits(1)),
+            };
+            let unit = if dtype == DType::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+            // Equal elements, neighbours, the largest and the smallest numbers, and one element beside others.
+            let cases: [&mut dyn FnMut(usize) -> f64; 7] = [
+                &mut |_| 0.1,
+                &mut |_| -1.0 / 3.0,
+                &mut |_| 0.7 + (uniform() * 3.0).floor() * unit,
+                &mut |_| largest,
+                &mut |i| if i % 2 == 0 { largest } else { -largest },
+                &mut |_| 3.0 * smallest,
+                &mut |i| if i == 0 { 1e10 } else { 0.1 },
+            ];
+            for (case, element) in cases.into_iter().enumerate() {
+                let elements: Vec<f64> = (0..n).map(element).collect();
+                let x = Array::vector(&elements).cast(dtype);
+                let of = |i: usize| x.get(i).to_f64();
+                let (low, high) = (0..n).map(of).fold((of(0), of(0)), |(a, b), x| (a.min(x), b.max(x)));
+                let exact = (0..n).map(|i| of(i) / n as f64).sum::<f64>();
+                let means = [value(|x| x.mean(All), &x), value(|x| x.reshape([1, -1]).mean_keepdims(-1), &x)];
+                for found in means {
+                    let found = found.get(0).to_f64();
+                    assert!(low <= found && found <= high, "case {case} of {n}, {dtype}: {found:e}");
+                    let close = (found - exact).abs() <= 2.0 * unit * exact.abs() + (n as f64) * 1e-13 * high;
+                    assert!(close, "case {case} of {n}, {dtype}: {found:e} instead of {exact:e}");
+                }
+            }
+        }
+    }
+    for (elements, mean) in [
+        (vec![f64::INFINITY, 1.0, 2.0], f64::INFINITY),
+        (vec![f64::NEG_INFINITY, f64::INFINITY, 0.0], f64::NAN),
+        (vec![1.0, f64::NAN, 0.0], f64::NAN),
+        (vec![], f64::NAN),
+    ] {
+        let found = value(|x| x.mean(All), &Array::vector(&elements)).get(0).to_f64();
+        assert!(found == mean || found.is_nan() && mean.is_nan(), "{elements:?}: {found}");
+    }
+}
+
 #[test]
 fn functions_of_numbers_are_numbers() {
     let z = 2.5f64;

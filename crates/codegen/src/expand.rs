@@ -5,12 +5,14 @@ use hypatia_graph::op::{WindowAxis, known_dims};
 use hypatia_graph::{Axes, Fold, Graph, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::SmallVec;
 
-/// The graph with large reductions in two stages, and cumulative sums as sums of blocks.
+/// The graph with large reductions in two stages, means as sums, and cumulative sums as sums of blocks.
 pub fn expand(graph: &Graph) -> Graph {
     graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
         let expanded = if let Op::Reduce(fold, axes) = node.op {
             two_stages(out, fold, axes, operands[0], node.site)
+        } else if let Op::Mean(axes) = node.op {
+            mean(out, axes, operands[0], node.site)
         } else if let Op::Cumsum(axis) = node.op {
             cumsum(out, usize::from(axis), operands[0], node.site)
         } else {
@@ -33,6 +35,44 @@ fn two_stages(out: &mut Graph, fold: Fold, axes: Axes, x: NodeId, site: Option<S
     let rows = out.add(Op::Reduce(fold, Axes::one(last)), &[x], site);
     let rest = axes.iter().filter(|axis| *axis != last).collect();
     Some(out.add(Op::Reduce(fold, rest), &[rows], site))
+}
+
+/// A sum over axes, of however many elements.
+fn sum(out: &mut Graph, axes: Axes, x: NodeId, site: Option<Site>) -> NodeId {
+    two_stages(out, Fold::Sum, axes, x, site)
+        .unwrap_or_else(|| out.add(Op::Reduce(Fold::Sum, axes), &[x], site))
+}
+
+/// A mean as the sum of shares, which cannot overflow, corrected by the mean of what is left: of elements close to each
+/// other all digits of that are right, so that the result never leaves their range.
+fn mean(out: &mut Graph, axes: Axes, x: NodeId, site: Option<Site>) -> Option<NodeId> {
+    let (dtype, extents) = (out.ty(x).dtype, out.ty(x).extents()?);
+    let rest: SmallVec<[usize; 4]> = axes.others(extents.len()).map(|axis| extents[axis]).collect();
+    let count = axes.iter().map(|axis| extents[axis] as f64).product::<f64>();
+    let number = |out: &mut Graph, value: f64, shape: &[usize]| {
+        out.add_uniform(Literal::from_f64(value, dtype), shape, site)
+    };
+    if count == 0.0 {
+        return Some(number(out, f64::NAN, &rest));
+    }
+    let map = |out: &mut Graph, f: ScalarFn, operands: &[NodeId]| out.add(Op::Map(f), operands, site);
+    let share = number(out, 1.0 / count, &extents);
+    let shares = map(out, ScalarFn::Mul, &[x, share]);
+    let mean = sum(out, axes, shares, site);
+    if count <= 2.0 {
+        return Some(mean);
+    }
+    let kept = axes.others(extents.len()).map(|axis| axis as u8).collect();
+    let centre = out.add(Op::Broadcast { axes: kept, dims: known_dims(&extents) }, &[mean], site);
+    let left = map(out, ScalarFn::Sub, &[x, centre]);
+    let left = sum(out, axes, left, site);
+    let (total, infinity, zero) =
+        (number(out, count, &rest), number(out, f64::INFINITY, &rest), number(out, 0.0, &rest));
+    let size = map(out, ScalarFn::Abs, &[left]);
+    let finite = map(out, ScalarFn::Lt, &[size, infinity]);
+    let correction = map(out, ScalarFn::Div, &[left, total]);
+    let correction = map(out, ScalarFn::Select, &[finite, correction, zero]);
+    Some(map(out, ScalarFn::Add, &[mean, correction]))
 }
 
 /// Elements of a block. An element costs as many additions; smaller blocks need more levels, each with its own kernels.

@@ -111,7 +111,7 @@ impl<'g> Compute<'g> {
             }
             Op::Random { key, .. } => return Ok(Compute::Whole(Whole::Random(*key))),
             Op::Scan(scan) => return Ok(Compute::Whole(Whole::Scan(scan))),
-            Op::Extent(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Grad(_) | Op::Cumsum(_) => {
+            Op::Extent(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Grad(_) | Op::Mean(_) | Op::Cumsum(_) => {
                 return Err(broken!("a specialised, expanded graph without gradients", node.op.name()));
             }
         };

@@ -297,21 +297,33 @@ impl Tensor {
         build(Op::Cast(dtype), smallvec![product], site)
     }
 
-    fn mean_over(&self, axes: &impl AxisSet, keepdims: bool, site: Site) -> Tensor {
+    /// The sum over axes, divided by their number of elements.
+    fn sum_over_count(&self, set: Axes, site: Site) -> Tensor {
         // Integers are not numbers of `f32`. Sums of `i64` may be none of `i64`.
         let operand = if self.dtype() == DType::I64 { self.cast(DType::F64) } else { self.clone() };
-        let set = match axes.axes(self.rank()) {
-            Ok(set) => set,
-            Err(message) => return mistake(self, format!("`mean`: {message}"), site),
-        };
-        let sum = operand.fold(Fold::Sum, axes, keepdims, site);
+        let sum = build(Op::Reduce(Fold::Sum, set), smallvec![operand.counted(site)], site);
         if self.dtype().is_float() {
             return sum / self.count(set, self.dtype(), site);
         }
         (sum.cast(DType::F64) / self.count(set, DType::F64, site)).cast(DType::F32)
     }
 
-    /// Arithmetic mean over axes; of integers and truth values as `f32`, rounded once at the end.
+    fn mean_over(&self, axes: &impl AxisSet, keepdims: bool, site: Site) -> Tensor {
+        let set = match axes.axes(self.rank()) {
+            Ok(set) => set,
+            Err(message) => return mistake(self, format!("`mean`: {message}"), site),
+        };
+        let all_made = set.iter().all(|axis| self.rows_made(axis, site).is_none());
+        let mean = if self.dtype().is_float() && all_made {
+            build(Op::Mean(set), smallvec![self.clone()], site)
+        } else {
+            self.sum_over_count(set, site)
+        };
+        if keepdims { keep_axes(&mean, set, self.rank(), site) } else { mean }
+    }
+
+    /// Arithmetic mean over axes, NaN of no elements. Of finite floats it lies between the least and the largest, whatever
+    /// the roundings and however large they are; of integers and truth values it is `f32`, rounded once at the end.
     #[track_caller]
     pub fn mean(&self, axes: impl AxisSet) -> Tensor {
         self.mean_over(&axes, false, Location::caller())
@@ -329,8 +341,12 @@ impl Tensor {
     pub fn var(&self, axes: impl AxisSet) -> Tensor {
         let site = Location::caller();
         let float = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F64) };
-        let centred = &float - float.mean_over(&axes, true, site);
-        let variance = centred.sqr().mean_over(&axes, false, site);
+        let set = match axes.axes(self.rank()) {
+            Ok(set) => set,
+            Err(message) => return mistake(self, format!("`var`: {message}"), site),
+        };
+        let centre = keep_axes(&float.sum_over_count(set, site), set, self.rank(), site);
+        let variance = (&float - centre).sqr().sum_over_count(set, site);
         if self.dtype().is_float() { variance } else { variance.cast(DType::F32) }
     }
 

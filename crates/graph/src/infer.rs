@@ -9,7 +9,7 @@ use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
 use crate::op::{Bound, Dim, Fold, Grad, IndexCheck, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
 use crate::scalar::ScalarFn;
-use crate::shape::{Extent, MAX_RANK, TensorType};
+use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
 
 type Inferred = Result<TensorType, Diagnostic>;
 
@@ -38,10 +38,14 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
         Op::Reduce(fold, axes) => {
             let [x] = take(op, operands)?;
             check_dtype(op, *fold, x)?;
-            for axis in axes.iter() {
-                check_axis(op, axis, x)?;
+            without_axes(op, *axes, x)?
+        }
+        Op::Mean(axes) => {
+            let [x] = take(op, operands)?;
+            if !x.dtype.is_float() {
+                return Err(not_defined_on(op, x));
             }
-            TensorType { dtype: x.dtype, shape: axes.others(x.rank()).map(|axis| x.shape[axis]).collect() }
+            without_axes(op, *axes, x)?
         }
         Op::ArgMax(axis) => {
             let [x] = take(op, operands)?;
@@ -243,13 +247,22 @@ fn check_axis(op: &Op, axis: usize, x: &TensorType) -> Result<(), Diagnostic> {
     ))
 }
 
+/// The type of the elements without those axes.
+fn without_axes(op: &Op, axes: Axes, x: &TensorType) -> Inferred {
+    for axis in axes.iter() {
+        check_axis(op, axis, x)?;
+    }
+    Ok(TensorType { dtype: x.dtype, shape: axes.others(x.rank()).map(|axis| x.shape[axis]).collect() })
+}
+
 /// Elements of the type can be folded so.
 fn check_dtype(op: &Op, fold: Fold, x: &TensorType) -> Result<(), Diagnostic> {
-    if fold.takes(x.dtype) {
-        return Ok(());
-    }
+    if fold.takes(x.dtype) { Ok(()) } else { Err(not_defined_on(op, x)) }
+}
+
+fn not_defined_on(op: &Op, x: &TensorType) -> Diagnostic {
     let title = format!("`{}` is not defined on {}", op.name(), x.dtype);
-    Err(Diagnostic::new(title).with("operand", x.to_string(), None))
+    Diagnostic::new(title).with("operand", x.to_string(), None)
 }
 
 /// The scalars that give extents and bounds.

@@ -301,6 +301,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
         Op::Map(f) => map(*f, operands, &ty, &shape),
         Op::Cast(dtype) => Ok(operands[0].cast(*dtype)),
         Op::Reduce(fold, axes) => reduce(*fold, *axes, operands[0], &shape),
+        Op::Mean(axes) => mean(*axes, operands[0], &shape),
         Op::ArgMax(axis) => argmax(usize::from(*axis), operands[0], &shape),
         Op::Cumsum(axis) => cumsum(usize::from(*axis), operands[0]),
         Op::Dot => dot(operands[0], operands[1], &shape),
@@ -598,12 +599,40 @@ fn map(f: ScalarFn, operands: &[&Array], ty: &TensorType, shape: &[usize]) -> Re
     Ok(result)
 }
 
-fn reduce(fold: Fold, axes: Axes, x: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
-    // Elements that differ along the folded axes only go to one position of the result.
+/// The strides in the result of folding `axes` of the elements of `x`: those that differ along these axes only go to one
+/// position.
+fn strides_of_fold(x: &Array, axes: Axes, shape: &[usize]) -> SmallVec<[isize; 8]> {
     let mut strides: SmallVec<[isize; 8]> = x.shape().iter().map(|_| 0).collect();
     for (axis, stride) in axes.others(x.rank()).zip(row_major_strides(shape)) {
         strides[axis] = stride as isize;
     }
+    strides
+}
+
+/// In double precision, of parts that cannot overflow, and then corrected by the mean of what is left.
+fn mean(axes: Axes, x: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let count = axes.iter().map(|axis| x.shape()[axis] as f64).product::<f64>();
+    let extents: usize = shape.iter().product();
+    let (mut means, mut left) = (vec![0.0; extents], vec![0.0; extents]);
+    let element = |position| x.get(position).to_f64();
+    let strides = strides_of_fold(x, axes, shape);
+    for (from, to) in positions(x.shape(), 0, &strides).enumerate() {
+        means[to] += element(from) / count;
+    }
+    for (from, to) in positions(x.shape(), 0, &strides).enumerate() {
+        left[to] += element(from) - means[to];
+    }
+    let mut result = Array::zeros(x.dtype(), shape)?;
+    for (position, (mean, left)) in means.into_iter().zip(left).enumerate() {
+        let correction = if left.is_finite() { left / count } else { 0.0 };
+        let value = if count == 0.0 { f64::NAN } else { mean + correction };
+        result.set(position, Literal::from_f64(value, x.dtype()));
+    }
+    Ok(result)
+}
+
+fn reduce(fold: Fold, axes: Axes, x: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let strides = strides_of_fold(x, axes, shape);
     let targets = positions(x.shape(), 0, &strides).enumerate();
     let mut result = Array::full(shape, fold.identity(x.dtype()))?;
     if x.dtype() == DType::F32 && matches!(fold, Fold::Sum | Fold::Prod) {

@@ -151,6 +151,14 @@ fn outcome(
             let identity = fold.identity(operands[0].dtype());
             Ok((smallvec![existing(&operands[0], own, identity, site)], None))
         }
+        Op::Mean(axes) => match made(0) {
+            Some(own) if axes.contains(own.axis) => Err(("in the mean over its rows", 0)),
+            Some(own) => {
+                let gone = axes.iter().filter(|axis| *axis < own.axis).count();
+                unchanged(own.at(own.axis - gone))
+            }
+            None => unchanged(None),
+        },
         Op::ArgMax(axis) => {
             let Some(own) = made(0) else { return unchanged(None) };
             let axis = usize::from(*axis);

@@ -81,6 +81,9 @@ pub enum Op {
     Cast(DType),
     /// Folds away the axes of the set, in a fixed order that is part of the compiled program, not of the meaning.
     Reduce(Fold, Axes),
+    /// The mean over axes, which go away; floats only, NaN of none. Between the least and the largest element, and never
+    /// infinite where all elements are finite.
+    Mean(Axes),
     /// `i64`: position of the first largest element along an axis, which goes away. A NaN counts as largest.
     ArgMax(u8),
     /// Each element is the sum of those up to it along an axis, itself included; the result has the operand's type, numbers
@@ -153,6 +156,7 @@ impl Op {
             Op::Map(f) => f.name(),
             Op::Cast(_) => "cast",
             Op::Reduce(fold, _) => fold.name(),
+            Op::Mean(_) => "mean",
             Op::ArgMax(_) => "argmax",
             Op::Cumsum(_) => "cumsum",
             Op::Dot => "dot",

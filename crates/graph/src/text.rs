@@ -470,7 +470,7 @@ impl fmt::Display for Op {
             Class::Leaf(id) => write!(f, "{{id={}}}", id.0),
             Class::Index | Class::View(View::Reshape) => write!(f, "{{dims={dims}}}"),
             Class::Cast(dtype) => write!(f, "{{dtype={dtype}}}"),
-            Class::Fold(Along::Reduce(_, axes)) => write!(f, "{{axes={axes:?}}}"),
+            Class::Fold(Along::Reduce(_, axes) | Along::Mean(axes)) => write!(f, "{{axes={axes:?}}}"),
             Class::View(View::Broadcast(axes)) => write!(f, "{{axes={}, dims={dims}}}", List(axes)),
             Class::View(View::Permute(axes)) => write!(f, "{{axes={}}}", List(axes)),
             Class::Indexed(batch) => write!(f, "{{batch={batch}}}"),

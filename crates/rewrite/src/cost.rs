@@ -45,7 +45,11 @@ impl Cost {
 pub(crate) fn cost(egraph: &Egraph<'_>, class: Id, term: &Term) -> Cost {
     let data = &egraph[class].data;
     let operands: smallvec::SmallVec<[&Data; 4]> = term.operands.iter().map(|id| &egraph[*id].data).collect();
-    let risk = if data.constant.is_some() { 0 } else { risk(egraph, term, data, &operands) };
+    // A mean keeps the digits that a sum and a division lose.
+    let rough =
+        matches!(term.op, Op::Map(_)) && Look(egraph).holds(class, |other| matches!(other.op, Op::Mean(_)));
+    let risk =
+        if data.constant.is_some() { 0 } else { risk(egraph, term, data, &operands) + i64::from(rough) };
     Cost { risk, work: work(term, data, &operands), roughness: roughness(term, &operands) }
 }
 

@@ -270,6 +270,7 @@ impl Facts {
                 };
                 match along {
                     Along::Reduce(fold, axes) => reduce(fold, count(axes), &first, dtype, strict),
+                    Along::Mean(axes) => mean(count(axes), &first),
                     Along::ArgMax(axis) => indices(count(Axes::one(axis)), dtype),
                     // Sums of one element up to all.
                     Along::Cumsum(axis) => {
@@ -390,6 +391,20 @@ fn reduce(fold: Fold, count: Option<usize>, x: &Facts, dtype: DType, strict: boo
         },
         Fold::Prod if x.least >= 0 && x.most <= 1 => Facts::whole(0, 1, dtype),
         Fold::Prod => Facts::unknown(dtype, strict),
+    }
+}
+
+/// A mean of `count` floats, which lies between the least and the largest.
+fn mean(count: Option<usize>, x: &Facts) -> Facts {
+    let some = count.is_some_and(|n| n > 0);
+    Facts {
+        low: x.low,
+        high: x.high,
+        nonzero: x.positive() || x.negative(),
+        finite: x.finite && some,
+        // Infinities of both signs have no mean.
+        number: some && (x.finite || x.number && (x.low >= 0.0 || x.high <= 0.0)),
+        ..ANYTHING
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) enum Head {
     Cast,
     /// A reduction; any where `None`.
     Reduce(Option<Fold>),
+    Mean,
     ArgMax,
     Dot,
     Broadcast,
@@ -47,6 +48,7 @@ impl Head {
             "binary" => Head::Binary,
             "cast" => Head::Cast,
             "reduce" => Head::Reduce(None),
+            "mean" => Head::Mean,
             "argmax" => Head::ArgMax,
             "dot" => Head::Dot,
             "broadcast" => Head::Broadcast,
@@ -75,6 +77,7 @@ impl Head {
             (Head::Binary, Op::Map(g)) => g.arity() == 2,
             (Head::Reduce(None), Op::Reduce(..))
             | (Head::Cast, Op::Cast(_))
+            | (Head::Mean, Op::Mean(_))
             | (Head::ArgMax, Op::ArgMax(_))
             | (Head::Dot, Op::Dot)
             | (Head::Broadcast | Head::View, Op::Broadcast { .. })
@@ -101,6 +104,7 @@ impl Head {
             | Head::Binary
             | Head::Cast
             | Head::Reduce(_)
+            | Head::Mean
             | Head::ArgMax
             | Head::Broadcast
             | Head::Reshape
@@ -130,6 +134,7 @@ impl Head {
             Head::Reduce(None) => Fold::ALL.iter().map(|fold| fold.name()).collect(),
             Head::Reduce(Some(fold)) => vec![fold.name()],
             Head::Cast => vec!["cast"],
+            Head::Mean => vec!["mean"],
             Head::ArgMax => vec!["argmax"],
             Head::Dot => vec!["dot"],
             Head::Broadcast => vec!["broadcast"],

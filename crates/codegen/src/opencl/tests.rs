@@ -212,8 +212,8 @@ fn numbers(dtype: DType, count: usize, seed: u64) -> Array {
     array
 }
 
-/// Every function on a type, some to a kernel, with a sample for each operand; and how many functions there are.
-fn all_functions(dtype: DType, count: usize) -> (Vec<Kernel>, Vec<Array>, usize) {
+/// Every function on a type, some to a kernel, with a sample for each operand.
+fn all_functions(dtype: DType, count: usize) -> (Vec<Kernel>, Vec<Array>) {
     let dtypes = |function: ScalarFn| {
         let mut dtypes = vec![dtype; function.arity()];
         if function == ScalarFn::Select {
@@ -241,27 +241,26 @@ fn all_functions(dtype: DType, count: usize) -> (Vec<Kernel>, Vec<Array>, usize)
         }
         kernels.push(Kernel::Loop(sketch.0));
     }
-    (kernels, buffers, typed.len())
+    (kernels, buffers)
 }
 
 #[test]
 fn float32_functions_have_the_bits_of_their_definition() {
-    let (kernels, buffers, functions) = all_functions(DType::F32, 6000);
-    assert_eq!(functions, 53);
+    let (kernels, buffers) = all_functions(DType::F32, 6000);
     compare(kernels, buffers, identical);
 }
 
 #[test]
 fn integer_functions_wrap_and_divide_as_defined() {
     for dtype in [DType::Bool, DType::U8, DType::I32, DType::I64] {
-        let (kernels, buffers, _) = all_functions(dtype, 3000);
+        let (kernels, buffers) = all_functions(dtype, 3000);
         compare(kernels, buffers, identical);
     }
 }
 
 #[test]
 fn float64_functions_are_close_to_their_definition() {
-    let (kernels, buffers, _) = all_functions(DType::F64, 3000);
+    let (kernels, buffers) = all_functions(DType::F64, 3000);
     compare(kernels, buffers, close);
 }
 

@@ -233,6 +233,11 @@ pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -
             dtype.is_float().then(|| g.op(Op::Cast(dtype), &[c]))
         }
         Op::Reduce(fold, axes) => pullback_reduce(g, *fold, *axes, id, x, c),
+        Op::Mean(axes) => {
+            let count = g.like(c, axes.iter().map(|axis| shape[axis] as f64).product());
+            let share = g.div(c, count);
+            Some(g.spread(share, *axes, &shape))
+        }
         // Each element goes into the sums behind it.
         Op::Cumsum(axis) => {
             let from_last = g.reversed(c, usize::from(*axis));

@@ -63,6 +63,8 @@ pub enum View<'o> {
 pub enum Along {
     /// One by a fold; the axes go away.
     Reduce(Fold, Axes),
+    /// One, their mean; the axes go away.
+    Mean(Axes),
     /// The position of the largest; the axis goes away.
     ArgMax(usize),
     /// The sum of those up to each; the axis stays.
@@ -90,6 +92,7 @@ impl Op {
             Op::SetSlice(..) | Op::SetWindow(..) | Op::Concat(_) => Class::Assembly,
             Op::Gather { batch } | Op::Scatter { batch, .. } => Class::Indexed(usize::from(*batch)),
             Op::Reduce(fold, axes) => Class::Fold(Along::Reduce(*fold, *axes)),
+            Op::Mean(axes) => Class::Fold(Along::Mean(*axes)),
             Op::ArgMax(axis) => Class::Fold(Along::ArgMax(usize::from(*axis))),
             Op::Cumsum(axis) => Class::Fold(Along::Cumsum(usize::from(*axis))),
             Op::Dot => Class::Product,
@@ -280,6 +283,7 @@ impl Op {
                 self.with_window(std::iter::once(WindowAxis::whole(n)).chain(axes.iter().copied()).collect())
             }
             Op::Reduce(fold, axes) => Op::Reduce(*fold, axes.iter().map(|axis| axis + 1).collect::<Axes>()),
+            Op::Mean(axes) => Op::Mean(axes.iter().map(|axis| axis + 1).collect::<Axes>()),
             Op::ArgMax(axis) => Op::ArgMax(axis + 1),
             Op::Cumsum(axis) => Op::Cumsum(axis + 1),
             Op::Concat(axis) => Op::Concat(axis + 1),
@@ -311,6 +315,9 @@ impl Op {
             Op::Reduce(fold, axes) if !axes.contains(0) => {
                 Op::Reduce(*fold, axes.iter().map(|axis| axis - 1).collect::<Axes>())
             }
+            Op::Mean(axes) if !axes.contains(0) => {
+                Op::Mean(axes.iter().map(|axis| axis - 1).collect::<Axes>())
+            }
             Op::ArgMax(axis) => Op::ArgMax(axis.checked_sub(1)?),
             Op::Cumsum(axis) => Op::Cumsum(axis.checked_sub(1)?),
             Op::Concat(axis) => Op::Concat(axis.checked_sub(1)?),
@@ -320,6 +327,7 @@ impl Op {
             | Op::Iota(_)
             | Op::Extent(_)
             | Op::Reduce(..)
+            | Op::Mean(_)
             | Op::Dot
             | Op::Reshape(_)
             | Op::Slice(_)

@@ -152,13 +152,14 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
             None => call(node.op.name(), &along()),
         },
         Class::Cast(dtype) => call(dtype.name(), ""),
-        Class::Fold(Along::Reduce(fold, axes)) => {
+        Class::Fold(Along::Reduce(_, axes) | Along::Mean(axes)) => {
+            let name = node.op.name();
             let rank = graph.ty(node.operands[0]).rank();
             let list: Vec<String> = axes.iter().map(|axis| axis.to_string()).collect();
             match list.as_slice() {
-                _ if axes.len() == rank => call(fold.name(), ""),
-                [axis] => call(fold.name(), &format!(", axis={axis}")),
-                axes => call(fold.name(), &format!(", axis=[{}]", axes.join(", "))),
+                _ if axes.len() == rank => call(name, ""),
+                [axis] => call(name, &format!(", axis={axis}")),
+                axes => call(name, &format!(", axis=[{}]", axes.join(", "))),
             }
         }
         Class::Fold(_) => call(node.op.name(), &along()),

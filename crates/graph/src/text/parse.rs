@@ -669,11 +669,12 @@ impl Parser<'_> {
         if let Some(f) = ScalarFn::from_name(name) {
             return Ok(Op::Map(f));
         }
-        if let Some(fold) = Fold::ALL.into_iter().find(|fold| fold.name() == name.as_str()) {
+        let fold = Fold::ALL.into_iter().find(|fold| fold.name() == name.as_str());
+        if fold.is_some() || name == "mean" {
             self.key("{", "axes")?;
             let axes: Axes = self.list(Self::axis)?.into_iter().map(usize::from).collect();
             self.reader.expect("}")?;
-            return Ok(Op::Reduce(fold, axes));
+            return Ok(fold.map_or(Op::Mean(axes), |fold| Op::Reduce(fold, axes)));
         }
         if let Some(along) = Op::ALONG_AN_AXIS.iter().find(|along| along(0).name() == name.as_str()) {
             return Ok(along(self.single("axis")?));

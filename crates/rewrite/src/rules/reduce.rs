@@ -22,6 +22,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("reduce_permute_same_order", Exact, "(reduce:r (permute:p ?x))", reduce_permute_same_order).under_strict(),
         function("reduce_permute", Real, "(reduce:r (permute:p ?x))", reduce_permute),
         function("reduce_all_reshaped", Rounding, "(reduce:r (reshape:s ?x))", reduce_all_reshaped),
+        // What is known of sums serves means too; the mean itself is more accurate, see `risk`.
+        function("mean_as_sum", Real, "(mean:r ?x)", mean_as_sum),
         // Factors and signs leave sums.
         rule("sum_neg_integer", Exact, "(sum:r (neg ?x)) => (neg (:r ?x)) if discrete ?x").under_strict(),
         rule("sum_neg", Real, "(sum:r (neg ?x)) => (neg (:r ?x))"),
@@ -179,6 +181,14 @@ fn reduce_all_reshaped(found: &Found<'_, '_>) -> Option<Built> {
     let outer = found.egraph[found.term("r").operands[0]].data.ty.rank();
     let all = Axes::all(found.data("x").ty.rank());
     (axes.len() == outer).then(|| reduced(fold, all, Built::Class(found.class("x"))))
+}
+
+fn mean_as_sum(found: &Found<'_, '_>) -> Option<Built> {
+    let Op::Mean(axes) = found.op("r") else { return None };
+    let ty = &found.data("x").ty;
+    let count = axes.iter().try_fold(1.0, |count, axis| Some(count * ty.shape[axis].known()? as f64))?;
+    let sum = reduced(Fold::Sum, *axes, Built::Class(found.class("x")));
+    Some(Built::map(ScalarFn::Div, [sum, Built::Number(count)]))
 }
 
 fn sum_constant_times(found: &Found<'_, '_>) -> Option<Built> {

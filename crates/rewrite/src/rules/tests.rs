@@ -265,16 +265,17 @@ impl Instance<'_> {
                 let from = self.random.pick(&DType::ALL);
                 Some((Op::Cast(dtype), vec![self.build(&operands[0], from, shape)?]))
             }
-            Head::Reduce(fold) => {
-                let fold = match (fold, &kept) {
-                    (Some(fold), _) | (None, Some(Op::Reduce(fold, _))) => *fold,
-                    (None, _) => self.random.pick(&Fold::ALL),
+            Head::Reduce(_) | Head::Mean => {
+                let fold = match (head, &kept) {
+                    (Head::Mean, _) => None,
+                    (Head::Reduce(Some(fold)), _) | (_, Some(Op::Reduce(fold, _))) => Some(*fold),
+                    (_, _) => Some(self.random.pick(&Fold::ALL)),
                 };
-                if !fold.takes(dtype) {
+                if !fold.map_or(dtype.is_float(), |fold| fold.takes(dtype)) {
                     return None;
                 }
                 let (axes, inner) = match kept {
-                    Some(Op::Reduce(_, axes)) => {
+                    Some(Op::Reduce(_, axes) | Op::Mean(axes)) => {
                         let rank = shape.len() + axes.len();
                         let mut next = shape.iter();
                         let inner: Shape = (0..rank)
@@ -306,7 +307,8 @@ impl Instance<'_> {
                         (axes, inner)
                     }
                 };
-                Some((Op::Reduce(fold, axes), vec![self.build(&operands[0], dtype, &inner)?]))
+                let op = fold.map_or(Op::Mean(axes), |fold| Op::Reduce(fold, axes));
+                Some((op, vec![self.build(&operands[0], dtype, &inner)?]))
             }
             Head::ArgMax => {
                 if dtype != DType::I64 {
