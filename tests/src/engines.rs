@@ -7,18 +7,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hypatia::pipeline::{self, Arguments, Unspecialised, specialise};
 use hypatia_codegen::cpu::call::CpuProgram;
 use hypatia_codegen::kernel::Program;
 use hypatia_codegen::opencl::OpenClProgram;
-use hypatia_graph::differentiate::differentiate;
 use hypatia_graph::interp::{Evaluation, interpret};
 use hypatia_graph::leaf::{LeafKind, SharedCell};
-use hypatia_graph::specialise::{Arguments, Unspecialised, specialise};
 use hypatia_graph::verify::{Stage, verify};
 use hypatia_graph::{Array, Graph, LeafId};
 use hypatia_kernels::features::{Features, InstructionSet};
 use hypatia_kernels::pool::Pool;
-use hypatia_rewrite::{Numerics, Options, simplify};
+use hypatia_rewrite::Numerics;
 
 /// A way to run a graph.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -184,14 +183,14 @@ pub fn concrete(graph: &Graph, inputs: &[Array]) -> Result<Graph, String> {
 /// # Errors
 /// Gradients that cannot be taken, or what a pass has broken.
 pub fn prepare(concrete: &Graph, numerics: Numerics) -> Result<Graph, String> {
-    let rewrite = |graph: &Graph, gradients_taken| simplify(graph, Options { numerics, gradients_taken }).0;
-    let differentiated = differentiate(concrete, &mut |forward| rewrite(forward, false))
-        .map_err(|e| format!("differentiate: {e}"))?;
-    verify(&differentiated, Stage::Differentiated)
-        .map_err(|e| format!("after differentiate: {e}\n{differentiated}"))?;
-    let simplified = rewrite(&differentiated, true);
-    verify(&simplified, Stage::Differentiated).map_err(|e| format!("after simplify: {e}\n{simplified}"))?;
-    Ok(simplified)
+    let mut broken = None;
+    let mut look = |pass: &'static str, graph: &Graph| {
+        if let (None, Err(reason)) = (&broken, verify(graph, Stage::Differentiated)) {
+            broken = Some(format!("after {pass}: {reason}\n{graph}"));
+        }
+    };
+    let (prepared, _) = pipeline::prepare(concrete, numerics, &mut look).map_err(|e| e.to_string())?;
+    broken.map_or(Ok(prepared), Err)
 }
 
 /// The pool of that many threads, made once.

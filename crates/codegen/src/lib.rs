@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod loops;
 pub mod lower;
 pub mod merge;
+#[cfg(feature = "opencl")]
 pub mod opencl;
 pub mod place;
 pub mod safety;

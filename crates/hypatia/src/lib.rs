@@ -2,11 +2,18 @@
 //! updates of state into native code.
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod builder;
 mod cache;
+mod engine;
+mod executable;
 mod function;
+pub mod pipeline;
+mod profile;
 
+pub use builder::{Builder, Device, function};
 pub use cache::Counts;
-pub use function::{Builder, CallError, Device, Function, Outputs, Profile, ProfileRow, Stages, function};
+pub use function::{CallError, Function, Outputs};
 pub use hypatia_codegen as codegen;
 pub use hypatia_graph as graph;
 pub use hypatia_graph::array::{self, Array, Element};
@@ -27,6 +34,8 @@ pub use hypatia_graph::{
 pub use hypatia_kernels as kernels;
 pub use hypatia_rewrite as rewrite;
 pub use hypatia_rewrite::Numerics;
+pub use pipeline::Stages;
+pub use profile::{Profile, ProfileRow};
 
 /// The examples of the project's front page.
 #[cfg(doctest)]

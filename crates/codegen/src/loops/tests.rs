@@ -17,6 +17,7 @@ use crate::cpu::call::CpuProgram;
 use crate::kernel::reference::evaluate;
 use crate::kernel::verify::verify;
 use crate::kernel::{Kernel, OutOfRange, Program, RunError, ScanKernel};
+#[cfg(feature = "opencl")]
 use crate::opencl::OpenClProgram;
 use hypatia_kernels::features::{Features, InstructionSet};
 use hypatia_kernels::pool::Pool;
@@ -124,6 +125,7 @@ pub(crate) fn check(
     for limit in [InstructionSet::Avx2, InstructionSet::Portable] {
         compare("processor, narrower", &on_cpu(&graph, &inputs, limit, 1).unwrap());
     }
+    #[cfg(feature = "opencl")]
     match OpenClProgram::new(Arc::new(program.clone()), 0) {
         Err(reason) => eprintln!("skipped: {reason}"),
         Ok(mut device) => {
