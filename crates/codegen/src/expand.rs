@@ -2,7 +2,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use hypatia_graph::op::{WindowAxis, known_dims};
-use hypatia_graph::{Axes, Fold, Graph, Literal, NodeId, Op, ScalarFn, Site};
+use hypatia_graph::{Axes, DType, Fold, Graph, Literal, NodeId, Op, ScalarFn, Site};
 use smallvec::SmallVec;
 
 /// The graph with large reductions in two stages, means as sums, and cumulative sums as sums of blocks.
@@ -59,20 +59,24 @@ fn mean(out: &mut Graph, axes: Axes, x: NodeId, site: Option<Site>) -> Option<No
     let share = number(out, 1.0 / count, &extents);
     let shares = map(out, ScalarFn::Mul, &[x, share]);
     let mean = sum(out, axes, shares, site);
-    if count <= 2.0 {
+    if count == 1.0 {
         return Some(mean);
     }
+    // Where all elements are nearly the largest number, roundings may have gone beyond it.
+    let largest = if dtype == DType::F32 { f64::from(f32::MAX) } else { f64::MAX };
+    let [most, least] = [largest, -largest].map(|end| number(out, end, &rest));
+    let centre = map(out, ScalarFn::Min, &[mean, most]);
+    let centre = map(out, ScalarFn::Max, &[centre, least]);
     let kept = axes.others(extents.len()).map(|axis| axis as u8).collect();
-    let centre = out.add(Op::Broadcast { axes: kept, dims: known_dims(&extents) }, &[mean], site);
-    let left = map(out, ScalarFn::Sub, &[x, centre]);
+    let spread = out.add(Op::Broadcast { axes: kept, dims: known_dims(&extents) }, &[centre], site);
+    let left = map(out, ScalarFn::Sub, &[x, spread]);
     let left = sum(out, axes, left, site);
-    let (total, infinity, zero) =
-        (number(out, count, &rest), number(out, f64::INFINITY, &rest), number(out, 0.0, &rest));
+    let [total, infinity] = [count, f64::INFINITY].map(|value| number(out, value, &rest));
+    let correction = map(out, ScalarFn::Div, &[left, total]);
+    let corrected = map(out, ScalarFn::Add, &[centre, correction]);
     let size = map(out, ScalarFn::Abs, &[left]);
     let finite = map(out, ScalarFn::Lt, &[size, infinity]);
-    let correction = map(out, ScalarFn::Div, &[left, total]);
-    let correction = map(out, ScalarFn::Select, &[finite, correction, zero]);
-    Some(map(out, ScalarFn::Add, &[mean, correction]))
+    Some(map(out, ScalarFn::Select, &[finite, corrected, mean]))
 }
 
 /// Elements of a block. An element costs as many additions; smaller blocks need more levels, each with its own kernels.
