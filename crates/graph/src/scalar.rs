@@ -1,6 +1,6 @@
 //! The elementwise functions: name, arity, typing rule, meaning, and what passes ask about them.
 //!
-//! [`scalar_functions`] is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so
+//! `scalar_functions!` is the one list of them. The graph holds them under `Op::Map`, kernels hold the same value, so
 //! fusing operators is joining their bodies. A line of the list names the formulas that define the function over the
 //! abstract arithmetics of [`crate::math`], which every engine instantiates, and says what the function is like
 //! ([`Properties`]): passes ask for properties and do not list functions.

@@ -151,7 +151,7 @@ impl Builder {
     /// How many bytes of executables for other shapes than those of the last call the function may keep, about; 64 MiB by
     /// default. A function is compiled for each set of argument shapes (and values that extents depend on) that it meets.
     /// Where there are more than fit, the least recently used is given up, and compiled again should its shapes come back; with 0 none
-    /// is kept but the last. What was compiled, kept and given up is part of the [`Profile`].
+    /// is kept but the last. What was compiled, kept and given up is part of the [`Profile`](crate::Profile).
     pub fn cache_bytes(mut self, bytes: usize) -> Builder {
         self.cache_bytes = Some(bytes);
         self

@@ -18,7 +18,7 @@ pub struct Profile {
     pub executables: Counts,
     /// Why simplification stopped.
     pub stop: Stop,
-    /// As [`Function::warnings`].
+    /// As [`Function::warnings`](crate::Function::warnings).
     pub warnings: Vec<Diagnostic>,
 }
 
