@@ -61,6 +61,7 @@ names = {
     "mean": lambda x: sum(x) / len(x),
     "max": max,
     "switch": lambda c, a, b: a if c else b,
+    "xlogy": lambda x, y: x * mp.log(y) if x else mpf(0),
     "reciprocal": lambda x: 1 / x,
 }
 
@@ -187,6 +188,7 @@ ROWS = [
     ("shifted_is_nonpositive", "v: log(sum(exp(x - max(x))))", [800.0, 801.0, -800.0]),
     ("sum_holds_a_one", "v: log(sum(exp(x - max(x))))", [800.0, 801.0, -800.0]),
     ("quotient_by_own_sum", "v: sum(abs(x) / sum(abs(x)))", [1.0, 2.0, 5.0]),
+    ("xlogy", "xlogy(y, sigmoid(x))", [-800.0, 2.0]),
     ("xlogy_eq", "switch(y == 0, 0, y * log(sigmoid(x)))", [-800.0, 2.0]),
     ("xlogy_ne", "switch(y != 0, y * log(sigmoid(x)), 0)", [-800.0, 2.0]),
     ("xlogy_gt", "switch(abs(y) > 0, abs(y) * log(sigmoid(x)), 0)", [-800.0, 2.0]),

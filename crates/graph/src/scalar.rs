@@ -111,7 +111,10 @@ macro_rules! scalar_functions {
             /// `x * log(y)`, and 0 for `x = 0` whatever number `y` is, as the limit of `x log(x)`. Where `x` is 0 the slope
             /// in `y` is 0, and that in `x` is 0 for a `y` that has no logarithm.
             XLogY "xlogy" 2 Float(math::xlogy, math::xlogy_double)
-                { work: 25, ulps: 3.0, is_sensitive: true, edge: Edge::End, smooth: POSITIVE } as xlogy;
+                {
+                    work: 25, ulps: 3.0, risk: Risk::Logarithm, is_sensitive: true, edge: Edge::End,
+                    smooth: POSITIVE,
+                } as xlogy;
             /// `log(1 - e^x)` of `x <= 0`, accurate at both ends (Maechler 2012).
             Log1mexp "log1mexp" 1 Float(math::log1mexp, math::log1mexp_double)
                 { work: 35, ulps: 2.5, is_sensitive: true, edge: Edge::End, smooth: (f64::NEG_INFINITY, 0.0) }

@@ -123,11 +123,13 @@ fn risk(egraph: &Egraph<'_>, term: &Term, data: &Data, operands: &[&Data]) -> i6
             i64::from(x.facts.high > exp_limit(dtype) || x.facts.low < -exp_limit(dtype))
         }
         Risk::Logarithm => {
-            let vanishes = x.facts.low < tiny(dtype);
+            // Of `xlogy` it is the second operand's.
+            let of = operands.len() - 1;
+            let vanishes = operands[of].facts.low < tiny(dtype);
             4 * i64::from(vanishes)
-                + 2 * i64::from(infinite(x))
-                + LOST * i64::from(look.is_near_one(term.operands[0]))
-                + LOG_OF_PRODUCT * i64::from(vanishes && look.is_product(term.operands[0]))
+                + 2 * i64::from(infinite(operands[of]))
+                + LOST * i64::from(look.is_near_one(term.operands[of]))
+                + LOG_OF_PRODUCT * i64::from(vanishes && look.is_product(term.operands[of]))
         }
         Risk::LogOfOnePlus => 4 * i64::from(x.facts.low <= -0.999) + 2 * i64::from(infinite(x)),
         Risk::Root => {

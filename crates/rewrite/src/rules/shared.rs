@@ -140,6 +140,7 @@ const ROWS: &[Row] = &[
     ("shifted_is_nonpositive", "v: log(sum(exp(x - max(x))))", &[800.0, 801.0, -800.0], 0.3132616875182228),
     ("sum_holds_a_one", "v: log(sum(exp(x - max(x))))", &[800.0, 801.0, -800.0], 0.3132616875182228),
     ("quotient_by_own_sum", "v: sum(abs(x) / sum(abs(x)))", &[1.0, 2.0, 5.0], 1.0),
+    ("xlogy", "xlogy(y, sigmoid(x))", &[-800.0, 2.0], -1600.0),
     ("xlogy_eq", "switch(y == 0, 0, y * log(sigmoid(x)))", &[-800.0, 2.0], -1600.0),
     ("xlogy_ne", "switch(y != 0, y * log(sigmoid(x)), 0)", &[-800.0, 2.0], -1600.0),
     ("xlogy_gt", "switch(abs(y) > 0, abs(y) * log(sigmoid(x)), 0)", &[-800.0, 2.0], -1600.0),

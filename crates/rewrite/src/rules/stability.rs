@@ -163,6 +163,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         fact("sum_holds_a_one", Real, "(sum:r (exp (sub ?x ?m))) if peak ?m ?x", sum_holds_a_one),
         fact("quotient_by_own_sum", Real, "(div ?x (broadcast:b (sum:r ?x))) if nonnegative ?x", quotient_by_own_sum),
         // A chosen 0 beside y log y is there for an infinite logarithm.
+        rule("xlogy", Real, "(xlogy ?y ?z) => (switch (eq ?y 0) 0 (mul ?y (log ?z)))"),
         rule("xlogy_eq", Real, "(switch (eq ?y 0) 0 (mul ?y ?z)) => (mul ?y ?z) if finite ?z"),
         rule("xlogy_eq_spread", Real, "(switch (broadcast:b (eq ?y 0)) 0 (mul (broadcast:b ?y) ?z)) => (mul (:b ?y) ?z) if finite ?z"),
         rule("xlogy_ne", Real, "(switch (ne ?y 0) (mul ?y ?z) 0) => (mul ?y ?z) if finite ?z"),
