@@ -345,8 +345,8 @@ impl McRbmTrainer {
             rng.standard_normal(shape[0] * shape[1]).into_iter().map(|x| x as f32).collect();
         let support = model.p.as_ref().map(|p| {
             constant(p.get_value().and_then(|p| {
-                // Entries of another type are too few for the shape, which the function reports.
-                let entries = p.to_vec::<f32>().unwrap_or_default();
+                let other = || Diagnostic::new(format!("a pooling matrix is f32, found {}", p.dtype()));
+                let entries = p.to_vec::<f32>().ok_or_else(other)?;
                 let support: Vec<f32> = entries.iter().map(|entry| f32::from(*entry != 0.0)).collect();
                 Array::new(p.shape(), &support)
             }))

@@ -18,8 +18,11 @@ const SEED: u64 = 1234;
 pub(super) fn rbm_cd1(compilation: Compilation) -> Result<Step, Diagnostics> {
     let images = shared("x", random_images().0);
     let index = scalar::<i64>("index");
-    let rbm =
-        machine(&rows_of(&images, &index, 20), glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN)?);
+    let rbm = machine(
+        &rows_of(&images, &index, 20),
+        glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN)?,
+        HIDDEN,
+    );
     learn(compilation, &index, &rbm, 0.1, Divergence { persistent: None, k: 1 }, 20)
 }
 
@@ -27,8 +30,11 @@ pub(super) fn rbm_pcd15(compilation: Compilation) -> Result<Step, Diagnostics> {
     let images = shared("x", random_images().0);
     let chain = shared("chain", Array::zeros(DType::F32, &[20, HIDDEN]));
     let index = scalar::<i64>("index");
-    let rbm =
-        machine(&rows_of(&images, &index, 20), glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN)?);
+    let rbm = machine(
+        &rows_of(&images, &index, 20),
+        glorot(&mut weight_generator(), IMAGE_PIXELS, HIDDEN, GAIN)?,
+        HIDDEN,
+    );
     learn(compilation, &index, &rbm, 0.1, Divergence { persistent: Some(&chain), k: 15 }, 20)
 }
 
@@ -39,7 +45,7 @@ pub(super) fn dbn_pretrain(compilation: Compilation) -> Result<Step, Diagnostics
     let bias = shared("b1", Array::zeros(DType::F32, &[LAYER]));
     let index = scalar::<i64>("index");
     let input = (rows_of(&images, &index, 10).dot(&below) + &bias).sigmoid();
-    let rbm = machine(&input, glorot(&mut generator, LAYER, LAYER, GAIN)?);
+    let rbm = machine(&input, glorot(&mut generator, LAYER, LAYER, GAIN)?, LAYER);
     learn(compilation, &index, &rbm, 0.01, Divergence { persistent: None, k: 1 }, 10)
 }
 
@@ -51,7 +57,7 @@ pub(super) fn rbm_sample(compilation: Compilation) -> Result<Step, Diagnostics> 
     let ink = generator.random(CHAINS * IMAGE_PIXELS);
     let states: Vec<f32> = ink.into_iter().map(|x| f32::from(u8::from(x < 0.2))).collect();
     let chain = shared("v", Array::new(&[CHAINS, IMAGE_PIXELS], &states));
-    let rbm = machine(&Tensor::from(&chain), weights);
+    let rbm = machine(&Tensor::from(&chain), weights, HIDDEN);
     let scanned = Scan::new().carry(&chain).steps(STEPS).run(|step| {
         let visible = rbm.gibbs_vhv(&step.carries[0]).visible;
         Next::new().carry(visible.sample).output(visible.mean)
@@ -63,8 +69,7 @@ pub(super) fn rbm_sample(compilation: Compilation) -> Result<Step, Diagnostics> 
 }
 
 /// A machine with these weights, `[visible, hidden]`.
-fn machine(input: &Tensor, weights: Array) -> Rbm {
-    let hidden = weights.shape().last().copied().unwrap_or(0);
+fn machine(input: &Tensor, weights: Array, hidden: usize) -> Rbm {
     let w = shared("W", weights);
     let bias = shared("hbias", Array::zeros(DType::F32, &[hidden]));
     Rbm::sharing(&RandomStreams::new(SEED), input, &w, &bias)

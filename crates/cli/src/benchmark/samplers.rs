@@ -1,5 +1,6 @@
 //! Draws of hybrid Monte Carlo, from a normal density and while a mean and covariance model is trained.
 
+use hypatia::graph::broken;
 use hypatia::{All, Array, Diagnostic, Diagnostics, RandomStreams, Shared, Tensor, scalar, shared};
 use nalgebra::DMatrix;
 
@@ -35,7 +36,8 @@ fn normal_density(compilation: Compilation, chains: usize, dimensions: usize) ->
     let mut covariance = &factor * factor.transpose() / dimensions as f64;
     covariance += DMatrix::identity(dimensions, dimensions);
     // A sum with the identity is never singular.
-    let precision = covariance.cholesky().map(|factor| factor.inverse()).unwrap_or_default();
+    let factor = covariance.cholesky().ok_or_else(|| broken!("a positive definite matrix"))?;
+    let precision = factor.inverse();
     let mean: Vec<f64> = rng.random_sample(dimensions).into_iter().map(|u| 10.0 * u).collect();
     let mean = Tensor::from(&shared("mean", Array::vector(&floats(&mean))));
     let precision = Array::new(&[dimensions, dimensions], &floats(precision.as_slice()));
@@ -67,7 +69,7 @@ pub(super) fn mcrbm(compilation: Compilation) -> Result<Step, Diagnostics> {
     let (visible, filters, mean_units) = (105, 256, 100);
     let mut rng = RandomState::new(1234);
     let u = normal(&mut rng, &[visible, filters], 0.1)?;
-    let columns = u.to_vec::<f32>().unwrap_or_default();
+    let columns = u.to_vec::<f32>().ok_or_else(|| broken!("weights of f32", u.dtype()))?;
     let norm = |column: usize| {
         let entries = columns.iter().skip(column).step_by(filters);
         entries.map(|entry| f64::from(*entry).powi(2)).sum::<f64>().sqrt()
