@@ -41,5 +41,7 @@ pub mod mcrbm;
 pub mod mlp;
 pub mod parameter;
 pub mod rbm;
+#[cfg(test)]
+mod reference;
 pub mod rnn_rbm;
 pub mod sda;

@@ -6,6 +6,7 @@
 //! weights come from [`hypatia_datasets::numpy`], so that the first costs can be compared with those of others. A new workload
 //! is a function below this module and a line in [`WORKLOADS`].
 
+mod autoencoders;
 mod boltzmann;
 mod classifiers;
 mod machine;
@@ -31,6 +32,11 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "da", build: autoencoders::da },
+    Workload { name: "ca", build: autoencoders::ca },
+    Workload { name: "ca_3d", build: autoencoders::ca_3d },
+    Workload { name: "sda_pretrain", build: autoencoders::sda_pretrain },
+    Workload { name: "sda_finetune", build: classifiers::sda_finetune },
     Workload { name: "rbm_cd1", build: boltzmann::rbm_cd1 },
     Workload { name: "rbm_pcd15", build: boltzmann::rbm_pcd15 },
     Workload { name: "rbm_sample", build: boltzmann::rbm_sample },

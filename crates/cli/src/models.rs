@@ -2,8 +2,8 @@
 //!
 //! A new model is a module here and a line in [`MODELS`]. A classifier is a [`classifier::Classifier`] and nothing more.
 
-pub mod classifier;
 mod autoencoders;
+pub mod classifier;
 mod dbn;
 mod logreg;
 mod mcrbm;

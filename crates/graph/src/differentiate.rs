@@ -10,6 +10,7 @@ mod flat;
 mod flow;
 mod kept;
 mod loops;
+mod lost;
 mod rules;
 mod stable;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use self::divided::divided;
 pub use self::flow::{Flow, Parameters};
 use self::loops::Loops;
+pub use self::lost::lost_gradients;
 use self::rules::{Rules, pullback};
 use self::stable::{stable_forward, stable_whole};
 use crate::body::Body;

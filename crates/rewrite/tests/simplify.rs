@@ -90,6 +90,40 @@ fn formulas_become_what_was_meant() {
     }
 }
 
+/// The largest number of elements that a function is computed of.
+fn largest_map(graph: &Graph) -> usize {
+    let maps = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Map(_)));
+    let elements = maps.map(|(_, node)| node.ty.extents().unwrap().iter().product());
+    elements.max().unwrap_or(0)
+}
+
+/// Factors of a sum that lack some of its axes: the product is never made.
+#[test]
+fn sums_move_inside_of_products() {
+    // Extents are powers of ten times primes, so that a product of extents tells which they were.
+    let declared = "a: f32[2, 1, 50]; w: f32[1, 30, 50]; v: f32[2, 30, 1]; c: f32[50]; ";
+    for (given, largest) in [
+        ("sum(a * w)", 100),
+        ("sum((a * w) ** 2)", 30 * 50),
+        ("sum((a * w) * (a * w))", 30 * 50),
+        ("sum((a * w) ** 2, axis=[1, 2])", 30 * 50),
+        ("sum((a * w) ** 2, axis=0)", 30 * 50),
+        ("sum((a * w) * a, axis=0)", 30 * 50),
+        ("sum((a * w) * w, axis=1)", 30 * 50),
+        ("sum((w * a) * (3 * a), axis=0)", 30 * 50),
+        ("mean((a * w) ** 2)", 30 * 50),
+        ("sum(w / a)", 100),
+        ("sum((w * v) * c, axis=[0, 1])", 30 * 50),
+    ] {
+        let graph = parse_formula(&format!("{declared}{given}")).unwrap().graph().unwrap();
+        let (simplified, report) = simplify(&graph, Numerics::Real);
+        assert_eq!(report.stop, Stop::Saturated, "{given}");
+        let text = formula(&simplified, simplified.outputs[0]);
+        println!("{given}: {} {text}", largest_map(&simplified));
+        assert!(largest_map(&simplified) <= largest, "{given}: {text}");
+    }
+}
+
 #[test]
 fn strict_hides_nothing() {
     for kept in ["x * 0", "x / x", "0 / x", "x - x", "log(exp(x))", "sqrt(sqr(x))", "exp(x) * exp(y)"] {

@@ -84,6 +84,8 @@ fn state(directory: &Path) -> Checkpoint {
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
     let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
     let keeping = [&network[..], &["--keep-activations"]].concat();
+    let stack = [&network[..], &["--corruption", "0.1,0.2"]].concat();
+    let stack_keeping = [&stack[..], &["--keep-activations"]].concat();
     let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
     // Before the first minibatch, within epochs, between two of them, between phases, several times in one run. There
     // are 15 minibatches in an epoch.
@@ -92,8 +94,13 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
     for (model, words, epochs, cuts) in [
         ("logreg", &[][..], 6, every),
         ("mlp", &["--hidden", "30"], 6, few),
+        ("da", &["--hidden", "20", "--corruption", "0.3"], 6, few),
+        ("ca", &["--hidden", "20"], 6, every),
         ("rbm", &["--hidden", "20", "-k", "2"], 6, every),
         ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6, few),
+        // Two epochs for each layer, then six.
+        ("sda", &stack, 10, few),
+        ("sda", &stack_keeping, 10, few),
         // Two epochs for each layer, then four, after which the patience is over.
         ("dbn", &network, 8, few),
         ("dbn", &keeping, 8, few),
@@ -140,6 +147,20 @@ fn checkpoints_keep_the_names_of_what_they_hold() {
             &["--hidden", "5"],
             "best.hidden.W best.hidden.b best.output.W best.output.b hidden.W hidden.b output.W output.b",
             STOPPING,
+        ),
+        ("da", &["--hidden", "5"], "W bhid bvis random_streams", MONITOR),
+        (
+            "ca",
+            &["--hidden", "5"],
+            "W bhid bvis",
+            "epoch.jacobian_sum epoch.printed_cost epoch.printed_norm monitor.last monitor.sum",
+        ),
+        (
+            "sda",
+            &["--hidden-layers", "5", "--corruption", "0.1", "--pretraining-epochs", "1"],
+            "best.layer_1.W best.layer_1.b best.output.W best.output.b layer_1.W layer_1.b layer_1.bvis \
+             output.W output.b random_streams",
+            &pretrained,
         ),
         (
             "rbm",
