@@ -10,8 +10,8 @@ pub mod compare;
 pub mod engines;
 pub mod forward;
 pub mod generate;
-pub mod loops;
 pub mod samples;
+pub mod scans;
 pub mod values;
 
 #[cfg(test)]

@@ -35,8 +35,8 @@ pub enum Class<'o> {
     Product,
     /// Each is a random number of that key.
     Random(u64),
-    /// A loop computes them.
-    Loop(&'o Scan),
+    /// A scan computes them.
+    Scan(&'o Scan),
     /// A gradient not yet taken.
     Gradient(&'o Grad),
 }
@@ -97,7 +97,7 @@ impl Op {
             Op::Cumsum(axis) => Class::Fold(Along::Cumsum(usize::from(*axis))),
             Op::Dot => Class::Product,
             Op::Random { key, .. } => Class::Random(*key),
-            Op::Scan(scan) => Class::Loop(scan),
+            Op::Scan(scan) => Class::Scan(scan),
             Op::Grad(grad) => Class::Gradient(grad),
         }
     }
@@ -116,7 +116,7 @@ impl Op {
     pub fn is_dear(&self) -> bool {
         match self.class() {
             Class::Map(f) => f.work() > CHEAP,
-            Class::Indexed(_) | Class::Fold(_) | Class::Product | Class::Random(_) | Class::Loop(_) => true,
+            Class::Indexed(_) | Class::Fold(_) | Class::Product | Class::Random(_) | Class::Scan(_) => true,
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -133,7 +133,7 @@ impl Op {
             Class::Index if matches!(self, Op::Iota(_)) => 0,
             Class::View(_) | Class::Random(_) => 1,
             Class::Assembly if self.write().is_some() => 2,
-            Class::Loop(scan) => scan.body.inputs() + scan.body.carries(),
+            Class::Scan(scan) => scan.body.inputs() + scan.body.carries(),
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -160,7 +160,7 @@ impl Op {
             | Class::View(_)
             | Class::Assembly
             | Class::Product
-            | Class::Loop(_)
+            | Class::Scan(_)
             | Class::Gradient(_) => operand < self.values(operand + 1),
         }
     }
@@ -176,7 +176,7 @@ impl Op {
             Class::Cast(dtype) => dtype.is_float(),
             Class::View(View::Same) => false,
             Class::Fold(along) => !matches!(along, Along::Reduce(Fold::All | Fold::Any, _)),
-            Class::Loop(scan) => scan.connects(operand),
+            Class::Scan(scan) => scan.connects(operand),
             Class::Gradient(grad) => grad.connects(operand),
             Class::Leaf(_)
             | Class::Literal(_)
