@@ -112,8 +112,7 @@ fn inlined(outer: &mut Graph, inner: &ScanForm, group: &Group) -> Option<Vec<(No
     Some(pairs)
 }
 
-/// Inputs that are one number everywhere become that number, those that repeat a smaller value that value, and those
-/// that are transposed what they are transposed from.
+/// Replaces inputs by smaller ones: a constant by its number, a broadcast by its operand, a transposed matrix by the matrix.
 fn smaller_inputs(outer: &mut Graph, inner: &mut ScanForm) -> BTreeMap<NodeId, NodeId> {
     let mut replaced = BTreeMap::new();
     for at in 0..inner.inputs.len() {
@@ -191,8 +190,8 @@ fn unchanged_carries(outer: &Graph, inner: &mut ScanForm, replaced: &mut BTreeMa
     }
 }
 
-/// Carries that begin equal and go on equal are one. Those that begin equal are taken for equal until their next values
-/// differ, so that carries which need each other are found too.
+/// Carries that begin equal and stay equal are one. Equality is assumed until next values differ, so that carries which
+/// depend on each other are found too.
 pub(super) fn merge_carries(inner: &mut ScanForm, members: &mut [(NodeId, ScanResult)]) -> bool {
     let count = inner.initial.len();
     let first_like = |same: &dyn Fn(usize, usize) -> bool| -> Vec<usize> {

@@ -131,13 +131,13 @@ impl ScanForm {
         Some(self.inputs[at])
     }
 
-    /// Whether what a step computes may as well be computed outside, or the other way round: not while gradients are to
-    /// be taken that flow through the last steps only, but from all rows outside.
+    /// Whether work may move between the steps and outside. Not while a truncated gradient is still to be taken: it flows
+    /// through the last steps only, but from all rows.
     pub(super) fn may_give(&self, options: Options) -> bool {
         options.gradients_taken || self.backward.truncate.is_none()
     }
 
-    /// Whether values may be stored for every step so that work is done at once: not where little memory is asked for.
+    /// Whether values may be stacked so that all steps are computed at once. Not in a checkpointed scan, which saves memory.
     pub(super) fn may_stack(&self) -> bool {
         !self.backward.checkpointed
     }
@@ -397,8 +397,7 @@ pub(super) fn substituted(graph: &Graph, replaced: &BTreeMap<NodeId, NodeId>) ->
     new
 }
 
-/// Adds the formula of a node of a body to a graph, `values` standing for its leaves. Further calls with the same table
-/// add no node twice.
+/// Adds the formula of a node of a body to a graph, with `values` for its leaves. Calls with the same table share nodes.
 pub(super) fn import(
     outer: &mut Graph,
     body: &Graph,
@@ -426,7 +425,7 @@ pub(super) fn import(
     placed.get(&root).copied()
 }
 
-/// The value of which a node has the same elements in the same order.
+/// The value below reshapes: it has the same elements in the same order.
 pub(super) fn root_of(graph: &Graph, mut id: NodeId) -> NodeId {
     loop {
         let node = graph.node(id);

@@ -8,8 +8,8 @@ use super::Group;
 use super::form::{Dependence, ScanForm, import};
 use crate::Options;
 
-/// The scan with every computation outside that depends on captured values only. Views of them stay: a transposed or
-/// repeated matrix is read in place.
+/// Moves what depends on captured values only before the scan. Views of them stay: a transposed or broadcast matrix is
+/// read in place.
 pub(super) fn move_invariants(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let mut inner = ScanForm::of(outer, near).filter(|inner| inner.steps > 1)?;
@@ -30,8 +30,7 @@ pub(super) fn move_invariants(outer: &mut Graph, group: &Group, _: Options) -> O
     Some(inner.write(outer, &group.wanted(), near).replacing(&group.members))
 }
 
-/// The computations that depend on no carry and no sequence and that something which does, or a result, reads, be it
-/// through views.
+/// The invariant values that a result, or something that varies, reads, be it through views.
 fn computed_before(inner: &ScanForm) -> BTreeSet<NodeId> {
     let dependence = inner.dependence();
     let varies = |id: NodeId| dependence[id.index()] >= Dependence::Sequence;

@@ -36,7 +36,7 @@ fn is_last_row(graph: &Graph, user: NodeId, steps: usize) -> bool {
     matches!(axes.first(), Some(WindowAxis { start: Start::Known(start), len: 1, .. }) if start + 1 == steps)
 }
 
-/// The scan with the last values of those results of which nothing else is used.
+/// Replaces rows of which only the last one is read by a carry.
 pub(super) fn keep_last(outer: &mut Graph, group: &Group, _: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let mut inner = ScanForm::of(outer, near).filter(|inner| inner.steps > 0)?;
@@ -82,8 +82,7 @@ pub(super) fn keep_last(outer: &mut Graph, group: &Group, _: Options) -> Option<
     Some(pairs)
 }
 
-/// The scan without what only last values are made of, which is computed once from the last values of what the steps
-/// need anyway.
+/// Computes what only last values need after the scan, once, from the last values of what the steps need anyway.
 pub(super) fn last_after(
     outer: &mut Graph,
     group: &Group,
@@ -94,7 +93,7 @@ pub(super) fn last_after(
     let unread: Vec<bool> =
         inner.graph.updates.iter().map(|(leaf, _)| !is_read(&inner.graph, *leaf)).collect();
     let needed = needed_in_steps(&inner, &unread);
-    // What has to be carried that is not the next value of a carry already.
+    // Values that need a carry of their own.
     let new = |bases: &BTreeSet<NodeId>| -> usize {
         let carried = |id: &NodeId| inner.graph.updates.iter().any(|(_, next)| next == id);
         let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);

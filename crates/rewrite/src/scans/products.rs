@@ -51,8 +51,8 @@ pub(super) fn products_before(outer: &mut Graph, group: &Group, _: Options) -> O
     Some(inner.write(outer, &group.wanted(), near).replacing(&group.members))
 }
 
-/// The scan without those products of which only rows are made, which are computed from stacks after it, as is whatever
-/// can be computed from what is stacked anyway.
+/// Computes products that only rows need after the scan, as one product of stacks, and with them whatever is made of
+/// values that are stacked anyway.
 pub(super) fn products_after(
     outer: &mut Graph,
     group: &Group,
@@ -82,8 +82,8 @@ pub(super) fn products_after(
         };
         let size = |id: &NodeId| inner.graph.ty(*id).element_count().unwrap_or(usize::MAX / 4);
         let new: usize = tail.bases.iter().filter(|id| !stacked.contains(id)).map(size).sum();
-        // What is made of stacks alone need not be stored as well. A scan with checkpoints is to keep little, and what a
-        // scan in the body made is perhaps made again for that.
+        // What is made of stacks alone is not stored as well. A checkpointed scan is to keep little, and rematerialises the
+        // scans in its body.
         let again = tail.bases.iter().any(|id| !stacked.contains(id) && is_made_by_scan(&inner.graph, *id));
         let kept = inner.backward.checkpointed && new > size(&row);
         let worthwhile = new == 0 || tail.products >= new.saturating_mul(4).max(1) && !again && !kept;
@@ -159,7 +159,7 @@ fn tail_of(inner: &ScanForm, dependence: &[Dependence], carried: &[bool], row: N
         if sequence {
             continue;
         }
-        // What only arranges the elements of another value is arranged outside.
+        // Views move outside.
         let root = root_of(graph, id);
         if root != id {
             pending.push(root);

@@ -1,5 +1,5 @@
-//! What is made of a scan's results by formulas that could as well stand in its body goes there, where rules see both
-//! sides: the logarithm of rows of sigmoids becomes a row of what never underflows.
+//! Formulas on the results of a scan sink into its body, where rules see both sides: the logarithm of rows of sigmoids
+//! becomes a row of what never underflows.
 //!
 //! A formula can go in if it treats every step alike, be it behind a window on some steps or a reshape that joins the
 //! steps with the next axis. Values of outside go with it: numbers as they are, what is the same for all steps as
@@ -56,7 +56,7 @@ enum Target {
     Folded(NodeId, Fold, NodeId),
 }
 
-/// The scan with the formulas that gain from it in its body.
+/// Moves the formulas that gain from it into the body.
 pub(super) fn sink_consumers(
     outer: &mut Graph,
     group: &Group,

@@ -508,8 +508,8 @@ pub(super) fn sums_inside(
     Some(pairs)
 }
 
-/// The scan with sums that begin anew after some steps: what they came to is added to a sum that is itself begun anew after as
-/// many of those, and so on. A sum of many steps then has a few roundings for each stage, not one for each step.
+/// Sums in stages: after some steps a sum is added to that of the next stage and begins at 0 again, and so on. A sum of
+/// many steps then has a few roundings a stage, and not one a step.
 pub(super) fn sums_in_stages(
     outer: &mut Graph,
     group: &Group,
@@ -544,7 +544,7 @@ pub(super) fn sums_in_stages(
         return None;
     }
     let inner = &mut summing.inner;
-    // For each stage but the last, whether a step is the last one of its sum.
+    // For each stage but the last, whether its sum ends at a step.
     let site = outer.node(near).site;
     let mut ends: Vec<NodeId> = Vec::new();
     let mut length = STAGE_STEPS;

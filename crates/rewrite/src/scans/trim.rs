@@ -14,7 +14,7 @@ use crate::Options;
 /// The scan is made in two if that saves storing as many elements; the second body costs time to compile.
 const WORTH_TWO_LOOPS: usize = 1 << 16;
 
-/// The scan with the steps of which rows are read, after one without rows for the steps before them.
+/// Two scans: one without rows for the steps before those that are read, then one with rows.
 pub(super) fn trim(outer: &mut Graph, group: &Group, options: Options) -> Option<Vec<(NodeId, NodeId)>> {
     let near = group.members[0].0;
     let mut inner = ScanForm::of(outer, near).filter(|inner| inner.steps > 1 && !inner.until)?;
