@@ -5,12 +5,12 @@
 //! all words are averaged, half of the averages are dropped in training, and a softmax decides. Sequences of a minibatch
 //! stand side by side; behind the end of one, a mask of 0 keeps its state as it is.
 
-use hypatia::{All, Array, DType, Diagnostic, Next, RandomStreams, Scan, Shared, Tensor, ix, shared, zeros};
+use hypatia::{All, Array, DType, Diagnostic, Next, RandomStreams, Scan, Shared, Tensor, shared, zeros};
 
 use hypatia_datasets::numpy::RandomState;
 use nalgebra::DMatrix;
 
-use crate::parameter::Parameter;
+use crate::parameter::{Parameter, extents};
 
 /// The share of the averages that is kept in training.
 const KEPT: f64 = 0.5;
@@ -63,17 +63,14 @@ impl Lstm {
     #[track_caller]
     pub fn averages(&self, words: &Tensor, mask: &Tensor) -> Tensor {
         let (steps, batch) = (words.extent(0), words.extent(1));
-        let units = self.classifier_w.extent(0);
-        let gates = self.w.extent(1);
         let rows = self.embeddings.take(words.flatten(1));
-        let below = (rows.dot(&self.w) + &self.b).reshape([&steps, &batch, &gates]);
-        let nothing = zeros(DType::F32, [batch, units]);
+        let below = (rows.dot(&self.w) + &self.b).reshape([&steps, &batch, &self.b.extent(0)]);
+        let nothing = zeros(DType::F32, [batch, self.u.extent(0)]);
         let states = Scan::new().sequence(mask).sequence(below).carry(&nothing).carry(&nothing).run(|step| {
             let (mask, below) = (step.sequences[0].expand_dims(1), &step.sequences[1]);
             let (h, c) = (&step.carries[0], &step.carries[1]);
             let (next_h, next_c) = self.step(below, h, c);
             let kept = |next: Tensor, before: &Tensor| &mask * next + (1.0 - &mask) * before;
-            // The output gate sees the cell as the mask leaves it, which is where the state is kept.
             Next::new().carry(kept(next_h, h)).carry(kept(next_c, c))
         });
         let mask = mask.expand_dims(2);
@@ -83,11 +80,10 @@ impl Lstm {
     /// The state and the cell after a step.
     #[track_caller]
     fn step(&self, below: &Tensor, h: &Tensor, c: &Tensor) -> (Tensor, Tensor) {
-        let gates = below + h.dot(&self.u);
-        let units = self.classifier_w.extent(0);
-        let gate = |number: i64| gates.index(ix![.., &units * number..&units * (number + 1)]);
-        let c = gate(1).sigmoid() * c + gate(0).sigmoid() * gate(3).tanh();
-        let h = gate(2).sigmoid() * c.tanh();
+        let units = extents(&self.b)[0] / 4;
+        let gates = (below + h.dot(&self.u)).split(&[units; 4], 1);
+        let c = gates[1].sigmoid() * c + gates[0].sigmoid() * gates[3].tanh();
+        let h = gates[2].sigmoid() * c.tanh();
         (h, c)
     }
 
@@ -120,7 +116,7 @@ impl Lstm {
     }
 }
 
-/// Four random orthogonal matrices side by side: the left singular vectors of normal ones.
+/// Four random orthogonal matrices side by side: the rotations in normal ones.
 fn orthogonal(rng: &mut RandomState, units: usize) -> Result<Array, Diagnostic> {
     let mut values = vec![0f32; units * 4 * units];
     for gate in 0..4 {

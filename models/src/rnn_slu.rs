@@ -10,7 +10,7 @@ use hypatia::{All, Array, DType, Next, Scan, Shared, Tensor, shared};
 
 use hypatia_datasets::numpy::RandomState;
 
-use crate::parameter::{Parameter, extents};
+use crate::parameter::Parameter;
 
 /// Sizes of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

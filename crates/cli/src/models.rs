@@ -4,13 +4,16 @@
 
 pub mod classifier;
 mod autoencoders;
+mod best;
 mod dbn;
 mod logreg;
+mod lstm;
 mod mcrbm;
 mod mlp;
 mod pretraining;
 mod rbm;
 mod rnn_rbm;
+mod rnn_slu;
 mod sda;
 
 use hypatia::RandomStreams;
@@ -27,6 +30,8 @@ pub const MODELS: &[Model] = &[
     sda::MODEL,
     rbm::MODEL,
     dbn::MODEL,
+    rnn_slu::MODEL,
+    lstm::MODEL,
     rnn_rbm::MODEL,
     mcrbm::MODEL,
 ];
