@@ -16,6 +16,7 @@ use hypatia_graph::text::parse;
 use hypatia_graph::{Array, DType, Graph, Literal, NodeId, Op, ScalarFn, Tensor};
 use proptest::prelude::*;
 
+use crate::composites::{self, Composite};
 use crate::engines::concrete;
 use crate::forward::{forward, forward_sizes, inner_product};
 use crate::generate::{Recipe, Soil, config, grow, recipes};
@@ -199,6 +200,36 @@ fn check_random(recipe: &Recipe, soil: Soil) -> Result<(), TestCaseError> {
     let answer = second.answer(&mut generator).map_err(fail)?;
     second.check(&answer, &mut generator).map_err(|e| fail(format!("second derivative {e}")))?;
     Ok(())
+}
+
+#[test]
+fn composites_agree_with_dual_numbers_to_second_order() {
+    let reference = composites::reference();
+    let arrays = composites::OPERANDS.map(|name| &reference[name]);
+    let inputs: Vec<Array> = arrays.iter().map(|array| (*array).clone()).collect();
+    for Composite(name, formula) in composites::COMPOSITES {
+        let operands = composites::operands(&arrays, false);
+        let output = formula(&operands);
+        let request = Request {
+            inputs: operands.to_vec(),
+            outputs: vec![output],
+            unused: Unused::Ignore,
+            ..Request::default()
+        };
+        let graph = collect(&request).unwrap_or_else(|faults| panic!("{name}: {faults}"));
+        let graph = concrete(&graph, &inputs).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let mut generator = Generator(7);
+        let variables: Vec<NodeId> =
+            floats(&graph).into_iter().filter(|id| matches!(graph.node(*id).op, Op::Leaf(_))).collect();
+        let first = Question { origins: graph.outputs.clone(), variables, inputs: inputs.clone(), graph };
+        let answer = first.answer(&mut generator).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        first.check(&answer, &mut generator).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let variables: Vec<NodeId> = floats(&answer.graph).into_iter().take(3).collect();
+        let origins = answer.graph.outputs.clone();
+        let second = Question { graph: answer.graph, inputs: answer.inputs, variables, origins };
+        let answer = second.answer(&mut generator).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        second.check(&answer, &mut generator).unwrap_or_else(|fault| panic!("{name}, second: {fault}"));
+    }
 }
 
 /// Scans of sums and products, whose gradients of small whole numbers have no rounding.

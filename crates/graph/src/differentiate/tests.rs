@@ -2,7 +2,7 @@ use super::differentiate;
 use crate::array::Array;
 use crate::body::Body;
 use crate::collect::{Request, Unused, collect};
-use crate::compose::{All, AxisSet, arange, full, stack};
+use crate::compose::{All, AxisSet, arange, stack};
 use crate::dtype::{DType, Literal};
 use crate::gradient::{Gradient, grad};
 use crate::graph::Graph;
@@ -318,11 +318,11 @@ fn sequences_read_backwards_and_captured_expressions_used_twice() {
     let step = |x: &Tensor, h: &Tensor| h * &outside * 0.3 + (x * &outside).sin() + &w;
     let scanned = Scan::new()
         .sequence(&x)
-        .carry(full(0.5, DType::F64, &[]))
+        .carry(constant(Array::scalar(0.5)))
         .go_backwards()
         .run(|s| Next::new().carry(step(&s.sequences[0], &s.carries[0])));
     let n = 4;
-    let mut h = full(0.5, DType::F64, &[]);
+    let mut h = constant(Array::scalar(0.5));
     for t in (0..n).rev() {
         h = step(&row(&x, t), &h);
     }
@@ -549,8 +549,8 @@ fn what_a_scan_does_not_reach_is_named() {
     let (x, w, v) = (vector::<f64>("x"), scalar::<f64>("w"), scalar::<f64>("v"));
     let scanned = Scan::new()
         .sequence(&x)
-        .carry(full(0.0, DType::F64, &[]))
-        .carry(full(1.0, DType::F64, &[]))
+        .carry(constant(Array::scalar(0.0)))
+        .carry(constant(Array::scalar(1.0)))
         .run(|s| Next::new().carry(&s.carries[0] + &s.sequences[0] * &w).carry(&s.carries[1] * &v));
     let problem = |cost: &Tensor, variable: &Tensor| {
         let request = Request {
@@ -809,7 +809,7 @@ fn norms_are_flat_at_zero() {
     });
     // A sum of squares that a scan makes, outside of it and in its steps.
     let squares = |v: &Tensor, inside: bool| {
-        let begin = full(0.0, DType::F64, &[]);
+        let begin = constant(Array::scalar(0.0));
         let scanned = Scan::new().sequence(v).carry(begin).run(|s| {
             let sum = &s.carries[0] + s.sequences[0].sqr();
             Next::new().output(sum.sqrt()).carry(sum)
