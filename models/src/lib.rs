@@ -1,6 +1,6 @@
 //! The models of the Deep Learning Tutorials as graphs, and how they are optimised.
 //!
-//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`], [`rbm`], [`dbn`], [`rnn_rbm`],
+//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`], [`lenet`], [`rbm`], [`dbn`], [`rnn_rbm`],
 //! [`mcrbm`]); [`hmc`] samples from any density, [`descent`] makes updates of gradients, [`early_stopping`] says when to
 //! stop. Data, files, training runs and the command line are deliberately absent: see `crates/datasets` and `crates/cli`.
 //!
@@ -35,6 +35,7 @@ pub mod dbn;
 pub mod descent;
 pub mod early_stopping;
 pub mod hmc;
+pub mod lenet;
 pub mod logistic_regression;
 pub mod mcrbm;
 pub mod mlp;

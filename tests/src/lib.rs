@@ -17,6 +17,8 @@ pub mod values;
 #[cfg(test)]
 mod chain;
 #[cfg(test)]
+mod convolution;
+#[cfg(test)]
 mod functions;
 #[cfg(test)]
 mod golden;

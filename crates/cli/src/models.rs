@@ -4,6 +4,7 @@
 
 pub mod classifier;
 mod dbn;
+mod lenet;
 mod logreg;
 mod mcrbm;
 mod mlp;
@@ -17,7 +18,7 @@ use crate::model::Model;
 
 /// Every model, in the order of the tutorials.
 pub const MODELS: &[Model] =
-    &[logreg::MODEL, mlp::MODEL, rbm::MODEL, dbn::MODEL, rnn_rbm::MODEL, mcrbm::MODEL];
+    &[logreg::MODEL, mlp::MODEL, lenet::MODEL, rbm::MODEL, dbn::MODEL, rnn_rbm::MODEL, mcrbm::MODEL];
 
 /// The model of that name.
 #[must_use]

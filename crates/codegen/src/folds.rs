@@ -32,7 +32,9 @@ pub fn in_stages(drafts: Vec<Draft>) -> Vec<Draft> {
         match &draft.kernel {
             Kernel::Loop(_) => staged.fold(draft),
             Kernel::Product(product) if is_deep(product) => staged.product(&draft, product),
-            Kernel::Product(_) | Kernel::Random(_) | Kernel::Scan(_) => staged.drafts.push(draft),
+            Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) | Kernel::Scan(_) => {
+                staged.drafts.push(draft)
+            }
         }
     }
     staged.drafts

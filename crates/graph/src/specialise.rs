@@ -234,6 +234,7 @@ impl State {
             Class::Index
             | Class::Indexed(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Random(_)
             | Class::Loop(_)
             | Class::Gradient(_) => None,

@@ -19,6 +19,7 @@ pub use hypatia_graph as graph;
 pub use hypatia_graph::array::{self, Array, Element};
 pub use hypatia_graph::collect::Unused;
 pub use hypatia_graph::compose::{All, AxisSet, Size, arange, concatenate, full, stack, switch};
+pub use hypatia_graph::convolution::{Conv, Pool, PoolMode};
 pub use hypatia_graph::gradient::{Gradient, grad};
 pub use hypatia_graph::index::{Index, step};
 pub use hypatia_graph::op::Disconnected;

@@ -393,6 +393,7 @@ fn shows(graph: &Graph, value: NodeId) -> bool {
             | Class::Index
             | Class::Fold(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Random(_)
             | Class::Loop(_)
             | Class::Gradient(_) => false,

@@ -231,6 +231,7 @@ impl Summing {
             | Class::Assembly
             | Class::Indexed(_)
             | Class::Fold(_)
+            | Class::Convolution(_)
             | Class::Random(_)
             | Class::Loop(_)
             | Class::Gradient(_) => None,
