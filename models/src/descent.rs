@@ -226,8 +226,7 @@ impl Descent {
             }
             Rule::Nesterov { momentum } => {
                 let descent = g * rate;
-                let velocity =
-                    memory.next("velocity", parameter, |velocity| velocity * momentum - &descent);
+                let velocity = memory.next("velocity", parameter, |velocity| velocity * momentum - &descent);
                 p - descent + velocity * momentum
             }
             Rule::AdaGrad { epsilon } => {

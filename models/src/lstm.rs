@@ -36,7 +36,8 @@ impl Lstm {
     /// The network with small rows and orthogonal weights, drawn in the order of the tutorial.
     #[must_use]
     pub fn new(rng: &mut RandomState, words: usize, units: usize, classes: usize) -> Self {
-        let rows: Vec<f32> = rng.random_sample(words * units).into_iter().map(|x| (0.01 * x) as f32).collect();
+        let rows: Vec<f32> =
+            rng.random_sample(words * units).into_iter().map(|x| (0.01 * x) as f32).collect();
         let (w, u) = (orthogonal(rng, units), orthogonal(rng, units));
         let draws = rng.standard_normal(units * classes);
         let classifier: Vec<f32> = draws.into_iter().map(|x| (0.01 * x) as f32).collect();

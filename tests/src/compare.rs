@@ -247,7 +247,7 @@ fn rounds(op: &Op) -> bool {
         Class::Fold(Along::Reduce(Fold::Max | Fold::Min | Fold::All | Fold::Any, _) | Along::ArgMax(_)) => {
             false
         }
-        Class::Fold(_) | Class::Product => true,
+        Class::Fold(_) | Class::Product | Class::Convolution(_) => true,
         Class::Assembly | Class::Indexed(_) => op.write() == Some(Write::Add),
         Class::Leaf(_)
         | Class::Literal(_)

@@ -251,7 +251,7 @@ fn tangent_of(
         let replaced: Vec<&Array> = (0..operands.len())
             .map(|i| if places.contains(&i) { tangents[i].unwrap_or(&zeros[i]) } else { operands[i] })
             .collect();
-        if *op == Op::Dot {
+        if matches!(op.class(), Class::Product | Class::Convolution(_)) {
             let sizes: Vec<Array> = replaced.iter().map(|x| terms.of(x)).collect();
             return evaluate_node(op, &sizes.iter().collect::<Vec<_>>()).map_err(|e| e.to_string());
         }
@@ -267,7 +267,7 @@ fn tangent_of(
         Class::Cast(dtype) => tangents[0].map(|t| t.cast(dtype)),
         Class::View(View::Same) => None,
         Class::View(_) | Class::Assembly | Class::Indexed(_) => linear()?,
-        Class::Product => {
+        Class::Product | Class::Convolution(_) => {
             let (left, right) = (moved(&[0])?, moved(&[1])?);
             Some(combine(&left, &right, |a, b| a + b))
         }

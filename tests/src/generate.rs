@@ -11,7 +11,8 @@ use std::sync::Arc;
 use hypatia_graph::body::{Body, parameter};
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::op::{
-    Backward, Bound, Dim, Disconnected, Grad, Scan, ScanResult, SliceAxis, Write, known_dims,
+    Backward, Border, Bound, ConvAxis, Dim, Disconnected, Grad, Scan, ScanResult, SliceAxis, Write,
+    known_dims,
 };
 use hypatia_graph::{
     Array, Axes, DType, Extent, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
@@ -351,7 +352,8 @@ impl Growth {
                 let x = self.converted(x, if dtype == DType::Bool { self.soil.float } else { dtype })?;
                 self.add(Op::Cumsum(axis as u8), &[x])
             }
-            39..=43 => self.dot(x),
+            39..=41 => self.dot(x),
+            42 | 43 => self.conv(x),
             44..=46 => {
                 let place = self.generator.below(rank + 1);
                 let repeats = self.extent();
@@ -602,6 +604,39 @@ impl Growth {
             }
         };
         self.add(Op::Dot, &[x, y])
+    }
+
+    /// A convolution of a value, whose last axes are images, channels and one or two along which filters move, with filters
+    /// made of another value or of itself.
+    fn conv(&mut self, x: NodeId) -> Option<NodeId> {
+        let shape = self.value(x).shape().to_vec();
+        let along = 1 + self.generator.below(2);
+        if shape.len() < along + 2 || shape.len() > along + 3 {
+            return None;
+        }
+        let dtype = self.value(x).dtype();
+        let dtype = if dtype.is_float() { dtype } else { self.soil.float };
+        let x = self.converted(x, dtype)?;
+        let lead = shape.len() - along - 2;
+        let fits = |w: &Array| {
+            w.dtype() == dtype
+                && w.rank() == shape.len()
+                && w.shape()[..lead] == shape[..lead]
+                && w.shape()[lead + 1] == shape[lead + 1]
+        };
+        let w = self.pick_where(fits)?;
+        let border = |g: &mut Generator| match g.below(4) {
+            0 => Border::Half,
+            1 => Border::Full,
+            _ => Border::Padded(g.below(3) as i64, g.below(4) as i64 - 1),
+        };
+        let mut axes = Vec::new();
+        for _ in 0..along {
+            let border = border(&mut self.generator);
+            let [stride, spread, dilation] = [0; 3].map(|_| 1 + self.generator.below(5) / 3);
+            axes.push(ConvAxis { border, stride, spread, dilation });
+        }
+        self.add(Op::Conv(axes.into()), &[x, w])
     }
 
     /// Bounds of a slice, now and then with operands: an input, and that plus a length.

@@ -19,6 +19,8 @@ mod chain;
 #[cfg(test)]
 mod composites;
 #[cfg(test)]
+mod convolution;
+#[cfg(test)]
 mod functions;
 #[cfg(test)]
 mod golden;

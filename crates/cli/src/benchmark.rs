@@ -31,6 +31,8 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "lenet_b500", build: classifiers::lenet_b500 },
+    Workload { name: "lenet_b20", build: classifiers::lenet_b20 },
     Workload { name: "rbm_cd1", build: boltzmann::rbm_cd1 },
     Workload { name: "rbm_pcd15", build: boltzmann::rbm_pcd15 },
     Workload { name: "rbm_sample", build: boltzmann::rbm_sample },

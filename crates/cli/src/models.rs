@@ -2,10 +2,11 @@
 //!
 //! A new model is a module here and a line in [`MODELS`]. A classifier is a [`classifier::Classifier`] and nothing more.
 
-pub mod classifier;
 mod autoencoders;
 mod best;
+pub mod classifier;
 mod dbn;
+mod lenet;
 mod logreg;
 mod lstm;
 mod mcrbm;
@@ -25,6 +26,7 @@ use crate::model::Model;
 pub const MODELS: &[Model] = &[
     logreg::MODEL,
     mlp::MODEL,
+    lenet::MODEL,
     autoencoders::DENOISING,
     autoencoders::CONTRACTIVE,
     sda::MODEL,

@@ -32,7 +32,9 @@ pub fn in_stages(steps: Vec<UnplacedStep>) -> Vec<UnplacedStep> {
         match &step.kernel {
             Kernel::Loop(_) => staged.fold(step),
             Kernel::Product(product) if is_deep(product) => staged.product(&step, product),
-            Kernel::Product(_) | Kernel::Random(_) | Kernel::Scan(_) => staged.steps.push(step),
+            Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) | Kernel::Scan(_) => {
+                staged.steps.push(step)
+            }
         }
     }
     staged.steps

@@ -9,15 +9,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hypatia_graph::array::{element_count, row_major_strides};
-use hypatia_graph::op::{Dim, IndexCheck, Scan, Start, View, WindowAxis, Write};
+use hypatia_graph::op::{ConvAxis, Dim, IndexCheck, Scan, Start, View, WindowAxis, Write};
 use hypatia_graph::scan_nodes::ScanKey;
 use hypatia_graph::{Axes, Broken, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site, broken};
+use hypatia_kernels::convolution::Axis;
 use smallvec::{SmallVec, smallvec};
 
 use crate::fuse_update::Accumulation;
 use crate::kernel::{
-    Address, Affine, CarryPlace, Element, Instruction, Kernel, LoopKernel, Matrix, Param, Place,
-    ProductKernel, RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
+    Address, Affine, CarryPlace, ConvolutionKernel, Element, Instruction, Kernel, LoopKernel, Matrix, Param,
+    Place, ProductKernel, RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Strided,
+    Value,
 };
 use crate::scan::{self, Results, StepGraph};
 use crate::schedule::{Compute, Inline, Schedule, Whole, axis_groups};
@@ -96,6 +98,7 @@ impl<'g> Lowering<'g> {
                 self.product(id, id, [Scale::Constant(1.0), Scale::Constant(0.0)], Vec::new(), Vec::new())
             }
             Whole::Product => self.integer_product(id),
+            Whole::Convolution(axes) => self.convolution(id, axes),
             Whole::Accumulation(form) => self.accumulate(id, form),
             Whole::Concat(axis) => {
                 let extents = self.schedule.shape(id);
@@ -329,6 +332,40 @@ impl<'g> Lowering<'g> {
         };
         let arguments = body.arguments;
         self.push(id, Kernel::Product(kernel), arguments);
+        Ok(())
+    }
+
+    fn convolution(&mut self, id: NodeId, axes: &[ConvAxis]) -> Result<(), Broken> {
+        let node = self.graph.node(id);
+        let shape = self.schedule.shape(id);
+        if element_count(&shape) == 0 {
+            return Ok(());
+        }
+        let [x, w] = [0, 1].map(|operand: usize| self.schedule.shape(node.operands[operand]));
+        let lead = x.len() - 2 - axes.len();
+        let along = |(number, axis): (usize, &ConvAxis)| {
+            let at = lead + 2 + number;
+            let low = axis.padding(w[at])[0] as isize;
+            let ConvAxis { stride, spread, dilation, .. } = *axis;
+            Axis { input: x[at], taps: w[at], result: shape[at], low, stride, spread, dilation }
+        };
+        let mut body = Body::new(self.schedule, id, &[]);
+        let (from, by) = (body.elements(node.operands[0])?, body.elements(node.operands[1])?);
+        let kernel = ConvolutionKernel {
+            dtype: node.ty.dtype,
+            lead: x[..lead].into(),
+            images: x[lead],
+            filters: w[lead],
+            channels: x[lead + 1],
+            axes: axes.iter().enumerate().map(along).collect(),
+            x: from,
+            w: by,
+            out: body.param(id, true),
+            params: body.kernel.params,
+            starts: body.kernel.starts,
+        };
+        let arguments = body.arguments;
+        self.push(id, Kernel::Convolution(kernel), arguments);
         Ok(())
     }
 
@@ -617,6 +654,13 @@ impl<'g> Body<'g> {
         let Address { param, position } = self.strided(id)?;
         let stride = if is_sequence { position.strides[0] } else { 0 };
         Ok(Element { param, offset: position.offset, stride })
+    }
+
+    /// A node as elements in memory, with a distance along each of its axes.
+    fn elements(&mut self, id: NodeId) -> Result<Strided, Broken> {
+        let Address { param, mut position } = self.strided(id)?;
+        let strides = std::mem::take(&mut position.strides);
+        Ok(Strided { param, position, strides })
     }
 
     /// A node of rank 2 or 3 as matrices in memory.

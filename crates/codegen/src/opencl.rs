@@ -7,6 +7,7 @@
 //! Shared variables stay on the device between calls. A program uploads one only if its version is not the one that the
 //! device holds, and leaves the new value there until somebody fetches it. Programs on one device share these copies.
 
+mod convolution;
 mod device;
 mod emit;
 mod error;

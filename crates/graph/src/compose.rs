@@ -846,6 +846,20 @@ pub fn ones<S: Into<Size>>(dtype: DType, shape: impl IntoIterator<Item = S>) -> 
     full(1.0, dtype, shape)
 }
 
+/// The same value everywhere, of a shape.
+pub(crate) fn filled(value: Literal, sizes: &[Size], site: Site) -> Tensor {
+    let mut operands: SmallVec<[Tensor; 2]> = smallvec![build(Op::Literal(value), smallvec![], site)];
+    let dims = sizes.iter().map(|size| match size {
+        Size::Number(n) => Dim::Known(*n as usize),
+        Size::Tensor(n) => {
+            operands.push(n.clone());
+            Dim::Operand
+        }
+    });
+    let dims = dims.collect();
+    build(Op::Broadcast { axes: smallvec![], dims }, operands, site)
+}
+
 /// Tensors one after another along an axis they all have, converted to their common element type.
 #[track_caller]
 pub fn concatenate(tensors: &[Tensor], axis: i64) -> Tensor {

@@ -21,7 +21,7 @@ use crate::graph::{Graph, Node, NodeId};
 use crate::infer::{infer, resolve_slice};
 use crate::leaf::{Leaf, LeafKind, SharedCell};
 use crate::op::{
-    Bound, Dim, Fold, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write,
+    Bound, ConvAxis, Dim, Fold, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write,
 };
 use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
@@ -305,6 +305,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
         Op::ArgMax(axis) => argmax(usize::from(*axis), operands[0], &shape),
         Op::Cumsum(axis) => cumsum(usize::from(*axis), operands[0]),
         Op::Dot => dot(operands[0], operands[1], &shape),
+        Op::Conv(axes) => conv(axes, operands[0], operands[1], &shape),
         Op::Broadcast { axes, .. } => {
             let x = operands[0];
             let own = row_major_strides(x.shape());
@@ -725,6 +726,52 @@ fn dot(a: &Array, b: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
         });
     }
     Ok(result)
+}
+
+/// A convolution by its definition, summed in double precision.
+fn conv(axes: &[ConvAxis], x: &Array, filters: &Array, shape: &[usize]) -> Result<Array, Diagnostic> {
+    let lead = x.rank() - 2 - axes.len();
+    let (own, others) = (row_major_strides(x.shape()), row_major_strides(filters.shape()));
+    let (channels, extents, taps) =
+        (x.shape()[lead + 1], &x.shape()[lead + 2..], &filters.shape()[lead + 2..]);
+    let inner: Vec<usize> = std::iter::once(channels).chain(taps.iter().copied()).collect();
+    let mut result = Array::zeros(x.dtype(), shape)?;
+    for to in 0..result.len() {
+        let place = place_of(to, shape);
+        let sum = (0..element_count(&inner)).map(|tap| {
+            let tap = place_of(tap, &inner);
+            let (mut from, mut by) = (tap[0] * own[lead + 1], tap[0] * others[lead + 1]);
+            for axis in 0..lead {
+                from += place[axis] * own[axis];
+                by += place[axis] * others[axis];
+            }
+            from += place[lead] * own[lead];
+            by += place[lead + 1] * others[lead];
+            for (axis, conv) in axes.iter().enumerate() {
+                let tap = tap[1 + axis];
+                // Zeros around the input and between its elements.
+                let Some(at) = conv.source(place[lead + 2 + axis], tap, extents[axis], taps[axis]) else {
+                    return 0.0;
+                };
+                from += at * own[lead + 2 + axis];
+                by += tap * others[lead + 2 + axis];
+            }
+            x.get(from).to_f64() * filters.get(by).to_f64()
+        });
+        let sum = sum.fold(0.0, |sum, x| sum + x);
+        result.set(to, Literal::F64(f64::to_bits(sum)));
+    }
+    Ok(result)
+}
+
+/// The position along each axis of an element in row-major order.
+fn place_of(mut element: usize, shape: &[usize]) -> SmallVec<[usize; 8]> {
+    let mut place: SmallVec<[usize; 8]> = SmallVec::from_elem(0, shape.len());
+    for (place, n) in place.iter_mut().zip(shape).rev() {
+        *place = element % n;
+        element /= n;
+    }
+    place
 }
 
 /// Calls `visit` for each element of `count` products `[m, k] . [k, n]` with its position and the positions of the

@@ -178,6 +178,14 @@ fn outcome(
             made(0).map(|own| Made { repeats: own.repeats && own.axis != usize::from(*axis), ..own.clone() }),
         ),
         Op::Dot => product(operands, site),
+        Op::Conv(axes) => match (made(0), made(1)) {
+            (None, None) => unchanged(None),
+            // Each image for itself.
+            (Some(own), None) if own.axis + 2 + axes.len() == operands[0].rank() => {
+                unchanged(Some(own.clone()))
+            }
+            _ => Err(("in a convolution, unless they are images of its input", first)),
+        },
         Op::Broadcast { axes, .. } => {
             let own = made(0).and_then(|own| own.at(usize::from(*axes.get(own.axis)?)));
             unchanged(own)

@@ -239,6 +239,7 @@ impl State {
             Class::Index
             | Class::Indexed(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Random(_)
             | Class::Scan(_)
             | Class::Gradient(_) => None,

@@ -42,7 +42,8 @@ use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId};
 use crate::leaf::{Leaf, LeafKind};
 use crate::op::{
-    Along, Bound, Class, Dim, Disconnected, LeafId, Op, Scan, ScanResult, SliceAxis, Start, View, WindowAxis,
+    Along, Border, Bound, Class, ConvAxis, Dim, Disconnected, LeafId, Op, Scan, ScanResult, SliceAxis, Start,
+    View, WindowAxis,
 };
 
 mod formula;
@@ -421,6 +422,26 @@ impl Item for SliceAxis {
     }
 }
 
+impl fmt::Display for Border {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Border::Padded(low, high) => write!(f, "{low}:{high}"),
+            Border::Half => f.write_str("half"),
+            Border::Full => f.write_str("full"),
+        }
+    }
+}
+
+/// One attribute of convolutions, along all axes.
+struct Each<'a, T>(&'a [ConvAxis], fn(&ConvAxis) -> T);
+
+impl<T: fmt::Display> fmt::Display for Each<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.0.iter().map(|axis| self.1(axis).to_string()).collect();
+        write!(f, "[{}]", all.join(", "))
+    }
+}
+
 /// One attribute of windows, along all axes.
 struct PerAxis<'a>(&'a [WindowAxis], fn(&WindowAxis, &mut fmt::Formatter<'_>) -> fmt::Result);
 
@@ -473,6 +494,16 @@ impl fmt::Display for Op {
             Class::Fold(Along::Reduce(_, axes) | Along::Mean(axes)) => write!(f, "{{axes={axes:?}}}"),
             Class::View(View::Broadcast(axes)) => write!(f, "{{axes={}, dims={dims}}}", List(axes)),
             Class::View(View::Permute(axes)) => write!(f, "{{axes={}}}", List(axes)),
+            Class::Convolution(axes) => {
+                write!(
+                    f,
+                    "{{borders={}, strides={}",
+                    Each(axes, |axis| axis.border),
+                    Each(axes, |axis| axis.stride)
+                )?;
+                let (spreads, dilations) = (Each(axes, |axis| axis.spread), Each(axes, |axis| axis.dilation));
+                write!(f, ", spreads={spreads}, dilations={dilations}}}")
+            }
             Class::Indexed(batch) => write!(f, "{{batch={batch}}}"),
             Class::Random(key) => write!(f, "{{key={key}, dims={dims}}}"),
             Class::Gradient(grad) => {

@@ -21,6 +21,7 @@ pub use hypatia_graph::collect::Unused;
 pub use hypatia_graph::compose::arrange::Padding;
 pub use hypatia_graph::compose::layers::Normalised;
 pub use hypatia_graph::compose::{All, AxisSet, Size, arange, concatenate, full, ones, stack, switch, zeros};
+pub use hypatia_graph::convolution::{Conv, Pool, PoolMode};
 pub use hypatia_graph::gradient::{Gradient, grad};
 pub use hypatia_graph::index::{Index, step};
 pub use hypatia_graph::op::Disconnected;

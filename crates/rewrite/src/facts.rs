@@ -284,7 +284,7 @@ impl Facts {
                 let parts = operands.iter().enumerate().filter(|(position, _)| op.carries(*position));
                 parts.map(|(_, data)| data.facts).reduce(|all, part| all.or(&part)).unwrap_or(unknown)
             }
-            Class::Assembly | Class::Indexed(_) | Class::Product => {
+            Class::Assembly | Class::Indexed(_) | Class::Product | Class::Convolution(_) => {
                 let all = operands.iter().all(|data| data.facts.finite);
                 Facts { finite: unknown.finite && all, number: unknown.number && all, ..unknown }
             }

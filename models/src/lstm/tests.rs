@@ -31,7 +31,8 @@ fn cost_and_gradients_are_those_of_numpy() {
                 (values[step * 3 + column], present[step * 3 + column]) = (*word, 1.0);
             }
         }
-        let (words, mask) = (Array::new(&[steps, 3], &values).unwrap(), Array::new(&[steps, 3], &present).unwrap());
+        let (words, mask) =
+            (Array::new(&[steps, 3], &values).unwrap(), Array::new(&[steps, 3], &present).unwrap());
         let found = f.call(&[&words, &mask, &Array::vector(&LABELS)]).unwrap();
         assert_close(found.array(0), &reference["probabilities"], "probabilities");
         assert_close(found.array(1), &reference["cost"], "cost");

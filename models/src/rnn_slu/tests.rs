@@ -21,7 +21,8 @@ fn cost_and_gradients_are_those_of_numpy() {
     for parameter in model.parameters() {
         parameter.shared.set_value(reference[parameter.name.as_str()].clone()).unwrap();
     }
-    let (windows_of, labels, weights) = (matrix::<i32>("windows"), vector::<i32>("labels"), vector::<f32>("weights"));
+    let (windows_of, labels, weights) =
+        (matrix::<i32>("windows"), vector::<i32>("labels"), vector::<f32>("weights"));
     let p = model.p_y_given_x(&windows_of);
     let cost = model.negative_log_likelihood(&windows_of, &labels, &weights);
     let parameters = model.parameters();

@@ -26,7 +26,8 @@ impl Best {
 
     /// Takes the present values.
     pub(super) fn take(&mut self) -> Result<(), TrainError> {
-        let values: Result<_, _> = self.parameters.iter().map(|parameter| parameter.shared.get_value()).collect();
+        let values: Result<_, _> =
+            self.parameters.iter().map(|parameter| parameter.shared.get_value()).collect();
         self.values = Some(values?);
         Ok(())
     }

@@ -141,7 +141,8 @@ impl Options {
         let (train, valid) = (sorted(pick(&order[..learnt])), sorted(pick(&order[learnt..])));
         let test = sorted(data.test.clone());
         let drawn = rng.permutation(test.len());
-        let count = if self.test_reviews == 0 { test.len() } else { test.len().min(self.test_reviews as usize) };
+        let count =
+            if self.test_reviews == 0 { test.len() } else { test.len().min(self.test_reviews as usize) };
         let test = sorted(drawn[..count].iter().map(|number| test[*number].clone()).collect());
         Ok(Sets { train, valid, test })
     }
@@ -165,7 +166,12 @@ impl Options {
         let misclassified = predicted.neq(&labels).sum(hypatia::All);
         let inputs: [&Tensor; 3] = [&words, &mask, &labels];
         let learner = LstmLearner {
-            train: settings.builder().inputs(&inputs).outputs(&[&cost]).updates(&borrowed(&updates)).compile()?,
+            train: settings
+                .builder()
+                .inputs(&inputs)
+                .outputs(&[&cost])
+                .updates(&borrowed(&updates))
+                .compile()?,
             classify: settings.builder().inputs(&inputs).outputs(&[&misclassified]).compile()?,
             order: Order { rng, reviews: Vec::new(), begun: 0 },
             sets,

@@ -187,7 +187,12 @@ fn windows_of(sentence: &Sentence, window: usize) -> Result<Array, TrainError> {
 
 impl RnnSluLearner {
     /// F1 of the chunks that are found in a set.
-    fn f1(classify: &mut Function, window: usize, names: &[String], set: &[Sentence]) -> Result<f64, TrainError> {
+    fn f1(
+        classify: &mut Function,
+        window: usize,
+        names: &[String],
+        set: &[Sentence],
+    ) -> Result<f64, TrainError> {
         let mut agreement = Agreement::default();
         for sentence in set {
             let found = classify.call(&[&windows_of(sentence, window)?])?;

@@ -65,7 +65,8 @@ impl TrainingOptions for Options {
         let sda = Sda::new(&mut rng, &x, IMAGE_PIXELS, &sizes, CLASSES);
         let (corruption, rate) = (scalar::<f32>("corruption"), scalar::<f32>("lr"));
         let costs = sda.pretraining_costs(&streams, &corruption);
-        let layers = sda.sigmoid_layers.iter().zip(&sda.da_layers).zip(costs).zip(&sizes).zip(&self.corruption);
+        let layers =
+            sda.sigmoid_layers.iter().zip(&sda.da_layers).zip(costs).zip(&sizes).zip(&self.corruption);
         let layers = layers.map(|((((layer, da), cost), units), level)| {
             let parameters = Parameter::list(&PARAMETERS, da.params());
             let (updates, _) = Descent::sgd(&rate).updates(&parameters, grad(&cost, da.params()));

@@ -22,12 +22,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use hypatia_graph::{Array, Broken, DType, broken};
+use hypatia_kernels::convolution::{ConvolutionPlan, ConvolutionShape};
 use hypatia_kernels::features::Features;
 use hypatia_kernels::product::{Batch, Float, PackPlan, PairPlan, ProductPlan, ProductShape};
 
 use crate::kernel::{
-    Element, Kernel, LoopKernel, Place, ProductKernel, Program, RandomKernel, Scale, ScanKernel, Step,
-    StoreKind,
+    ConvolutionKernel, Element, Kernel, LoopKernel, Place, ProductKernel, Program, RandomKernel, Scale,
+    ScanKernel, Step, StoreKind,
 };
 
 /// Iterations below which a step is not worth a second thread.
@@ -69,7 +70,7 @@ pub struct Plan {
     pub(super) places: Vec<(Slot, Place)>,
     /// Constants that are packed when the program is loaded, with the bytes to where the matrix begins.
     pub(super) packed_constants: Vec<(PackedId, Arc<Array>, isize)>,
-    /// Scratch memory that a product needs.
+    /// Scratch memory that a product or a convolution needs.
     pub(super) scratch_bytes: usize,
 }
 
@@ -122,6 +123,8 @@ pub(super) enum Action {
     Pair { plan: PairPlan, products: Box<[Product; 2]> },
     /// The second of a pair.
     InPair,
+    /// A convolution.
+    Convolution { kernel: ConvolutionKernel, plan: ConvolutionPlan },
     /// Random numbers.
     Random { kernel: RandomKernel, parts: usize },
     /// A scan.
@@ -299,6 +302,11 @@ impl<'p> Planner<'p> {
                     let plan = ProductPlan::new(shape, self.features, self.threads);
                     self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
                     Action::Product(Product { number, slots, kernel: kernel.clone(), plan, packed })
+                }
+                Kernel::Convolution(kernel) => {
+                    let plan = ConvolutionPlan::new(convolution_shape(kernel), self.features, self.threads);
+                    self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
+                    Action::Convolution { kernel: kernel.clone(), plan }
                 }
                 Kernel::Random(kernel) => {
                     let parts = if kernel.len() < PART_WORK { 1 } else { PARTS };
@@ -480,6 +488,21 @@ fn product_shape(kernel: &ProductKernel) -> ProductShape {
     }
 }
 
+/// What a convolution is planned for.
+fn convolution_shape(kernel: &ConvolutionKernel) -> ConvolutionShape {
+    let strides = |strides: &[i64]| strides.iter().map(|stride| *stride as isize).collect();
+    ConvolutionShape {
+        dtype: if kernel.dtype == DType::F32 { Float::F32 } else { Float::F64 },
+        lead: kernel.lead.to_vec(),
+        images: kernel.images,
+        filters: kernel.filters,
+        channels: kernel.channels,
+        axes: kernel.axes.to_vec(),
+        x: strides(&kernel.x.strides),
+        w: strides(&kernel.w.strides),
+    }
+}
+
 /// How the right side of a product is packed.
 fn pack_plan(product: &ProductKernel, features: &Features) -> PackPlan {
     let ProductShape { dtype, k, n, b, .. } = product_shape(product);
@@ -504,6 +527,7 @@ impl fmt::Display for Action {
             Action::Loop { parts, .. } => write!(f, "loop in {parts} parts"),
             Action::Product(Product { plan, .. }) => plan.fmt(f),
             Action::Pair { plan, .. } => plan.fmt(f),
+            Action::Convolution { plan, .. } => plan.fmt(f),
             Action::InPair => f.write_str("with the step before"),
             Action::Random { parts, .. } => write!(f, "random in {parts} parts"),
             Action::Scan(scan) => {
@@ -574,7 +598,11 @@ fn show_steps(f: &mut fmt::Formatter<'_>, steps: &[Step], planned: &[Planned], d
         match action {
             Action::Loop { function, .. } | Action::Native { function, .. } => writeln!(f, ", {function}")?,
             Action::Product(Product { packed: Some(packed), .. }) => writeln!(f, ", {packed}")?,
-            Action::Product(_) | Action::Pair { .. } | Action::InPair | Action::Random { .. } => writeln!(f)?,
+            Action::Product(_)
+            | Action::Pair { .. }
+            | Action::InPair
+            | Action::Convolution { .. }
+            | Action::Random { .. } => writeln!(f)?,
             Action::Scan(scan) => {
                 writeln!(f)?;
                 for (packed, Target { slot, offset }) in &scan.packings {

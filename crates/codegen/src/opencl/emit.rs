@@ -15,6 +15,7 @@ use std::fmt::Write;
 use hypatia_graph::op::Write as WriteMode;
 use hypatia_graph::{Broken, DType, Fold, Literal, ScalarFn, broken};
 
+use super::convolution;
 use super::product::{self, Form};
 use super::random;
 use super::scalar::{self, Helper};
@@ -61,6 +62,7 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, Broken> {
             let text = match &part {
                 Kernel::Loop(kernel) => ScanText::emit(kernel, &mut helpers),
                 Kernel::Product(kernel) => product::emit(kernel, form),
+                Kernel::Convolution(kernel) => Ok(convolution::emit(kernel)),
                 Kernel::Random(kernel) => Ok(random::emit(kernel)),
                 Kernel::Scan(_) => Ok(None),
             };

@@ -70,6 +70,7 @@ fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands
         | Class::Indexed(_)
         | Class::Fold(_)
         | Class::Product
+        | Class::Convolution(_)
         | Class::Random(_) => {
             let parts = node.operands.iter().enumerate().filter(|(i, _)| node.op.carries(*i));
             Some(parts.map(|(_, operand)| *operand).collect())

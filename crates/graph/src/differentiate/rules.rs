@@ -11,7 +11,7 @@ use super::flat::{Flat, is_flat, uniform};
 use crate::diagnostic::Site;
 use crate::dtype::Literal;
 use crate::graph::{Graph, NodeId, Operands};
-use crate::op::{Fold, Op, Start, WindowAxis, Write, known_dims};
+use crate::op::{ConvAxis, Fold, Op, Start, WindowAxis, Write, known_dims};
 use crate::scalar::ScalarFn;
 use crate::shape::Axes;
 
@@ -104,11 +104,16 @@ impl<'a> Rules<'a> {
         self.op(Op::Window(window.into()), &[x])
     }
 
+    /// Swaps an axis with the next one.
+    fn swapped(&mut self, x: NodeId, axis: usize) -> NodeId {
+        let mut permutation: SmallVec<[u8; 8]> = (0..self.graph.ty(x).rank() as u8).collect();
+        permutation.swap(axis, axis + 1);
+        self.op(Op::Permute(permutation), &[x])
+    }
+
     /// Swaps the last two axes.
     pub(super) fn transpose(&mut self, x: NodeId) -> NodeId {
-        let rank = self.graph.ty(x).rank() as u8;
-        let permutation = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
-        self.op(Op::Permute(permutation), &[x])
+        self.swapped(x, self.graph.ty(x).rank() - 2)
     }
 
     /// `rows` where index `m` is the last of its value, else zeros: of equal indices only the last one's row stands in
@@ -248,6 +253,27 @@ pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -
         Op::Dot => {
             let other = g.transpose(node.operands[1 - index]);
             Some(if index == 0 { g.op(Op::Dot, &[c, other]) } else { g.op(Op::Dot, &[other, c]) })
+        }
+        Op::Conv(axes) => {
+            let lead = shape.len() - 2 - axes.len();
+            let (input, filters) = (g.extents(node.operands[0]), g.extents(node.operands[1]));
+            let each = |of: fn(&ConvAxis, usize, usize) -> ConvAxis| {
+                let spatial = input[lead + 2..].iter().zip(&filters[lead + 2..]);
+                Op::Conv(
+                    axes.iter()
+                        .zip(spatial)
+                        .map(|(axis, (input, filter))| of(axis, *input, *filter))
+                        .collect(),
+                )
+            };
+            if index == 0 {
+                let reversed = (lead + 2..shape.len()).fold(node.operands[1], |f, axis| g.reversed(f, axis));
+                let turned = g.swapped(reversed, lead);
+                return Some(g.op(each(ConvAxis::by_input), &[c, turned]));
+            }
+            let (images, slopes) = (g.swapped(node.operands[0], lead), g.swapped(c, lead));
+            let turned = g.op(each(ConvAxis::by_filters), &[images, slopes]);
+            Some(g.swapped(turned, lead))
         }
         Op::Broadcast { axes, .. } => {
             let result = g.extents(id);

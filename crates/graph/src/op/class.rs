@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Dim, Dims, Fold, Grad, LeafId, Op, Scan, SliceAxis, Start, WindowAxis, Write};
+use super::{ConvAxis, Dim, Dims, Fold, Grad, LeafId, Op, Scan, SliceAxis, Start, WindowAxis, Write};
 use crate::dtype::{DType, Literal};
 use crate::scalar::ScalarFn;
 use crate::shape::Axes;
@@ -33,6 +33,8 @@ pub enum Class<'o> {
     Fold(Along),
     /// Each is a sum of products of two operands.
     Product,
+    /// Each is a sum of products of elements of two operands that lie side by side along axes.
+    Convolution(&'o [ConvAxis]),
     /// Each is a random number of that key.
     Random(u64),
     /// A scan computes them.
@@ -96,6 +98,7 @@ impl Op {
             Op::ArgMax(axis) => Class::Fold(Along::ArgMax(usize::from(*axis))),
             Op::Cumsum(axis) => Class::Fold(Along::Cumsum(usize::from(*axis))),
             Op::Dot => Class::Product,
+            Op::Conv(axes) => Class::Convolution(axes),
             Op::Random { key, .. } => Class::Random(*key),
             Op::Scan(scan) => Class::Scan(scan),
             Op::Grad(grad) => Class::Gradient(grad),
@@ -116,7 +119,12 @@ impl Op {
     pub fn is_dear(&self) -> bool {
         match self.class() {
             Class::Map(f) => f.work() > CHEAP,
-            Class::Indexed(_) | Class::Fold(_) | Class::Product | Class::Random(_) | Class::Scan(_) => true,
+            Class::Indexed(_)
+            | Class::Fold(_)
+            | Class::Product
+            | Class::Convolution(_)
+            | Class::Random(_)
+            | Class::Scan(_) => true,
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -143,6 +151,7 @@ impl Op {
             | Class::Indexed(_)
             | Class::Fold(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Gradient(_) => operands,
         };
         values.min(operands)
@@ -160,6 +169,7 @@ impl Op {
             | Class::View(_)
             | Class::Assembly
             | Class::Product
+            | Class::Convolution(_)
             | Class::Scan(_)
             | Class::Gradient(_) => operand < self.values(operand + 1),
         }
@@ -185,6 +195,7 @@ impl Op {
             | Class::Assembly
             | Class::Indexed(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Random(_) => true,
         };
         floats && self.carries(operand)
@@ -275,7 +286,7 @@ impl Op {
             return None;
         }
         Some(match self {
-            Op::Map(_) | Op::Cast(_) | Op::StopGradient | Op::Dot => self.clone(),
+            Op::Map(_) | Op::Cast(_) | Op::StopGradient | Op::Dot | Op::Conv(_) => self.clone(),
             Op::Reshape(_) => self.with_dims(dims?),
             Op::Broadcast { axes, .. } => Op::Broadcast { axes: higher(axes), dims: dims? },
             Op::Permute(axes) => Op::Permute(higher(axes)),
@@ -329,6 +340,7 @@ impl Op {
             | Op::Reduce(..)
             | Op::Mean(_)
             | Op::Dot
+            | Op::Conv(_)
             | Op::Reshape(_)
             | Op::Slice(_)
             | Op::SetSlice(..)

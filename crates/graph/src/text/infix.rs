@@ -189,6 +189,7 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
             Printed::operand(format!("{}[{indices}]", base()), depth)
         }
         Class::Indexed(batch) => call(node.op.name(), &format!(", batch={batch}")),
+        Class::Convolution(_) => call(node.op.name(), ""),
         Class::Random(key) => Printed::operand(format!("random({}, key={key})", first()), depth),
         Class::Scan(scan) => {
             let result = match scan.result {

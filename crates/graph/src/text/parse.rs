@@ -20,8 +20,8 @@ use crate::infer::infer;
 use crate::interp::{check_extents, check_size};
 use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
 use crate::op::{
-    Backward, Bound, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult, SliceAxis, Start,
-    WindowAxis, Write,
+    Backward, Border, Bound, ConvAxis, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult,
+    SliceAxis, Start, WindowAxis, Write,
 };
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
@@ -688,6 +688,7 @@ impl Parser<'_> {
                 Op::Cast(dtype)
             }
             "dot" => Op::Dot,
+            "conv" => Op::Conv(self.convolved()?),
             "broadcast" => {
                 self.key("{", "axes")?;
                 let axes = self.list(Self::axis)?.into();
@@ -719,6 +720,40 @@ impl Parser<'_> {
             "grad" => Op::Grad(Box::new(self.grad()?)),
             _ => return Err(wrong(&self.reader)),
         })
+    }
+
+    /// `{borders=[0:0, half], strides=[1, 2], spreads=[1, 1], dilations=[1, 1]}`
+    fn convolved(&mut self) -> Parsed<Box<[ConvAxis]>> {
+        let place = self.reader.place();
+        self.key("{", "borders")?;
+        let borders = self.list(|parser| {
+            let named = match parser.reader.peek() {
+                Token::Word(word) if word == "half" => Border::Half,
+                Token::Word(word) if word == "full" => Border::Full,
+                _ => {
+                    let low = parser.signed("`half`, `full` or the zeros before the input")?;
+                    parser.reader.expect(":")?;
+                    return Ok(Border::Padded(low, parser.signed("the zeros behind the input")?));
+                }
+            };
+            parser.reader.take();
+            Ok(named)
+        })?;
+        let mut steps = Vec::new();
+        for key in ["strides", "spreads", "dilations"] {
+            self.key(",", key)?;
+            steps.push(self.list(|parser| parser.unsigned("a distance", ConvAxis::LARGEST as u64))?);
+        }
+        self.reader.expect("}")?;
+        if let Some(other) = steps.iter().find(|list| list.len() != borders.len()) {
+            let found = format!("{} and {}", borders.len(), other.len());
+            return Err(self.reader.error(place, "as many distances of each kind as borders", found));
+        }
+        let axes = borders.into_iter().enumerate().map(|(axis, border)| {
+            let [stride, spread, dilation] = [0, 1, 2].map(|kind: usize| steps[kind][axis] as usize);
+            ConvAxis { border, stride, spread, dilation }
+        });
+        Ok(axes.collect())
     }
 
     /// `{ranges=[1:?, ::-1, 3, ?, 0:2/5]}`: ranges, single positions, and parts of an extent.

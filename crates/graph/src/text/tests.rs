@@ -7,7 +7,7 @@ use super::*;
 use crate::array::Extents;
 use crate::differentiate::differentiate;
 use crate::leaf::{Leaf, fresh_leaf_id};
-use crate::op::{Dims, Fold, Grad, Write};
+use crate::op::{Border, ConvAxis, Dims, Fold, Grad, Write};
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, TensorType};
 use crate::specialise::{Arguments, specialise};
@@ -388,6 +388,13 @@ fn any_op() -> impl Strategy<Value = Op> {
     let start = prop_oneof![(0usize..4).prop_map(Start::Known), Just(Start::Operand), Just(Start::Range)];
     let window = (start, 0usize..3, -2i64..3).prop_map(|(start, len, step)| WindowAxis { start, len, step });
     let windows = proptest::collection::vec(window, 0..4).prop_map(Box::from);
+    let border = prop_oneof![
+        Just(Border::Half),
+        Just(Border::Full),
+        (-2i64..3, -2i64..3).prop_map(|(low, high)| Border::Padded(low, high)),
+    ];
+    let conv = (border, 0usize..3, 0usize..3, 0usize..3)
+        .prop_map(|(border, stride, spread, dilation)| ConvAxis { border, stride, spread, dilation });
     let grad = (0u16..2, 1u16..3, 0u16..2, 0u16..2, any::<bool>(), any::<bool>());
     prop_oneof![
         any_literal().prop_map(Op::Literal),
@@ -398,6 +405,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(fold, set)| Op::Reduce(fold, (0..4).filter(|i| set >> i & 1 == 1).collect::<Axes>())),
         (proptest::sample::select(&Op::ALONG_AN_AXIS), axis).prop_map(|(along, axis)| along(axis)),
         Just(Op::Dot),
+        proptest::collection::vec(conv, 0..3).prop_map(|axes| Op::Conv(axes.into())),
         (proptest::collection::vec(0u8..4, 0..4), dims.clone())
             .prop_map(|(axes, dims)| Op::Broadcast { axes: axes.into(), dims }),
         dims.prop_map(Op::Reshape),

@@ -461,6 +461,11 @@ pub(super) fn work_of(graph: &Graph, id: NodeId) -> usize {
             let inner = graph.ty(node.operands[0]).shape.last().and_then(|extent| extent.known());
             count(id).saturating_mul(2 * inner.unwrap_or(1))
         }
+        Class::Convolution(axes) => {
+            let filters = graph.ty(node.operands[1]).shape.iter().rev().take(axes.len() + 1);
+            let inner = filters.fold(1, |all: usize, n| all.saturating_mul(n.known().unwrap_or(1)));
+            count(id).saturating_mul(2 * inner)
+        }
         Class::Cast(_)
         | Class::Assembly
         | Class::Indexed(_)

@@ -50,6 +50,7 @@ pub(super) fn is_liftable(graph: &Graph, id: NodeId, varies: &dyn Fn(NodeId) -> 
         | Class::Assembly
         | Class::Indexed(_)
         | Class::Fold(_)
+        | Class::Convolution(_)
         | Class::Random(_)
         | Class::Scan(_)
         | Class::Gradient(_) => graph.ty(id).rank() < MAX_RANK && node.op.batched(1).is_some(),

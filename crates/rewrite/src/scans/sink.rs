@@ -397,6 +397,7 @@ fn shows(graph: &Graph, value: NodeId) -> bool {
             | Class::Index
             | Class::Fold(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Random(_)
             | Class::Scan(_)
             | Class::Gradient(_) => false,

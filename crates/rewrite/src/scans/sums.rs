@@ -232,6 +232,7 @@ impl Summing {
             | Class::Assembly
             | Class::Indexed(_)
             | Class::Fold(_)
+            | Class::Convolution(_)
             | Class::Random(_)
             | Class::Scan(_)
             | Class::Gradient(_) => None,

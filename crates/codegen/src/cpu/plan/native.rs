@@ -67,7 +67,7 @@ impl<'p> Planner<'p> {
                     }
                     (Inline::Product { lanes }, work / kernel.k * 2)
                 }
-                Kernel::Random(_) => return None,
+                Kernel::Convolution(_) | Kernel::Random(_) => return None,
             };
             body.push(inline);
             code += size;

@@ -6,6 +6,7 @@
 //!    an equal kernel.
 //! 3. A product is planned for its kernel, with a packed right side where the plan has one: packed by a scan around it, or
 //!    of a constant. No matrix is packed twice.
+//!    A convolution is planned for its kernel.
 //! 4. The second step of a pair follows the first.
 //! 5. The parameters of a step have slots of their own, and a scan reads and sets no others than its own and its body's. Every
 //!    slot is set by one thing: a constant, a place of the program, or the scan around it.
@@ -13,7 +14,10 @@
 use hypatia_graph::{Broken, broken};
 use hypatia_kernels::product::ProductShape;
 
-use super::{Action, Function, FunctionId, Inline, PackedId, Plan, Planned, Product, Slot, product_shape};
+use super::{
+    Action, Function, FunctionId, Inline, PackedId, Plan, Planned, Product, Slot, convolution_shape,
+    product_shape,
+};
 use crate::kernel::{Kernel, LoopKernel, Program, ScanKernel, Step};
 
 impl Plan {
@@ -151,6 +155,8 @@ impl<'p> Check<'p> {
                         planned.get(index..index + 2).ok_or_else(|| broken!("the second of a pair"))?;
                     products.iter().zip(both).try_for_each(|(product, step)| self.product(product, step))?;
                 }
+                (Kernel::Convolution(kernel), Action::Convolution { plan, .. })
+                    if *plan.shape() == convolution_shape(kernel) => {}
                 (Kernel::Product(_), Action::InPair) | (Kernel::Random(_), Action::Random { .. }) => {}
                 (Kernel::Scan(_), Action::Native { function, .. }) => {
                     match self.plan.functions.get(function.0) {
