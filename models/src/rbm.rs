@@ -3,7 +3,7 @@
 //! The energy of a state is `E(v, h) = -vbias.v - hbias.h - v W h`, so that each layer is independent given the other
 //! and Gibbs sampling draws whole layers. [`Rbm::get_cost_updates`] trains by contrastive divergence (Hinton, 2002) or
 //! its persistent form (Tieleman, 2008): the gradient of the difference of two free energies, with the end of a chain
-//! of Gibbs steps held constant. The chain is a loop in the graph. The class holds formulas only; values before the
+//! of Gibbs steps held constant. The chain is a scan in the graph. The class holds formulas only; values before the
 //! logistic function are not carried along, because logarithms of probabilities are made stable by the compiler.
 
 use hypatia::{All, Array, DType, Gradient, Next, RandomStreams, Scan, Shared, Tensor, ix, shared};

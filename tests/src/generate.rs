@@ -11,7 +11,8 @@ use std::sync::Arc;
 use hypatia_graph::body::{Body, parameter};
 use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::op::{
-    Backward, Bound, Dim, Disconnected, Grad, Scan, ScanResult, SliceAxis, Write, known_dims,
+    Backward, Border, Bound, ConvAxis, Dim, Disconnected, Grad, Scan, ScanResult, SliceAxis, Write,
+    known_dims,
 };
 use hypatia_graph::{
     Array, Axes, DType, Extent, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, TensorType, tensor,
@@ -75,8 +76,8 @@ pub struct Soil {
     /// Whether leaves and constants are the numbers at which functions change: both zeros, infinities, NaN, subnormals,
     /// the ends of integers. Values of any size may then occur.
     pub special: bool,
-    /// How deep loops may stand in each other; 0 for none.
-    pub loops: usize,
+    /// How deep scans may stand in each other; 0 for none.
+    pub scans: usize,
 }
 
 /// The graph of a recipe.
@@ -91,8 +92,8 @@ pub fn grow(recipe: &Recipe, soil: Soil) -> Grown {
     growth.plant();
     for step in &recipe.steps {
         growth.generator = Generator(recipe.seed ^ (u64::from(*step) << 20));
-        if soil.loops > 0 && step % 11 == 0 {
-            growth.grow_loop();
+        if soil.scans > 0 && step % 11 == 0 {
+            growth.grow_scan();
         } else {
             growth.step(step % 64);
         }
@@ -351,7 +352,8 @@ impl Growth {
                 let x = self.converted(x, if dtype == DType::Bool { self.soil.float } else { dtype })?;
                 self.add(Op::Cumsum(axis as u8), &[x])
             }
-            39..=43 => self.dot(x),
+            39..=41 => self.dot(x),
+            42 | 43 => self.conv(x),
             44..=46 => {
                 let place = self.generator.below(rank + 1);
                 let repeats = self.extent();
@@ -431,10 +433,10 @@ impl Growth {
         }
     }
 
-    /// A loop over some of the nodes, of as many steps as their leading axis is long, with a random body; all of its
+    /// A scan over some of the nodes, of as many steps as their leading axis is long, with a random body; all of its
     /// results, or none where one of them is not moderate.
-    fn grow_loop(&mut self) -> Option<()> {
-        let depth = self.soil.loops;
+    fn grow_scan(&mut self) -> Option<()> {
+        let depth = self.soil.scans;
         let first = self.pick_where(|x| x.rank() > 0 && x.shape()[0] < 7);
         let length = first.map_or(3, |id| self.value(id).shape()[0]);
         let mut operands: Vec<NodeId> = Vec::new();
@@ -458,7 +460,7 @@ impl Growth {
             values: Vec::new(),
             inputs: Vec::new(),
             generator: Generator(self.generator.next_u64()),
-            soil: Soil { loops: depth - 1, ..self.soil },
+            soil: Soil { scans: depth - 1, ..self.soil },
         };
         let mut carries = Vec::new();
         for (position, id) in operands.iter().enumerate() {
@@ -484,8 +486,8 @@ impl Growth {
         }
         for _ in 0..4 + body.generator.below(10) {
             let kind = body.generator.below(66) as u32;
-            if kind >= 64 && body.soil.loops > 0 {
-                body.grow_loop();
+            if kind >= 64 && body.soil.scans > 0 {
+                body.grow_scan();
             } else {
                 body.step(kind);
             }
@@ -604,6 +606,39 @@ impl Growth {
         self.add(Op::Dot, &[x, y])
     }
 
+    /// A convolution of a value, whose last axes are images, channels and one or two along which filters move, with filters
+    /// made of another value or of itself.
+    fn conv(&mut self, x: NodeId) -> Option<NodeId> {
+        let shape = self.value(x).shape().to_vec();
+        let along = 1 + self.generator.below(2);
+        if shape.len() < along + 2 || shape.len() > along + 3 {
+            return None;
+        }
+        let dtype = self.value(x).dtype();
+        let dtype = if dtype.is_float() { dtype } else { self.soil.float };
+        let x = self.converted(x, dtype)?;
+        let lead = shape.len() - along - 2;
+        let fits = |w: &Array| {
+            w.dtype() == dtype
+                && w.rank() == shape.len()
+                && w.shape()[..lead] == shape[..lead]
+                && w.shape()[lead + 1] == shape[lead + 1]
+        };
+        let w = self.pick_where(fits)?;
+        let border = |g: &mut Generator| match g.below(4) {
+            0 => Border::Half,
+            1 => Border::Full,
+            _ => Border::Padded(g.below(3) as i64, g.below(4) as i64 - 1),
+        };
+        let mut axes = Vec::new();
+        for _ in 0..along {
+            let border = border(&mut self.generator);
+            let [stride, spread, dilation] = [0; 3].map(|_| 1 + self.generator.below(5) / 3);
+            axes.push(ConvAxis { border, stride, spread, dilation });
+        }
+        self.add(Op::Conv(axes.into()), &[x, w])
+    }
+
     /// Bounds of a slice, now and then with operands: an input, and that plus a length.
     fn bounds(&mut self, shape: &[usize]) -> Option<(Box<[SliceAxis]>, Vec<NodeId>)> {
         let mut axes = Vec::new();
@@ -620,7 +655,7 @@ impl Growth {
                 3 => SliceAxis::Range { start: Bound::End, stop: Bound::End, step: -1 },
                 4 => SliceAxis::Range { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
                 5 if scalars.is_empty() && n >= 4 => {
-                    // Below 3, in every step of a loop, so that the window lies inside.
+                    // Below 3, in every step of a scan, so that the window lies inside.
                     let any = self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)?;
                     let input = if self.is_input(any) {
                         any

@@ -68,6 +68,60 @@ const ROWS: &[Row] = &[
     Row("dot", "T[2, 3, 4]; T[2, 4, 5]", NUMBERS, (0, 1)),
     Row("dot", "T[0, 3, 4]; T[0, 4, 5]", NUMBERS, (0, 1)),
     Row("dot", "T[3, 1, 7]; T[3, 7, 1]", NUMBERS, (0, 1)),
+    Row(
+        "conv{borders=[0:0], strides=[1], spreads=[1], dilations=[1]}",
+        "T[2, 3, 9]; T[4, 3, 2]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[2:-1], strides=[2], spreads=[2], dilations=[3]}",
+        "T[1, 2, 7]; T[3, 2, 2]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[half], strides=[1], spreads=[1], dilations=[1]}",
+        "T[1, 0, 7]; T[3, 0, 3]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[0:0], strides=[1], spreads=[1], dilations=[1]}",
+        "T[0, 2, 7]; T[3, 2, 3]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[0:0], strides=[1], spreads=[1], dilations=[1]}",
+        "T[2, 2, 2]; T[3, 2, 4]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[0:0, 0:0], strides=[1, 1], spreads=[1, 1], dilations=[1, 1]}",
+        "T[2, 3, 12, 12]; T[7, 3, 5, 5]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[full, half], strides=[1, 2], spreads=[1, 1], dilations=[2, 1]}",
+        "T[2, 2, 5, 6]; T[3, 2, 2, 3]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[1:2, -1:0], strides=[3, 1], spreads=[2, 1], dilations=[1, 2]}",
+        "T[2, 1, 2, 6, 7]; T[2, 2, 2, 2, 3]",
+        FLOATS,
+        (0, 1),
+    ),
+    Row(
+        "conv{borders=[half, 0:0, full], strides=[1, 2, 1], spreads=[1, 1, 1], dilations=[1, 1, 1]}",
+        "T[2, 2, 3, 4, 3]; T[3, 2, 3, 2, 2]",
+        FLOATS,
+        (0, 1),
+    ),
     Row("broadcast{axes=[], dims=[2, 3]}", "T[]", ANY, (0, 1)),
     Row("broadcast{axes=[0], dims=[3, 4]}", "T[3]", ANY, (0, 1)),
     Row("broadcast{axes=[1], dims=[3, 4]}", "T[4]", ANY, (0, 1)),
@@ -160,6 +214,7 @@ pub fn kinds() -> Vec<&'static str> {
         "cumsum",
         "mean",
         "dot",
+        "conv",
         "broadcast",
         "reshape",
         "permute",
@@ -173,8 +228,8 @@ pub fn kinds() -> Vec<&'static str> {
 /// Whether the samples are to show an operator; a new one must be added to [`kinds`].
 pub fn is_sampled(op: &Op) -> bool {
     match op.class() {
-        // Beginnings, which every sample has; loops and gradients, which have tests of their own.
-        Class::Leaf(_) | Class::Literal(_) | Class::Loop(_) | Class::Gradient(_) => false,
+        // Beginnings, which every sample has; scans and gradients, which have tests of their own.
+        Class::Leaf(_) | Class::Literal(_) | Class::Scan(_) | Class::Gradient(_) => false,
         Class::Index
         | Class::Map(_)
         | Class::Cast(_)
@@ -183,6 +238,7 @@ pub fn is_sampled(op: &Op) -> bool {
         | Class::Indexed(_)
         | Class::Fold(_)
         | Class::Product
+        | Class::Convolution(_)
         | Class::Random(_) => true,
     }
 }

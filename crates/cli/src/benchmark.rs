@@ -32,6 +32,8 @@ pub struct Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "logreg", build: classifiers::logreg },
     Workload { name: "mlp", build: classifiers::mlp },
+    Workload { name: "lenet_b500", build: classifiers::lenet_b500 },
+    Workload { name: "lenet_b20", build: classifiers::lenet_b20 },
     Workload { name: "da", build: autoencoders::da },
     Workload { name: "ca", build: autoencoders::ca },
     Workload { name: "ca_3d", build: autoencoders::ca_3d },

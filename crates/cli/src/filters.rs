@@ -16,13 +16,19 @@ use crate::state::floats;
 ///
 /// [`TrainError::Picture`].
 pub fn write_filters(path: &Path, weights: &Array) -> Result<(), TrainError> {
+    let (image_shape, filters): (_, &[f32]) = match *weights.shape() {
+        // Each channel of each filter is a picture.
+        [_, _, rows, columns] => ((rows, columns), floats(weights)?),
+        _ => ((IMAGE_SIDE, IMAGE_SIDE), &columns(weights)?),
+    };
+    let pixels = image_shape.0 * image_shape.1;
     let tiling = Tiling {
-        image_shape: (IMAGE_SIDE, IMAGE_SIDE),
-        tile_shape: tile_shape(weights.shape().last().copied().unwrap_or(1)),
+        image_shape,
+        tile_shape: tile_shape(filters.len() / pixels.max(1)),
         tile_spacing: (1, 1),
         scale_rows_to_unit_interval: true,
     };
-    Ok(tile_raster_images(&columns(weights)?, &tiling)?.write_png(path)?)
+    Ok(tile_raster_images(filters, &tiling)?.write_png(path)?)
 }
 
 /// The columns of a matrix `f32`, one after another.

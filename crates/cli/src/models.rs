@@ -3,14 +3,18 @@
 //! A new model is a module here and a line in [`MODELS`]. A classifier is a [`classifier::Classifier`] and nothing more.
 
 mod autoencoders;
+mod best;
 pub mod classifier;
 mod dbn;
+mod lenet;
 mod logreg;
+mod lstm;
 mod mcrbm;
 mod mlp;
 mod pretraining;
 mod rbm;
 mod rnn_rbm;
+mod rnn_slu;
 mod sda;
 
 use hypatia::RandomStreams;
@@ -22,11 +26,14 @@ use crate::model::Model;
 pub const MODELS: &[Model] = &[
     logreg::MODEL,
     mlp::MODEL,
+    lenet::MODEL,
     autoencoders::DENOISING,
     autoencoders::CONTRACTIVE,
     sda::MODEL,
     rbm::MODEL,
     dbn::MODEL,
+    rnn_slu::MODEL,
+    lstm::MODEL,
     rnn_rbm::MODEL,
     mcrbm::MODEL,
 ];

@@ -1,8 +1,8 @@
 //! Kernels and programs: the second and last intermediate form. Back ends see these and never the tensor graph.
 //!
 //! A [`LoopKernel`] is a nest of loops with fixed extents around a straight-line body on single elements; each store
-//! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product, a [`RandomKernel`] a
-//! buffer of random numbers, a [`ScanKernel`] a program that is run again and again. A [`Program`] is an ordered list of
+//! writes a value or folds values over the reduced axes. A [`ProductKernel`] is a matrix product, a [`ConvolutionKernel`] a
+//! convolution, a [`RandomKernel`] a buffer of random numbers, a [`ScanKernel`] a program that is run again and again. A [`Program`] is an ordered list of
 //! steps, each a kernel with buffers for its parameters.
 //!
 //! Always true (see [`mod@verify`]): a body uses values computed before; every address lies inside its buffer for every
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use hypatia_graph::array::Extents;
 use hypatia_graph::op::{IndexCheck, Write};
 use hypatia_graph::{Array, Broken, DType, Fold, LeafId, Literal, ScalarFn, Site};
+use hypatia_kernels::convolution::Axis;
 use smallvec::SmallVec;
 
 /// Partial results that a fold along the innermost axis keeps.
@@ -277,6 +278,69 @@ impl ProductKernel {
     }
 }
 
+/// A value in a buffer, with distances in elements along each of its axes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Strided {
+    /// Which parameter.
+    pub param: u16,
+    /// First element, with run-time starts (no loop axes).
+    pub position: Affine,
+    /// Elements from one index to the next, along each axis.
+    pub strides: SmallVec<[i64; 4]>,
+}
+
+/// `out[lead, image, filter, place] = sum of x[lead, image, channel, position] * w[lead, filter, channel, tap]` over channels
+/// and taps, where the position of a place and a tap is [`Axis::source`] along each axis, and nothing is added where there is
+/// none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConvolutionKernel {
+    /// Element type; a float.
+    pub dtype: DType,
+    /// Leading extents, for each index of which there is a convolution.
+    pub lead: Extents,
+    /// Images.
+    pub images: usize,
+    /// Filters.
+    pub filters: usize,
+    /// Channels of images and filters.
+    pub channels: usize,
+    /// The axes along which filters move.
+    pub axes: SmallVec<[Axis; 2]>,
+    /// The input: leading axes, images, channels, `axes`.
+    pub x: Strided,
+    /// The filters: leading axes, filters, channels, `axes`.
+    pub w: Strided,
+    /// The parameter that is the result, row-major.
+    pub out: u16,
+    /// Buffers.
+    pub params: Vec<Param>,
+    /// Run-time starts.
+    pub starts: Vec<RuntimeStart>,
+}
+
+impl ConvolutionKernel {
+    fn extents(&self, of: usize, along: fn(&Axis) -> usize) -> Extents {
+        let spatial = self.axes.iter().map(along);
+        self.lead.iter().copied().chain([of, self.channels]).chain(spatial).collect()
+    }
+
+    /// The extents of the input.
+    pub fn input(&self) -> Extents {
+        self.extents(self.images, |axis| axis.input)
+    }
+
+    /// The extents of the filters.
+    pub fn taps(&self) -> Extents {
+        self.extents(self.filters, |axis| axis.taps)
+    }
+
+    /// The extents of the result.
+    pub fn results(&self) -> Extents {
+        let places = self.axes.iter().map(|axis| axis.result);
+        self.lead.iter().copied().chain([self.images, self.filters]).chain(places).collect()
+    }
+}
+
 /// Fills a buffer with uniform numbers in [0, 1): element `e` is [`uniform_element`] of the key, the counter, and `e`.
 ///
 /// [`uniform_element`]: hypatia_graph::random::uniform_element
@@ -304,7 +368,7 @@ impl RandomKernel {
     }
 }
 
-/// A value that the steps of a loop find in a parameter, each its own.
+/// A value that the steps of a scan find in a parameter, each its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Element {
     /// Which parameter.
@@ -318,7 +382,7 @@ pub struct Element {
 /// Where a carry lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CarryPlace {
-    /// The parameter that holds the initial value when the loop begins, and the last one when it ends.
+    /// The parameter that holds the initial value when the scan begins, and the last one when it ends.
     pub param: u16,
     /// The stacked output whose rows are the values after each step. Then a step reads the row before its own (the first
     /// one `param`), and the last row is copied to `param` at the end if that is asked for.
@@ -337,7 +401,7 @@ pub struct RowCarry {
 /// Runs a program, the body, for a number of steps.
 ///
 /// Inputs of the body are [`Element`]s, its shared variables the carries, which it updates in place, its outputs rows of
-/// parameters. The body's arena is a parameter too, so that all memory of nested loops is that of the program.
+/// parameters. The body's arena is a parameter too, so that all memory of nested scans is that of the program.
 #[derive(Clone)]
 pub struct ScanKernel {
     /// Steps to make, at most if there is a condition.
@@ -383,7 +447,7 @@ impl PartialEq for ScanKernel {
 
 impl ScanKernel {
     /// Where a place of the body lies in a step: the parameter and bytes from its beginning. `None` for constants, and
-    /// for what the loop does not have.
+    /// for what the scan does not have.
     pub fn locate(&self, place: &Place, step: usize) -> Option<(u16, i64)> {
         let size = |param: u16| self.params.get(usize::from(param)).map(|p| p.dtype.size() as i64);
         let at = |element: &Element, step: i64| {
@@ -424,9 +488,11 @@ pub enum Kernel {
     Loop(LoopKernel),
     /// A matrix product.
     Product(ProductKernel),
+    /// A convolution.
+    Convolution(ConvolutionKernel),
     /// Random numbers.
     Random(RandomKernel),
-    /// A loop over steps.
+    /// A scan.
     Scan(ScanKernel),
 }
 
@@ -436,24 +502,25 @@ impl Kernel {
         match self {
             Kernel::Loop(kernel) => &kernel.params,
             Kernel::Product(kernel) => &kernel.params,
+            Kernel::Convolution(kernel) => &kernel.params,
             Kernel::Random(kernel) => &kernel.params,
             Kernel::Scan(kernel) => &kernel.params,
         }
     }
 
-    /// The program that the kernel runs for each of its steps, if it is a loop over steps.
+    /// The program that the kernel runs for each of its steps, if it is a scan.
     pub fn body(&self) -> Option<&Arc<Program>> {
         match self {
             Kernel::Scan(kernel) => Some(&kernel.body),
-            Kernel::Loop(_) | Kernel::Product(_) | Kernel::Random(_) => None,
+            Kernel::Loop(_) | Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) => None,
         }
     }
 
-    /// Whether the kernel checks indices, or in the body of a loop starts, which can only be seen while it runs.
+    /// Whether the kernel checks indices, or in the body of a scan starts, which can only be seen while it runs.
     pub fn checks_indices(&self) -> bool {
         match self {
             Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
-            Kernel::Product(_) | Kernel::Random(_) => false,
+            Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) => false,
             Kernel::Scan(kernel) => kernel
                 .body
                 .steps
@@ -467,6 +534,7 @@ impl Kernel {
         match self {
             Kernel::Loop(kernel) => &kernel.starts,
             Kernel::Product(kernel) => &kernel.starts,
+            Kernel::Convolution(kernel) => &kernel.starts,
             Kernel::Random(_) | Kernel::Scan(_) => &[],
         }
     }
@@ -490,7 +558,7 @@ impl Kernel {
         }
     }
 
-    /// Arithmetic operations of one run: one for each function of each element, two for each term of a product, twenty for
+    /// Arithmetic operations of one run: one for each function of each element, two for each term of a product or convolution, twenty for
     /// each random number.
     pub fn operations(&self) -> u64 {
         match self {
@@ -501,6 +569,10 @@ impl Kernel {
                 ((maps.count() + folds.count()) * kernel.extents.iter().product::<usize>()) as u64
             }
             Kernel::Product(kernel) => 2 * (kernel.batch * kernel.m * kernel.n * kernel.k) as u64,
+            Kernel::Convolution(kernel) => {
+                let terms = kernel.channels * kernel.axes.iter().map(|axis| axis.taps).product::<usize>();
+                2 * (kernel.results().iter().product::<usize>() * terms) as u64
+            }
             // Ten rounds of two products, four exclusive ors and two sums give four words.
             Kernel::Random(kernel) => 20 * kernel.len() as u64,
             Kernel::Scan(kernel) => {
@@ -510,7 +582,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes of the elements that one run touches, each buffer element counted once (in a loop over steps, once a step).
+    /// Bytes of the elements that one run touches, each buffer element counted once (in a scan, once a step).
     pub fn bytes(&self) -> u64 {
         match self {
             Kernel::Loop(kernel) => {
@@ -534,6 +606,11 @@ impl Kernel {
             Kernel::Product(p) => {
                 let c = p.m * p.n * if p.beta == Scale::Constant(0.0) { 1 } else { 2 };
                 (p.batch * (p.m * p.k + p.k * p.n + c) * p.dtype.size()) as u64
+            }
+            Kernel::Convolution(kernel) => {
+                let all = [kernel.input(), kernel.taps(), kernel.results()];
+                let elements: usize = all.iter().map(|extents| extents.iter().product::<usize>()).sum();
+                (elements * kernel.dtype.size()) as u64
             }
             Kernel::Random(kernel) => (DType::I64.size() + kernel.len() * DType::F32.size()) as u64,
             Kernel::Scan(kernel) => {
@@ -638,14 +715,14 @@ impl fmt::Debug for Program {
 }
 
 impl Step {
-    /// The number of steps that this one stands for: itself and those in the body of a loop.
+    /// The number of steps that this one stands for: itself and those in the body of a scan.
     pub fn count(&self) -> usize {
         1 + self.kernel.body().map_or(0, |body| body.count())
     }
 }
 
 impl Program {
-    /// The number of steps, those in the bodies of loops included.
+    /// The number of steps, those in the bodies of scans included.
     pub fn count(&self) -> usize {
         self.steps.iter().map(Step::count).sum()
     }
@@ -661,7 +738,7 @@ impl Program {
                         let body = kernel.body.len() * (size_of::<Instruction>() + size_of::<DType>());
                         body + kernel.stores.len() * size_of::<Store>()
                     }
-                    Kernel::Product(_) | Kernel::Random(_) => 0,
+                    Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) => 0,
                     Kernel::Scan(kernel) => kernel.body.bytes() + kernel.inputs.len() * size_of::<Element>(),
                 };
                 let params = step.kernel.params().len() * (size_of::<Param>() + size_of::<BufferId>());
@@ -671,7 +748,7 @@ impl Program {
         steps + self.buffers.len() * size_of::<Buffer>()
     }
 
-    /// Every step, those in the bodies of loops included, by its number, with the number of loops around it.
+    /// Every step, those in the bodies of scans included, by its number, with the number of scans around it.
     pub fn all_steps(&self) -> Vec<(usize, &Step)> {
         let mut all = Vec::with_capacity(self.count());
         for step in &self.steps {
@@ -705,7 +782,7 @@ impl Program {
         self.step(found.step)?.kernel.check(found.check)
     }
 
-    /// The step of that number. Steps are counted in their order; a loop comes before the steps of its body.
+    /// The step of that number. Steps are counted in their order; a scan comes before the steps of its body.
     pub fn step(&self, number: usize) -> Option<&Step> {
         let mut rest = number;
         let mut steps = self.steps.iter();
@@ -872,6 +949,30 @@ impl fmt::Display for ProductKernel {
     }
 }
 
+impl fmt::Display for ConvolutionKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operand = |x: &Strided| format!("p{}[{} by {:?}]", x.param, x.position, x.strides.as_slice());
+        let Self { dtype, images, filters, channels, .. } = self;
+        write!(f, "convolution {dtype} ")?;
+        self.lead.iter().try_for_each(|n| write!(f, "{n}x"))?;
+        writeln!(f, "{images} images of {channels} channels, {filters} filters")?;
+        for Axis { input, taps, result, low, stride, spread, dilation } in &self.axes {
+            write!(f, "  {input} by {taps} gives {result}, from {}", -low)?;
+            for (name, n) in [("stride", stride), ("spread", spread), ("dilation", dilation)] {
+                if *n != 1 {
+                    write!(f, ", {name} {n}")?;
+                }
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "  p{} = {} * {}", self.out, operand(&self.x), operand(&self.w))?;
+        for (i, start) in self.starts.iter().enumerate() {
+            writeln!(f, "  s{i} = start p{}[0] of {} up to {}", start.param, start.extent, start.limit)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for RandomKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -934,6 +1035,7 @@ impl fmt::Display for Kernel {
         match self {
             Kernel::Loop(kernel) => kernel.fmt(f),
             Kernel::Product(kernel) => kernel.fmt(f),
+            Kernel::Convolution(kernel) => kernel.fmt(f),
             Kernel::Random(kernel) => kernel.fmt(f),
             Kernel::Scan(kernel) => kernel.fmt(f),
         }

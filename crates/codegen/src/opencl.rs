@@ -7,6 +7,7 @@
 //! Shared variables stay on the device between calls. A program uploads one only if its version is not the one that the
 //! device holds, and leaves the new value there until somebody fetches it. Programs on one device share these copies.
 
+mod convolution;
 mod device;
 mod emit;
 mod error;
@@ -85,7 +86,7 @@ pub struct OpenClProgram {
     input_types: Vec<Option<(DType, usize)>>,
 }
 
-/// The constants of a program, and of the bodies of its loops by the steps that run them.
+/// The constants of a program, and of the bodies of its scans by the steps that run them.
 struct Constants {
     arrays: Vec<Memory>,
     bodies: BTreeMap<usize, Constants>,
@@ -109,7 +110,7 @@ impl Constants {
     }
 }
 
-/// A program or the body of a loop while it runs.
+/// A program or the body of a scan while it runs.
 struct Running<'p> {
     program: &'p Program,
     constants: &'p Constants,
@@ -359,7 +360,7 @@ impl OpenClProgram {
         Ok(())
     }
 
-    /// Makes the steps of a loop, one after another; only a condition to end at comes back in between.
+    /// Makes the steps of a scan, one after another; only a condition to end at comes back in between.
     fn scan<'m>(
         &'m self,
         kernel: &ScanKernel,
@@ -379,7 +380,7 @@ impl OpenClProgram {
                     let (memory, offset) = param(number);
                     Some((memory, offset.checked_add_signed(bytes as isize)?))
                 });
-                located.ok_or_else(|| broken!("a parameter of the loop that holds {place:?}"))
+                located.ok_or_else(|| broken!("a parameter of the scan that holds {place:?}"))
             };
             self.launch(body, 0..body.program.steps.len(), &place, times)?;
             made = step + 1;

@@ -12,11 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hypatia_graph::array::{Extents, element_count};
-use hypatia_graph::loops::LoopKey;
-use hypatia_graph::op::{Scan, Start, View, WindowAxis, Write};
+use hypatia_graph::op::{ConvAxis, Scan, Start, View, WindowAxis, Write};
+use hypatia_graph::scan_nodes::ScanKey;
 use hypatia_graph::{Axes, Broken, DType, Fold, Graph, Literal, NodeId, Op, ScalarFn, broken};
 
-use crate::accumulate::{Accumulation, accumulations};
+use crate::fuse_update::{Accumulation, accumulations};
 
 /// Instructions that a kernel may inline from one operand; a longer chain is cut, so kernels stay of bounded size.
 const INLINE_LIMIT: u32 = 160;
@@ -66,6 +66,8 @@ pub enum Whole<'g> {
     ArgMax(usize),
     /// A matrix product.
     Product,
+    /// A convolution.
+    Convolution(&'g [ConvAxis]),
     /// A matrix product that is added to a variable.
     Accumulation(Accumulation),
     /// A copy of each operand to its place along the axis.
@@ -76,7 +78,7 @@ pub enum Whole<'g> {
     Scatter(usize, Write),
     /// A fill with random numbers of that key.
     Random(u64),
-    /// A loop over steps.
+    /// A scan.
     Scan(&'g Scan),
 }
 
@@ -104,6 +106,7 @@ impl<'g> Compute<'g> {
             Op::Reduce(fold, axes) => return Ok(Compute::Whole(Whole::Reduce(*fold, *axes))),
             Op::ArgMax(axis) => return Ok(Compute::Whole(Whole::ArgMax(usize::from(*axis)))),
             Op::Dot => return Ok(Compute::Whole(Whole::Product)),
+            Op::Conv(axes) => return Ok(Compute::Whole(Whole::Convolution(axes))),
             Op::Concat(axis) => return Ok(Compute::Whole(Whole::Concat(usize::from(*axis)))),
             Op::SetWindow(axes, write) => return Ok(Compute::Whole(Whole::SetWindow(axes, *write))),
             Op::Scatter { batch, write } => {
@@ -216,8 +219,8 @@ impl<'g> Schedule<'g> {
                 Compute::Inline(_) | Compute::Whole(_) => {}
             }
             let reach = match compute {
-                // The results of a loop are one kernel.
-                Compute::Whole(Whole::Scan(scan)) => Reach::Loop(LoopKey::new(scan, &node.operands)),
+                // The results of a scan are one kernel.
+                Compute::Whole(Whole::Scan(scan)) => Reach::Scan(ScanKey::new(scan, &node.operands)),
                 Compute::Leaf | Compute::Inline(_) | Compute::Whole(_) => match self.stored[id.index()] {
                     true => Reach::One(id),
                     false => kernel_of[id.index()],
@@ -268,7 +271,7 @@ impl<'g> Schedule<'g> {
             Compute::Inline(Inline::View(View::Reshape)) => {
                 !splits_only(&self.shape(node.operands[0]), &self.shape(id))
             }
-            Compute::Whole(Whole::Product | Whole::Random(_)) => true,
+            Compute::Whole(Whole::Product | Whole::Convolution(_) | Whole::Random(_)) => true,
             // Initial values of carries are computed where the carries lie.
             Compute::Whole(Whole::Scan(scan)) => operand < scan.body.inputs(),
             Compute::Leaf | Compute::Inline(_) | Compute::Whole(_) => {
@@ -355,7 +358,7 @@ impl<'g> Schedule<'g> {
 enum Reach<'g> {
     None,
     One(NodeId),
-    Loop(LoopKey<'g>),
+    Scan(ScanKey<'g>),
     Many,
 }
 

@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
 use crate::dtype::DType;
-use crate::op::{Bound, Dim, Fold, Grad, IndexCheck, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis};
+use crate::op::{
+    Border, Bound, ConvAxis, Dim, Fold, Grad, IndexCheck, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis,
+};
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
 
@@ -68,6 +70,7 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
             x.clone()
         }
         Op::Dot => infer_dot(op, operands)?,
+        Op::Conv(axes) => infer_conv(op, axes, operands)?,
         Op::Broadcast { axes, dims } => infer_broadcast(op, axes, dims, operands)?,
         Op::Reshape(dims) => {
             let x = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
@@ -358,6 +361,59 @@ fn infer_dot(op: &Op, operands: &[&TensorType]) -> Inferred {
     Ok(TensorType { dtype: a.dtype, shape })
 }
 
+fn infer_conv(op: &Op, axes: &[ConvAxis], operands: &[&TensorType]) -> Inferred {
+    let [x, filters] = take(op, operands)?;
+    let fail = |title: &str| {
+        Err(Diagnostic::new(title).with("input", x.to_string(), None).with(
+            "filters",
+            filters.to_string(),
+            None,
+        ))
+    };
+    let far = |n: usize| !(1..=ConvAxis::LARGEST).contains(&n);
+    let wide = |n: i64| n.unsigned_abs() > ConvAxis::LARGEST as u64;
+    if axes.iter().any(|axis| {
+        far(axis.stride)
+            || far(axis.spread)
+            || far(axis.dilation)
+            || matches!(axis.border, Border::Padded(low, high) if wide(low) || wide(high))
+    }) {
+        return fail(&format!(
+            "`conv` takes strides and dilations from 1 to {0}, and padding up to {0}, found {axes:?}",
+            ConvAxis::LARGEST
+        ));
+    }
+    let lead = x.rank().checked_sub(2 + axes.len());
+    let Some(lead) = lead.filter(|_| x.rank() == filters.rank() && (1..=3).contains(&axes.len())) else {
+        return fail(&format!(
+            "`conv` along {} axes takes an input [n, c, ..] and filters [o, c, ..] with as many axes behind",
+            axes.len()
+        ));
+    };
+    if x.dtype != filters.dtype || !x.dtype.is_float() {
+        return fail("`conv` takes `f32` or `f64`, of the input and the filters alike");
+    }
+    let mut shape: SmallVec<[Extent; 4]> = SmallVec::new();
+    for axis in 0..lead {
+        match x.shape[axis].unify(filters.shape[axis]) {
+            Some(extent) => shape.push(extent),
+            None => return fail("the input and the filters of `conv` differ in a leading axis"),
+        }
+    }
+    if x.shape[lead + 1].unify(filters.shape[lead + 1]).is_none() {
+        return fail("the channels of the input and of the filters of `conv` differ");
+    }
+    shape.extend([x.shape[lead], filters.shape[lead]]);
+    for (axis, (input, filter)) in axes.iter().zip(x.shape[lead + 2..].iter().zip(&filters.shape[lead + 2..]))
+    {
+        shape.push(match (input.known(), filter.known()) {
+            (Some(input), Some(filter)) => Extent::Known(axis.extent(input, filter)),
+            (Some(_), None) | (None, Some(_)) | (None, None) => Extent::Unknown,
+        });
+    }
+    Ok(TensorType { dtype: x.dtype, shape })
+}
+
 fn infer_broadcast(op: &Op, axes: &[u8], dims: &[Dim], operands: &[&TensorType]) -> Inferred {
     let x = *operands.first().ok_or_else(|| arity(op, 1, 0))?;
     let shape = extents_of_dims(op, dims, &operands[1..])?;
@@ -563,7 +619,7 @@ fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
         let mut given = value.clone();
         if position < body.sequences {
             if given.rank() == 0 {
-                return Err(Diagnostic::new("a sequence of a loop wants a leading axis to run along").with(
+                return Err(Diagnostic::new("a sequence of a scan wants a leading axis to run along").with(
                     "sequence",
                     value.to_string(),
                     None,
@@ -572,7 +628,7 @@ fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
             let length = given.shape.remove(0);
             if length.unify(steps).is_none() {
                 let sequence = value.to_string();
-                return Err(Diagnostic::new("a sequence of a loop has another length than the loop has steps")
+                return Err(Diagnostic::new("a sequence of a scan has another length than the scan has steps")
                     .with("sequence", sequence, None)
                     .with("steps", steps.to_string(), None)
                     .hint("sequences read together have one length: slice the longer ones, or give the number of steps"));
@@ -580,7 +636,7 @@ fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
         }
         if !expected.accepts(&given) {
             return Err(Diagnostic::new(format!(
-                "a {role} of a loop has another type than its body expects"
+                "a {role} of a scan has another type than its body expects"
             ))
             .with("expected", expected.to_string(), None)
             .with("found", given.to_string(), None));

@@ -1,7 +1,7 @@
 //! Symbolic tensors and all that is true of them whatever executes them: types, operators, gradients, the reference
 //! interpreter, the text form.
 //!
-//! Read the modules in this order. Expressions ([`tensor`], [`compose`], [`index`]) are what users write;
+//! Read the modules in this order. Expressions ([`tensor`], [`compose`], [`convolution`], [`index`]) are what users write;
 //! [`collect`] gathers them into a [`Graph`]; [`specialise`] makes every extent known; [`differentiate`] takes the
 //! gradients. Nothing here generates code, and nothing here knows the rewriter or a device.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod body;
 pub mod broken;
 pub mod collect;
 pub mod compose;
+pub mod convolution;
 pub mod diagnostic;
 pub mod differentiate;
 pub mod dtype;
@@ -21,13 +22,13 @@ pub mod index;
 pub mod infer;
 pub mod interp;
 pub mod leaf;
-pub mod loops;
 pub mod made;
 pub mod math;
 pub mod op;
 pub mod random;
 pub mod scalar;
 pub mod scan;
+pub mod scan_nodes;
 pub mod shape;
 pub mod specialise;
 pub mod streams;

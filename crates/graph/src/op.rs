@@ -1,7 +1,7 @@
 //! The operators of the tensor graph: one closed list, matched once per pass without wildcard arms.
 //!
 //! A variant earns its place only if it cannot be composed from others, or if its fast code could not be found again
-//! from the composition (`Dot`). There are no composite functions here (softmax, mean, cross entropies are builders in
+//! from the composition (`Dot`, `Conv`). There are no composite functions here (softmax, mean, cross entropies are builders in
 //! [`crate::compose`]), no fused operators, and none that exist for gradients only: `Grad` stands for a gradient not
 //! yet taken and is gone once [`crate::differentiate`] has run.
 //!
@@ -11,6 +11,7 @@
 //! Operands of `Map` have equal shapes; [`Op::Broadcast`] is the only operator that repeats elements.
 
 mod class;
+mod conv;
 mod fold;
 mod part;
 mod scan;
@@ -18,6 +19,7 @@ mod scan;
 use smallvec::SmallVec;
 
 pub use self::class::{Along, Class, View};
+pub use self::conv::{Border, ConvAxis};
 pub use self::fold::Fold;
 pub use self::part::{Bound, Dim, Dims, IndexCheck, SliceAxis, Start, WindowAxis, Write, known_dims};
 pub use self::scan::{Backward, Scan, ScanResult};
@@ -93,6 +95,10 @@ pub enum Op {
     /// Matrix product: `[m, k] . [k, n] -> [m, n]`, or the same for each leading index: `[b, m, k] . [b, k, n]`.
     /// Numbers of one type.
     Dot,
+    /// Correlation of `x[B.., n, c, S..]` with filters `[B.., o, c, S..]`, along the axes `S` that have attributes:
+    /// `[B.., n, o, S..]`, where each element is the sum over `c` and the filter's elements (see [`ConvAxis`]), and zeros
+    /// stand where the input has nothing. Floats of one type.
+    Conv(Box<[ConvAxis]>),
     /// Axis `i` of the operand becomes axis `axes[i]` (rising) of the result and is repeated there if its extent is 1.
     Broadcast {
         /// Place of each axis of the operand.
@@ -139,7 +145,7 @@ pub enum Op {
     },
     /// The operand; no gradient flows through it.
     StopGradient,
-    /// One result of a loop; see [`Scan`] for the operands.
+    /// One result of a scan; see [`Scan`] for the operands.
     Scan(Box<Scan>),
     /// A gradient not yet taken; the result has the type of the variable.
     Grad(Box<Grad>),
@@ -160,6 +166,7 @@ impl Op {
             Op::ArgMax(_) => "argmax",
             Op::Cumsum(_) => "cumsum",
             Op::Dot => "dot",
+            Op::Conv(_) => "conv",
             Op::Broadcast { .. } => "broadcast",
             Op::Reshape(_) => "reshape",
             Op::Permute(_) => "permute",

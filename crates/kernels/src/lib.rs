@@ -1,4 +1,4 @@
-//! The loops that are written and not generated: matrix products and the packing of their factors, the random fill, and the
+//! The loops that are written and not generated: matrix products and the packing of their factors, convolutions, the random fill, and the
 //! threads that share them.
 //!
 //! Always true: a plan is made from extents, strides and the processor's [`features`] alone, and says everything that
@@ -9,6 +9,7 @@
 //! This crate is optimised in the development profile as well: with checks, generic code around intrinsics would be
 //! several times slower.
 
+pub mod convolution;
 pub mod features;
 pub mod pool;
 pub mod product;

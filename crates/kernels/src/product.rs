@@ -13,14 +13,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod execute;
-mod kernels;
+pub(crate) mod execute;
+pub(crate) mod kernels;
 mod pair;
 mod portable;
 mod strategy;
 #[cfg(test)]
 mod tests;
-mod vector;
+pub(crate) mod vector;
 
 use crate::features::{Features, InstructionSet};
 pub use kernels::stretches;

@@ -75,6 +75,13 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
             let inner = operands.first().and_then(|data| data.ty.shape.last()?.known()).unwrap_or(0) as i64;
             n.saturating_mul(inner).saturating_mul(16)
         }
+        // Each element joins all channels and taps.
+        Class::Convolution(axes) => {
+            let filters = operands.get(1).map_or(&[][..], |data| &data.ty.shape);
+            let inner = filters.iter().rev().take(axes.len() + 1);
+            let inner = inner.fold(1i64, |all, n| all.saturating_mul(n.known().unwrap_or(1) as i64));
+            n.saturating_mul(inner).saturating_mul(16)
+        }
         Class::View(View::Broadcast(_) | View::Reshape | View::Same) => 2,
         Class::View(View::Permute(_) | View::Window(_) | View::Slice) | Class::Index => n.saturating_mul(2),
         Class::Assembly | Class::Indexed(_) if term.op.write().is_none() => n.saturating_mul(4),
@@ -83,7 +90,7 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
             n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
         }
         Class::Random(_) => n.saturating_mul(32),
-        Class::Loop(_) | Class::Gradient(_) => 0,
+        Class::Scan(_) | Class::Gradient(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
     eighths.saturating_add(8)

@@ -284,7 +284,7 @@ impl Facts {
                 let parts = operands.iter().enumerate().filter(|(position, _)| op.carries(*position));
                 parts.map(|(_, data)| data.facts).reduce(|all, part| all.or(&part)).unwrap_or(unknown)
             }
-            Class::Assembly | Class::Indexed(_) | Class::Product => {
+            Class::Assembly | Class::Indexed(_) | Class::Product | Class::Convolution(_) => {
                 let all = operands.iter().all(|data| data.facts.finite);
                 Facts { finite: unknown.finite && all, number: unknown.number && all, ..unknown }
             }
@@ -294,7 +294,7 @@ impl Facts {
                 let uniform = Facts { number: true, no_minus_zero: true, ..Facts::within(0.0, high) };
                 uniform.fitted(dtype, strict)
             }
-            Class::Leaf(_) | Class::Loop(_) | Class::Gradient(_) => unknown,
+            Class::Leaf(_) | Class::Scan(_) | Class::Gradient(_) => unknown,
         }
     }
 

@@ -5,11 +5,11 @@ use hypatia::{Builder, Function, function, grad, matrix, scalar};
 use super::*;
 use crate::descent::Descent;
 use crate::parameter::Parameter;
-use crate::reference::{assert_close, read};
+use crate::tests::{assert_close, read};
 
 /// Values made by `tests/reference/autoencoder.py`.
 fn reference() -> BTreeMap<&'static str, Array> {
-    read(include_str!("../../../tests/reference/autoencoder.txt"))
+    read(include_str!("../../../tests/reference/autoencoder.txt"), "")
 }
 
 const NAMES: [&str; 3] = ["W", "bhid", "bvis"];

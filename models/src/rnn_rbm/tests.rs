@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use hypatia::{Function, function, grad, matrix};
 
 use super::*;
-use crate::reference::{assert_close, read};
+use crate::tests::{assert_close, read};
 
 /// Values made by `tests/reference/rnn_rbm.py`: extents and elements by name.
 fn reference() -> BTreeMap<&'static str, Array> {
-    read(include_str!("../../../tests/reference/rnn_rbm.txt"))
+    read(include_str!("../../../tests/reference/rnn_rbm.txt"), "")
 }
 
 /// The tiny model with the parameters of the reference.
@@ -50,16 +50,16 @@ fn biases_cost_and_gradients_are_those_of_numpy_and_of_the_unrolled_formula() {
         let outputs: Vec<&Tensor> = [&biases.0, &biases.1, &cost].into_iter().chain(&gradients).collect();
         function(&[&v, &sample], &outputs, &[]).unwrap()
     };
-    let mut looped = build(model.biases(&v));
+    let mut scanned = build(model.biases(&v));
     let mut written_out = build(unrolled(&model, &v, 6));
     let arguments = [&reference["v"], &reference["sample"]];
-    let looped = looped.call(&arguments).unwrap();
+    let scanned = scanned.call(&arguments).unwrap();
     let written_out = written_out.call(&arguments).unwrap();
     let gradients = parameters.iter().map(|parameter| format!("gradient.{}", parameter.name));
     let names = ["bv_t", "bh_t", "cost"].map(str::to_owned).into_iter().chain(gradients);
     for (number, name) in names.enumerate() {
         let expected = &reference[name.as_str()];
-        assert_close(looped.array(number), expected, &name);
+        assert_close(scanned.array(number), expected, &name);
         assert_close(written_out.array(number), expected, &name);
     }
 }

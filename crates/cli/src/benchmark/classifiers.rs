@@ -2,12 +2,13 @@
 
 use hypatia::{Diagnostics, Shared, Tensor, grad, scalar, shared};
 
-use super::weights::{ROWS, assign, glorot, random_images, weight_generator};
+use super::weights::{ROWS, assign, filters, glorot, random_images, weight_generator};
 use super::{Compilation, Step};
 use crate::models::classifier::minibatch_inputs;
 use crate::resident::rows_of;
 use hypatia_datasets::numpy::RandomState;
-use hypatia_datasets::{CLASSES, IMAGE_PIXELS};
+use hypatia_datasets::{CLASSES, IMAGE_PIXELS, IMAGE_SIDE};
+use hypatia_models::lenet::LeNet;
 use hypatia_models::logistic_regression::LogisticRegression;
 use hypatia_models::mlp::Mlp;
 use hypatia_models::sda::Sda;
@@ -36,6 +37,34 @@ pub(super) fn mlp(compilation: Compilation) -> Result<Step, Diagnostics> {
     let cost = model.regularised_cost(&y, 0.0, 1e-4);
     let parameters = model.params().map(Clone::clone).to_vec();
     descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, 20, 0.01)
+}
+
+/// LeNet in minibatches of 500, as the tutorial trains it.
+pub(super) fn lenet_b500(compilation: Compilation) -> Result<Step, Diagnostics> {
+    lenet(compilation, 500)
+}
+
+/// LeNet in minibatches of 20.
+pub(super) fn lenet_b20(compilation: Compilation) -> Result<Step, Diagnostics> {
+    lenet(compilation, 20)
+}
+
+fn lenet(compilation: Compilation, batch_size: usize) -> Result<Step, Diagnostics> {
+    const FILTERS: [usize; 2] = [20, 50];
+    const HIDDEN: usize = 500;
+    let (x, y) = minibatch_inputs();
+    let model = LeNet::new(&mut RandomState::new(1234), &x, IMAGE_SIDE, FILTERS, HIDDEN, CLASSES);
+    let mut generator = weight_generator();
+    // Pooling leaves a quarter of what a unit feeds.
+    let [first, second] = FILTERS;
+    let (inputs, outputs) = (25.0, (first * 25) as f64 / 4.0);
+    assign(&model.layer0.w, filters(&mut generator, [first, 1, 5, 5], inputs, outputs));
+    let (inputs, outputs) = ((first * 25) as f64, (second * 25) as f64 / 4.0);
+    assign(&model.layer1.w, filters(&mut generator, [second, first, 5, 5], inputs, outputs));
+    assign(&model.layer2.w, glorot(&mut generator, second * 16, HIDDEN, 1.0));
+    let cost = model.negative_log_likelihood(&y);
+    let parameters = model.params().map(Clone::clone).to_vec();
+    descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, batch_size, 0.1)
 }
 
 /// Fine-tuning of the deep belief network.

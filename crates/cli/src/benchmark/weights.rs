@@ -33,6 +33,19 @@ pub(super) fn weight_generator() -> Generator {
     Generator::new(1234)
 }
 
+/// Filters of such extents, uniform within the bound for as many inputs and outputs of a unit.
+pub(super) fn filters(
+    generator: &mut Generator,
+    extents: [usize; 4],
+    inputs: f64,
+    outputs: f64,
+) -> Result<Array, Diagnostic> {
+    let bound = (6.0 / (inputs + outputs)).sqrt() as f32;
+    let draws = generator.random(extents.iter().product());
+    let weights: Vec<f32> = draws.into_iter().map(|x| (x * 2.0 - 1.0) * bound).collect();
+    Array::new(&extents, &weights)
+}
+
 /// Weights uniform within `gain * sqrt(6 / (inputs + outputs))`, of shape `[inputs, outputs]`.
 pub(super) fn glorot(
     generator: &mut Generator,

@@ -37,7 +37,7 @@ pub struct Classifier {
     pub cost: Tensor,
     /// How many of the minibatch are classified wrongly, an `i64` scalar.
     pub misclassified: Tensor,
-    /// What is learnt; the first one holds the weights of the pixels, `f32[784, units]`.
+    /// What is learnt; the first one holds the weights of the pixels, `f32[784, units]`, or filters, `f32[units, 1, ..]`.
     pub parameters: Vec<Parameter>,
     /// When to stop.
     pub patience: Patience,

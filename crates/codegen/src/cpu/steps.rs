@@ -1,8 +1,8 @@
-//! Running the steps of a plan, with loops over steps nested in them.
+//! Running the steps of a plan, with scans nested in them.
 //!
 //! Every parameter of every step is a pointer in one table. Those into constants are set when the program is loaded, those of
-//! a program's arguments by each call, those of a loop's body when the loop begins; pointers that move from step to step of a
-//! loop are advanced in place. So a step of a loop costs what its kernels cost, and nothing is allocated. What runs, and in
+//! a program's arguments by each call, those of a scan's body when the scan begins; pointers that move from step to step of a
+//! scan are advanced in place. So a step of a scan costs what its kernels cost, and nothing is allocated. What runs, and in
 //! how many parts, is the plan's to say (see `cpu::plan`).
 #![allow(
     unsafe_code,
@@ -17,7 +17,10 @@ use smallvec::SmallVec;
 
 use crate::cpu::code::{Code, CodeError};
 use crate::cpu::plan::{Action, FunctionId, PackedId, Plan, Planned, Product, Scan, Slot, Target};
-use crate::kernel::{Affine, OutOfRange, RandomKernel, RunError, Scale};
+use crate::kernel::{
+    Affine, ConvolutionKernel, OutOfRange, RandomKernel, RunError, RuntimeStart, Scale, Strided,
+};
+use hypatia_kernels::convolution::ConvolutionPlan;
 use hypatia_kernels::features::Features;
 use hypatia_kernels::pool::Pool;
 use hypatia_kernels::product::{PackPlan, PairOperands, PairPlan, ProductPlan};
@@ -27,7 +30,7 @@ use hypatia_kernels::random;
 /// function's own step, 2 for the one after it and so on.
 pub(super) type Report = [i64; 3];
 
-/// The signature of the function of a loop kernel or of a native loop: pointers of the parameters, range of the outermost
+/// The signature of the function of a loop kernel or of a native scan: pointers of the parameters, range of the outermost
 /// axis, report.
 type LoopFunction = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut Report);
 
@@ -36,7 +39,7 @@ pub(super) struct Context {
     pub(super) pool: Arc<Pool>,
     /// One for each thread.
     pub(super) reports: Vec<Report>,
-    /// Scratch memory of products, one for each thread.
+    /// Scratch memory of products and convolutions, one for each thread.
     pub(super) scratch: Vec<Array>,
     /// Time spent in each step, by its number, while it is measured.
     pub(super) times: Option<Vec<Duration>>,
@@ -142,6 +145,9 @@ impl Run<'_> {
                 Ok(())
             }
             Action::InPair => Ok(()),
+            Action::Convolution { kernel, plan } => {
+                run_convolution(kernel, plan, &table[step.slots..], step.number, self.context)
+            }
             Action::Random { kernel, parts } => {
                 run_random(kernel, &table[step.slots..], *parts, &self.plan.features, &self.context.pool);
                 Ok(())
@@ -154,7 +160,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes the steps of a loop.
+    /// Makes the steps of a scan.
     fn scan(&mut self, scan: &Scan) -> Result<(), RunError> {
         for (id, from) in &scan.packings {
             let matrix = self.addresses.at(*from);
@@ -311,24 +317,34 @@ struct Shared<'a> {
 // SAFETY: A and B are only read; parts write disjoint regions of C, and each thread its own scratch.
 unsafe impl Sync for Shared<'_> {}
 
+/// The run-time starts of a step, checked. Windows of windows have any number of them; eight stand without allocating.
+fn read_starts(
+    starts: &[RuntimeStart],
+    pointers: &[*mut u8],
+    step: usize,
+) -> Result<SmallVec<[i64; 8]>, RunError> {
+    let read = |(check, start): (usize, &RuntimeStart)| {
+        // SAFETY: the parameter of a start is a buffer with at least one `i64`.
+        let value = unsafe { pointers[usize::from(start.param)].cast::<i64>().read() };
+        let found = OutOfRange { step, value, check };
+        let position = start.check().position(value).ok_or(RunError::OutOfRange(found))?;
+        Ok(position as i64)
+    };
+    starts.iter().enumerate().map(read).collect()
+}
+
+/// Where a position without loop axes lies in a parameter.
+fn place(pointers: &[*mut u8], param: u16, position: &Affine, starts: &[i64], dtype: DType) -> *mut u8 {
+    let moved: i64 = position.starts.iter().map(|(s, c)| starts[usize::from(*s)] * c).sum();
+    pointers[usize::from(param)].wrapping_offset((position.offset + moved) as isize * dtype.size() as isize)
+}
+
 /// Looks up where the factors of a product begin.
 fn prepare<'a>(product: &'a Product, addresses: &Addresses) -> Result<Prepared<'a>, RunError> {
     let Product { number, slots, kernel, plan, packed } = product;
     let pointers = &addresses.table[*slots..];
-    // Windows of windows have any number of starts; eight stand without allocating.
-    let mut starts: SmallVec<[i64; 8]> = SmallVec::new();
-    for (check, start) in kernel.starts.iter().enumerate() {
-        // SAFETY: the parameter of a start is a buffer with at least one `i64`.
-        let given = unsafe { pointers[usize::from(start.param)].cast::<i64>().read() };
-        let found = OutOfRange { step: *number, value: given, check };
-        let position = start.check().position(given).ok_or(RunError::OutOfRange(found))?;
-        starts.push(position as i64);
-    }
-    let size = kernel.dtype.size() as isize;
-    let at = |param: u16, position: &Affine| {
-        let moved: i64 = position.starts.iter().map(|(s, c)| starts[usize::from(*s)] * c).sum();
-        pointers[usize::from(param)].wrapping_offset((position.offset + moved) as isize * size)
-    };
+    let starts = read_starts(&kernel.starts, pointers, *number)?;
+    let at = |param: u16, position: &Affine| place(pointers, param, position, &starts, kernel.dtype);
     let scale = |scale: Scale| match scale {
         Scale::Constant(value) => value,
         // SAFETY: the parameter of a scale is a buffer with at least one element of the product's type.
@@ -360,7 +376,7 @@ fn run_product(product: &Prepared<'_>, context: &mut Context) {
     let run = |part: usize, thread: usize| {
         let Shared { product: Prepared { plan, a, b, c, alpha, beta }, scratch } = *shared;
         // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
-        // the packed form of B, which was made when the loop began; the program keeps C apart from A and B; the pool
+        // the packed form of B, which was made when the scan began; the program keeps C apart from A and B; the pool
         // gives each thread at work its own number, below the scratch's.
         unsafe {
             let scratch = (*scratch.add(thread)).bytes_mut().as_mut_ptr();
@@ -368,6 +384,46 @@ fn run_product(product: &Prepared<'_>, context: &mut Context) {
         }
     };
     context.pool.run(product.plan.parts(), &run);
+}
+
+/// Where a convolution reads and writes, and the scratch memory of all threads.
+struct Images {
+    x: *const u8,
+    w: *const u8,
+    result: *mut u8,
+    scratch: *mut Array,
+}
+
+// SAFETY: the input and the filters are only read; parts write disjoint regions of the result, and each thread its own
+// scratch.
+unsafe impl Sync for Images {}
+
+/// Runs a convolution.
+fn run_convolution(
+    kernel: &ConvolutionKernel,
+    plan: &ConvolutionPlan,
+    pointers: &[*mut u8],
+    step: usize,
+    context: &mut Context,
+) -> Result<(), RunError> {
+    let starts = read_starts(&kernel.starts, pointers, step)?;
+    let at = |operand: &Strided| place(pointers, operand.param, &operand.position, &starts, kernel.dtype);
+    let images = &Images {
+        x: at(&kernel.x),
+        w: at(&kernel.w),
+        result: pointers[usize::from(kernel.out)],
+        scratch: context.scratch.as_mut_ptr(),
+    };
+    context.pool.run(plan.parts(), &move |part, thread| {
+        // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers
+        // (`kernel::verify`); the program keeps the result apart from what is read; the pool gives each thread at work its
+        // own number, below the scratch's.
+        unsafe {
+            let scratch = (*images.scratch.add(thread)).bytes_mut().as_mut_ptr();
+            plan.run_part(part, images.x, images.w, images.result, scratch);
+        }
+    });
+    Ok(())
 }
 
 /// Runs two products over one matrix.

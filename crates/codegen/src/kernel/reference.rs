@@ -10,14 +10,15 @@
 //! Every address and argument is checked: a program that breaks the rules of the kernel form gives
 //! [`RunError::Broken`] with the fault in words, never a panic.
 
+use hypatia_graph::array::Extents;
 use hypatia_graph::op::{IndexCheck, Write};
 use hypatia_graph::random::uniform_element;
 use hypatia_graph::{Array, DType, Literal, ScalarFn, broken};
 use smallvec::SmallVec;
 
 use super::{
-    Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place, ProductKernel,
-    Program, RandomKernel, RunError, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
+    Address, Affine, ConvolutionKernel, Instruction, Kernel, LANES, LoopKernel, Matrix, OutOfRange, Place,
+    ProductKernel, Program, RandomKernel, RunError, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Value,
 };
 
 /// Runs a program: its results, in order. `shared` holds the shared variables in the order of [`Program::shared`];
@@ -197,6 +198,7 @@ impl Run<'_> {
             }
             Kernel::Loop(kernel) => self.loops(kernel, slots, &starts),
             Kernel::Product(kernel) => self.product(kernel, slots, &starts),
+            Kernel::Convolution(kernel) => self.convolution(kernel, slots, &starts),
             Kernel::Random(kernel) => self.random(kernel, slots),
             Kernel::Scan(kernel) => self.scan(kernel, slots),
         }
@@ -257,7 +259,7 @@ impl Run<'_> {
         }
     }
 
-    /// The value that a place of a loop's body holds in a step; an empty one for a place that no buffer has.
+    /// The value that a place of a scan's body holds in a step; an empty one for a place that no buffer has.
     fn taken(
         &self,
         kernel: &ScanKernel,
@@ -280,7 +282,7 @@ impl Run<'_> {
         Ok(value)
     }
 
-    /// Writes the value of a place of a loop's body.
+    /// Writes the value of a place of a scan's body.
     fn put(
         &mut self,
         kernel: &ScanKernel,
@@ -573,6 +575,42 @@ impl Run<'_> {
                 total.add(beta, old)?;
             }
             self.store(slots, kernel.c.param, position, total.round(kernel.dtype))
+        })
+    }
+
+    fn convolution(
+        &mut self,
+        kernel: &ConvolutionKernel,
+        slots: &[Place],
+        starts: &[i64],
+    ) -> Result<(), RunError> {
+        let lead = kernel.lead.len();
+        let terms: Vec<usize> = kernel.taps()[lead + 1..].to_vec();
+        let along = |strides: &[i64], index: &[usize]| -> i64 {
+            strides.iter().zip(index).map(|(stride, i)| stride * *i as i64).sum()
+        };
+        let begins = [place(&kernel.x.position, &[], starts)?, place(&kernel.w.position, &[], starts)?];
+        let mut out = 0;
+        for_each_index(&kernel.results(), |index| {
+            let mut sum = Sum::zero(kernel.dtype);
+            for_each_index(&terms, |term| {
+                let mut x: Extents = index[..=lead].into();
+                let mut w: Extents = index[..lead].into();
+                x.push(term[0]);
+                w.push(index[lead + 1]);
+                w.extend_from_slice(term);
+                for (number, axis) in kernel.axes.iter().enumerate() {
+                    let Some(source) = axis.source(index[lead + 2 + number], term[1 + number]) else {
+                        return Ok(());
+                    };
+                    x.push(source);
+                }
+                let a = self.load(slots, kernel.x.param, begins[0] + along(&kernel.x.strides, &x))?;
+                let b = self.load(slots, kernel.w.param, begins[1] + along(&kernel.w.strides, &w))?;
+                sum.add(a, b)
+            })?;
+            out += 1;
+            self.store(slots, kernel.out, out - 1, sum.round(kernel.dtype))
         })
     }
 

@@ -7,10 +7,11 @@
 //!    elements are written one after another.
 //! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
-//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index; but for bodies of loops,
+//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index; but for bodies of scans,
 //!    whose carries nobody sees after a failure.
 //! 7. A random kernel reads its counter from an `i64` parameter and writes another parameter, of `f32`.
-//! 8. The body of a loop over steps is a program for which all this holds; each of its buffers lies, in every step, inside
+//!    A convolution writes its result, as a whole, and reads its operands inside their parameters.
+//! 8. The body of a scan is a program for which all this holds; each of its buffers lies, in every step, inside
 //!    a parameter of its element type, which is written if the body writes the buffer.
 //!
 //! 9. Values of a body have the types that their operands give, elements those of their parameters; buffers at one place are
@@ -27,10 +28,12 @@ mod memory;
 use std::fmt;
 
 use hypatia_graph::{Broken, DType, broken};
+use hypatia_kernels::convolution::MOST_AXES;
+use smallvec::SmallVec;
 
 use crate::kernel::{
-    Address, Affine, BufferId, Instruction, Kernel, LoopKernel, Param, Place, ProductKernel, Program,
-    RandomKernel, RuntimeStart, Scale, ScanKernel, Step, StoreKind, Value,
+    Address, Affine, BufferId, ConvolutionKernel, Instruction, Kernel, LoopKernel, Param, Place,
+    ProductKernel, Program, RandomKernel, RuntimeStart, Scale, ScanKernel, Step, StoreKind, Value,
 };
 
 /// The first violated invariant, with the text of the step.
@@ -86,10 +89,18 @@ fn verify_sizes(program: &Program) -> Result<(), Broken> {
         return Err(invalid("results or an arena of more bytes than memory"));
     }
     for (index, step) in program.steps.iter().enumerate() {
+        let along: SmallVec<[usize; 8]>;
         let too_long = |param: &Param| bytes(param.dtype, &[param.len]).is_none();
         let extents: &[usize] = match &step.kernel {
             Kernel::Loop(kernel) => &kernel.extents,
             Kernel::Product(kernel) => &[kernel.batch, kernel.m, kernel.n, kernel.k],
+            Kernel::Convolution(kernel) => {
+                let own = kernel.input().into_iter().chain(kernel.taps()).chain(kernel.results());
+                let steps = kernel.axes.iter().flat_map(|axis| [axis.stride, axis.spread, axis.dilation]);
+                along =
+                    own.chain(steps).chain(kernel.axes.iter().map(|axis| axis.low.unsigned_abs())).collect();
+                &along
+            }
             Kernel::Random(_) => &[],
             Kernel::Scan(kernel) => &[kernel.steps],
         };
@@ -103,7 +114,7 @@ fn verify_sizes(program: &Program) -> Result<(), Broken> {
     Ok(())
 }
 
-/// What holds for the body of a loop as well.
+/// What holds for the body of a scan as well.
 fn verify_steps(program: &Program) -> Result<(), Broken> {
     memory::verify_buffers(program)?;
     for (index, step) in program.steps.iter().enumerate() {
@@ -111,6 +122,7 @@ fn verify_steps(program: &Program) -> Result<(), Broken> {
         match &step.kernel {
             Kernel::Loop(kernel) => verify_loop(kernel).map_err(in_step)?,
             Kernel::Product(kernel) => verify_product(kernel).map_err(in_step)?,
+            Kernel::Convolution(kernel) => verify_convolution(kernel).map_err(in_step)?,
             Kernel::Random(kernel) => verify_random(kernel).map_err(in_step)?,
             Kernel::Scan(kernel) => verify_scan(kernel).map_err(in_step)?,
         }
@@ -372,6 +384,30 @@ fn verify_product(kernel: &ProductKernel) -> Result<(), Broken> {
         return Err(invalid("a result whose rows are not contiguous"));
     }
     memory::verify_factors(kernel)
+}
+
+fn verify_convolution(kernel: &ConvolutionKernel) -> Result<(), Broken> {
+    if kernel.axes.is_empty() || kernel.axes.len() > MOST_AXES {
+        return Err(invalid(format!("a convolution along {} axes", kernel.axes.len())));
+    }
+    if kernel.axes.iter().any(|axis| [axis.stride, axis.spread, axis.dilation].contains(&0)) {
+        return Err(invalid("a convolution with a distance of 0"));
+    }
+    for (operand, extents) in [(&kernel.x, kernel.input()), (&kernel.w, kernel.taps())] {
+        if operand.strides.len() != extents.len() {
+            return Err(invalid(format!("p{} with other axes than its extents", operand.param)));
+        }
+        if !extents.contains(&0) {
+            let position = Affine { strides: operand.strides.clone(), ..operand.position.clone() };
+            let address = Address { param: operand.param, position };
+            in_bounds(&address, &extents, &kernel.params, &kernel.starts, 0)?;
+        }
+    }
+    let results = kernel.results().iter().try_fold(1usize, |all, n| all.checked_mul(*n));
+    if kernel.params.get(usize::from(kernel.out)).is_none_or(|param| results.is_none_or(|n| n > param.len)) {
+        return Err(invalid(format!("a result of more elements than p{}", kernel.out)));
+    }
+    memory::verify_operands(kernel)
 }
 
 #[cfg(test)]

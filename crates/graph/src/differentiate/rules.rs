@@ -1,6 +1,6 @@
 //! The rules of differentiation, one arm an operator: how the cotangent of a node's value becomes that of an operand.
 //!
-//! A rule never accumulates and never looks at who uses what; the walk of [`super`] alone does. Loops have their own
+//! A rule never accumulates and never looks at who uses what; the walk of [`super`] alone does. Scans have their own
 //! file, as all results of one are pulled back together.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use super::flat::{Flat, is_flat, uniform};
 use crate::diagnostic::Site;
 use crate::dtype::Literal;
 use crate::graph::{Graph, NodeId, Operands};
-use crate::op::{Fold, Op, Start, WindowAxis, Write, known_dims};
+use crate::op::{ConvAxis, Fold, Op, Start, WindowAxis, Write, known_dims};
 use crate::scalar::ScalarFn;
 use crate::shape::Axes;
 
@@ -19,7 +19,7 @@ use crate::shape::Axes;
 pub(super) struct Rules<'a> {
     pub(super) graph: &'a mut Graph,
     pub(super) site: Option<Site>,
-    /// Parameters of a loop's step that are flat where they are zero ([`is_flat`]).
+    /// Parameters of a scan's step that are flat where they are zero ([`is_flat`]).
     pub(super) flat: Flat,
 }
 
@@ -71,8 +71,9 @@ impl<'a> Rules<'a> {
         self.map(ScalarFn::Select, &[condition, then, otherwise])
     }
 
+    /// The extents, all of which are known: [`super::differentiate`] refuses other graphs.
     pub(super) fn extents(&self, id: NodeId) -> SmallVec<[usize; 4]> {
-        self.graph.ty(id).shape.iter().map(|e| e.known().unwrap_or(0)).collect()
+        self.graph.ty(id).shape.iter().filter_map(|extent| extent.known()).collect()
     }
 
     /// The same number everywhere, of the type of `x`.
@@ -103,11 +104,16 @@ impl<'a> Rules<'a> {
         self.op(Op::Window(window.into()), &[x])
     }
 
+    /// Swaps an axis with the next one.
+    fn swapped(&mut self, x: NodeId, axis: usize) -> NodeId {
+        let mut permutation: SmallVec<[u8; 8]> = (0..self.graph.ty(x).rank() as u8).collect();
+        permutation.swap(axis, axis + 1);
+        self.op(Op::Permute(permutation), &[x])
+    }
+
     /// Swaps the last two axes.
     pub(super) fn transpose(&mut self, x: NodeId) -> NodeId {
-        let rank = self.graph.ty(x).rank() as u8;
-        let permutation = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
-        self.op(Op::Permute(permutation), &[x])
+        self.swapped(x, self.graph.ty(x).rank() - 2)
     }
 
     /// `rows` where index `m` is the last of its value, else zeros: of equal indices only the last one's row stands in
@@ -247,6 +253,27 @@ pub(super) fn pullback(g: &mut Rules<'_>, id: NodeId, c: NodeId, index: usize) -
         Op::Dot => {
             let other = g.transpose(node.operands[1 - index]);
             Some(if index == 0 { g.op(Op::Dot, &[c, other]) } else { g.op(Op::Dot, &[other, c]) })
+        }
+        Op::Conv(axes) => {
+            let lead = shape.len() - 2 - axes.len();
+            let (input, filters) = (g.extents(node.operands[0]), g.extents(node.operands[1]));
+            let each = |of: fn(&ConvAxis, usize, usize) -> ConvAxis| {
+                let spatial = input[lead + 2..].iter().zip(&filters[lead + 2..]);
+                Op::Conv(
+                    axes.iter()
+                        .zip(spatial)
+                        .map(|(axis, (input, filter))| of(axis, *input, *filter))
+                        .collect(),
+                )
+            };
+            if index == 0 {
+                let reversed = (lead + 2..shape.len()).fold(node.operands[1], |f, axis| g.reversed(f, axis));
+                let turned = g.swapped(reversed, lead);
+                return Some(g.op(each(ConvAxis::by_input), &[c, turned]));
+            }
+            let (images, slopes) = (g.swapped(node.operands[0], lead), g.swapped(c, lead));
+            let turned = g.op(each(ConvAxis::by_filters), &[images, slopes]);
+            Some(g.swapped(turned, lead))
         }
         Op::Broadcast { axes, .. } => {
             let result = g.extents(id);
@@ -527,7 +554,7 @@ fn pullback_map(
             g.mul(c, slope)
         }
         ScalarFn::Tanh => {
-            // Of the value alone, so that a loop keeps nothing else for it. Where the argument is at hand, rules find the form
+            // Of the value alone, so that a scan keeps nothing else for it. Where the argument is at hand, rules find the form
             // that keeps its digits where the tanh is nearly 1.
             let (one, square) = (g.like(x, 1.0), g.sqr(out));
             let slope = g.sub(one, square);

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Dim, Dims, Fold, Grad, LeafId, Op, Scan, SliceAxis, Start, WindowAxis, Write};
+use super::{ConvAxis, Dim, Dims, Fold, Grad, LeafId, Op, Scan, SliceAxis, Start, WindowAxis, Write};
 use crate::dtype::{DType, Literal};
 use crate::scalar::ScalarFn;
 use crate::shape::Axes;
@@ -33,10 +33,12 @@ pub enum Class<'o> {
     Fold(Along),
     /// Each is a sum of products of two operands.
     Product,
+    /// Each is a sum of products of elements of two operands that lie side by side along axes.
+    Convolution(&'o [ConvAxis]),
     /// Each is a random number of that key.
     Random(u64),
-    /// A loop computes them.
-    Loop(&'o Scan),
+    /// A scan computes them.
+    Scan(&'o Scan),
     /// A gradient not yet taken.
     Gradient(&'o Grad),
 }
@@ -96,8 +98,9 @@ impl Op {
             Op::ArgMax(axis) => Class::Fold(Along::ArgMax(usize::from(*axis))),
             Op::Cumsum(axis) => Class::Fold(Along::Cumsum(usize::from(*axis))),
             Op::Dot => Class::Product,
+            Op::Conv(axes) => Class::Convolution(axes),
             Op::Random { key, .. } => Class::Random(*key),
-            Op::Scan(scan) => Class::Loop(scan),
+            Op::Scan(scan) => Class::Scan(scan),
             Op::Grad(grad) => Class::Gradient(grad),
         }
     }
@@ -116,7 +119,12 @@ impl Op {
     pub fn is_dear(&self) -> bool {
         match self.class() {
             Class::Map(f) => f.work() > CHEAP,
-            Class::Indexed(_) | Class::Fold(_) | Class::Product | Class::Random(_) | Class::Loop(_) => true,
+            Class::Indexed(_)
+            | Class::Fold(_)
+            | Class::Product
+            | Class::Convolution(_)
+            | Class::Random(_)
+            | Class::Scan(_) => true,
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -133,7 +141,7 @@ impl Op {
             Class::Index if matches!(self, Op::Iota(_)) => 0,
             Class::View(_) | Class::Random(_) => 1,
             Class::Assembly if self.write().is_some() => 2,
-            Class::Loop(scan) => scan.body.inputs() + scan.body.carries(),
+            Class::Scan(scan) => scan.body.inputs() + scan.body.carries(),
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -143,6 +151,7 @@ impl Op {
             | Class::Indexed(_)
             | Class::Fold(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Gradient(_) => operands,
         };
         values.min(operands)
@@ -160,7 +169,8 @@ impl Op {
             | Class::View(_)
             | Class::Assembly
             | Class::Product
-            | Class::Loop(_)
+            | Class::Convolution(_)
+            | Class::Scan(_)
             | Class::Gradient(_) => operand < self.values(operand + 1),
         }
     }
@@ -176,7 +186,7 @@ impl Op {
             Class::Cast(dtype) => dtype.is_float(),
             Class::View(View::Same) => false,
             Class::Fold(along) => !matches!(along, Along::Reduce(Fold::All | Fold::Any, _)),
-            Class::Loop(scan) => scan.connects(operand),
+            Class::Scan(scan) => scan.connects(operand),
             Class::Gradient(grad) => grad.connects(operand),
             Class::Leaf(_)
             | Class::Literal(_)
@@ -185,6 +195,7 @@ impl Op {
             | Class::Assembly
             | Class::Indexed(_)
             | Class::Product
+            | Class::Convolution(_)
             | Class::Random(_) => true,
         };
         floats && self.carries(operand)
@@ -209,7 +220,8 @@ impl Op {
             | Class::Indexed(_)
             | Class::Product
             | Class::Random(_)
-            | Class::Loop(_)
+            | Class::Convolution(_)
+            | Class::Scan(_)
             | Class::Gradient(_) => false,
         }
     }
@@ -299,7 +311,7 @@ impl Op {
             return None;
         }
         Some(match self {
-            Op::Map(_) | Op::Cast(_) | Op::StopGradient | Op::Dot => self.clone(),
+            Op::Map(_) | Op::Cast(_) | Op::StopGradient | Op::Dot | Op::Conv(_) => self.clone(),
             Op::Reshape(_) => self.with_dims(dims?),
             Op::Broadcast { axes, .. } => Op::Broadcast { axes: higher(axes), dims: dims? },
             Op::Permute(axes) => Op::Permute(higher(axes)),
@@ -353,6 +365,7 @@ impl Op {
             | Op::Reduce(..)
             | Op::Mean(_)
             | Op::Dot
+            | Op::Conv(_)
             | Op::Reshape(_)
             | Op::Slice(_)
             | Op::SetSlice(..)

@@ -20,8 +20,8 @@ use crate::infer::infer;
 use crate::interp::{check_extents, check_size};
 use crate::leaf::{Leaf, LeafKind, SharedCell, fresh_leaf_id};
 use crate::op::{
-    Backward, Bound, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult, SliceAxis, Start,
-    WindowAxis, Write,
+    Backward, Border, Bound, ConvAxis, Dim, Dims, Disconnected, Fold, Grad, LeafId, Op, Scan, ScanResult,
+    SliceAxis, Start, WindowAxis, Write,
 };
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
@@ -50,10 +50,10 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
 
 /// What a graph consists of.
 const STATEMENTS: &str = "`input`, `shared`, `constant`, `body`, `output`, `update` or the name of a node";
-/// What the body of a loop consists of.
+/// What the body of a scan consists of.
 const STATEMENTS_OF_BODIES: &str = "`sequence`, `captured`, `carry`, `constant`, `body`, `row`, `until`, `next`, `updates`, the name of a node or `}`";
 
-/// Loops in loops beyond this are refused: passes over bodies are recursive.
+/// Scans in scans beyond this are refused: passes over bodies are recursive.
 const MAX_DEPTH: usize = 16;
 
 /// A name as a key: numbers of unnamed nodes are no names.
@@ -74,13 +74,13 @@ struct Parser<'a> {
     /// The shared variables of the function.
     shared: BTreeMap<Key, Arc<Leaf>>,
     /// What is known of the body being read, beside its graph.
-    draft: Option<Draft>,
+    draft: Option<UnplacedStep>,
     /// How many bodies are being read, one in another.
     depth: usize,
 }
 
 #[derive(Default)]
-struct Draft {
+struct UnplacedStep {
     sequences: usize,
     condition: Option<NodeId>,
     updated: Vec<Arc<Leaf>>,
@@ -148,7 +148,7 @@ impl Parser<'_> {
             return Err(self.reader.error(place, "a new name", found));
         }
         if self.depth == MAX_DEPTH {
-            let expected = format!("at most {MAX_DEPTH} loops in each other");
+            let expected = format!("at most {MAX_DEPTH} scans in each other");
             return Err(self.reader.error(place, expected, "one more"));
         }
         self.reader.enter_block()?;
@@ -156,7 +156,7 @@ impl Parser<'_> {
         let graph = std::mem::take(&mut self.graph);
         let nodes = std::mem::take(&mut self.nodes);
         let leaves = std::mem::take(&mut self.leaves);
-        let draft = self.draft.replace(Draft::default());
+        let draft = self.draft.replace(UnplacedStep::default());
         self.statements()?;
         let place = self.reader.place();
         if !self.reader.takes("}") {
@@ -166,7 +166,7 @@ impl Parser<'_> {
         let mut inner = std::mem::replace(&mut self.graph, graph);
         self.nodes = nodes;
         self.leaves = leaves;
-        let Draft { sequences, condition, updated } =
+        let UnplacedStep { sequences, condition, updated } =
             std::mem::replace(&mut self.draft, draft).unwrap_or_default();
         inner.outputs.extend(condition);
         let mut body = Body::new(inner, sequences, condition.is_some());
@@ -186,7 +186,7 @@ impl Parser<'_> {
             return Err(self.reader.error(place, "a condition of type `bool[]`", format!("`{ty}`")));
         }
         match &mut self.draft {
-            Some(Draft { condition: condition @ None, .. }) => {
+            Some(UnplacedStep { condition: condition @ None, .. }) => {
                 *condition = Some(id);
                 Ok(())
             }
@@ -688,6 +688,7 @@ impl Parser<'_> {
                 Op::Cast(dtype)
             }
             "dot" => Op::Dot,
+            "conv" => Op::Conv(self.convolved()?),
             "broadcast" => {
                 self.key("{", "axes")?;
                 let axes = self.list(Self::axis)?.into();
@@ -719,6 +720,40 @@ impl Parser<'_> {
             "grad" => Op::Grad(Box::new(self.grad()?)),
             _ => return Err(wrong(&self.reader)),
         })
+    }
+
+    /// `{borders=[0:0, half], strides=[1, 2], spreads=[1, 1], dilations=[1, 1]}`
+    fn convolved(&mut self) -> Parsed<Box<[ConvAxis]>> {
+        let place = self.reader.place();
+        self.key("{", "borders")?;
+        let borders = self.list(|parser| {
+            let named = match parser.reader.peek() {
+                Token::Word(word) if word == "half" => Border::Half,
+                Token::Word(word) if word == "full" => Border::Full,
+                _ => {
+                    let low = parser.signed("`half`, `full` or the zeros before the input")?;
+                    parser.reader.expect(":")?;
+                    return Ok(Border::Padded(low, parser.signed("the zeros behind the input")?));
+                }
+            };
+            parser.reader.take();
+            Ok(named)
+        })?;
+        let mut steps = Vec::new();
+        for key in ["strides", "spreads", "dilations"] {
+            self.key(",", key)?;
+            steps.push(self.list(|parser| parser.unsigned("a distance", ConvAxis::LARGEST as u64))?);
+        }
+        self.reader.expect("}")?;
+        if let Some(other) = steps.iter().find(|list| list.len() != borders.len()) {
+            let found = format!("{} and {}", borders.len(), other.len());
+            return Err(self.reader.error(place, "as many distances of each kind as borders", found));
+        }
+        let axes = borders.into_iter().enumerate().map(|(axis, border)| {
+            let [stride, spread, dilation] = [0, 1, 2].map(|kind: usize| steps[kind][axis] as usize);
+            ConvAxis { border, stride, spread, dilation }
+        });
+        Ok(axes.collect())
     }
 
     /// `{ranges=[1:?, ::-1, 3, ?, 0:2/5]}`: ranges, single positions, and parts of an extent.

@@ -12,7 +12,7 @@ use crate::pool::Pool;
 use std::ops::Range;
 
 /// The alignment in bytes of what lies in scratch memory: a cache line.
-pub(super) const ALIGNMENT: usize = 64;
+pub(crate) const ALIGNMENT: usize = 64;
 /// How many rows of B ahead of its use tiles ask for.
 const ROWS_AHEAD: isize = 8;
 /// How many tiles ahead, where the tiles that come next read on in the same rows.

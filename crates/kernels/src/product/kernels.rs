@@ -16,9 +16,9 @@ use super::vector::{Element, MAX_LANES, Vector};
 use std::mem::MaybeUninit;
 
 /// Independent sums of [`long_dot`], enough to hide the latency of the multiply-add.
-pub(super) const LONG_DOT_SUMS: usize = 8;
+pub(crate) const LONG_DOT_SUMS: usize = 8;
 /// The terms that a panel tile adds up one after another, at most.
-const STRETCH: usize = 134;
+pub(crate) const STRETCH: usize = 134;
 /// The vectors that a dot tile adds up one after another: a multiple of 2, which a tile of two products takes at one go.
 const DOT_STRETCH: usize = 128;
 /// The same of [`long_dot`], for each of its sums.
@@ -35,129 +35,181 @@ pub fn stretches(depth: usize) -> usize {
 
 /// One tile in panel form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. A tile that is called for some
 /// stretches of k only keeps its totals in between.
-pub(super) struct Tile<E> {
-    pub(super) depth: usize,
-    pub(super) a: *const E,
-    pub(super) a_row: isize,
-    pub(super) a_column: isize,
-    pub(super) b: *const E,
-    pub(super) b_row: isize,
+pub(crate) struct Tile<E> {
+    pub(crate) depth: usize,
+    pub(crate) a: *const E,
+    pub(crate) a_row: isize,
+    pub(crate) a_column: isize,
+    pub(crate) b: *const E,
+    pub(crate) b_row: isize,
     /// The distance from one pair of vectors in a row of B to the next pair.
-    pub(super) b_panel: isize,
+    pub(crate) b_panel: isize,
     /// The prefetch distance in B, in elements.
-    pub(super) b_ahead: isize,
+    pub(crate) b_ahead: isize,
     /// Where totals wait between calls, in rows of whole vectors; not followed by a tile of one call.
-    pub(super) sums: *mut E,
-    pub(super) sums_row: isize,
+    pub(crate) sums: *mut E,
+    pub(crate) sums_row: isize,
     /// This is the first call: there is no total yet.
-    pub(super) begins: bool,
+    pub(crate) begins: bool,
     /// This is the last call: totals go to C.
-    pub(super) ends: bool,
-    pub(super) c: *mut E,
-    pub(super) c_row: isize,
+    pub(crate) ends: bool,
+    pub(crate) c: *mut E,
+    pub(crate) c_row: isize,
     /// The first element of C in the next tile, to prefetch; it may be any address.
-    pub(super) c_next: *mut E,
+    pub(crate) c_next: *mut E,
     /// Columns of C to write, at least 1.
-    pub(super) columns: usize,
-    pub(super) alpha: E,
-    pub(super) beta: E,
+    pub(crate) columns: usize,
+    pub(crate) alpha: E,
+    pub(crate) beta: E,
 }
 
 /// One tile in dot form: `C = beta * C + alpha * A * B`, where beta = 0 does not read C. Rows of A and columns of B are
 /// contiguous.
 #[derive(Clone, Copy)]
-pub(super) struct DotTile<E> {
-    pub(super) depth: usize,
-    pub(super) a: *const E,
-    pub(super) a_row: isize,
-    pub(super) b: *const E,
-    pub(super) b_column: isize,
-    pub(super) c: *mut E,
-    pub(super) c_row: isize,
-    pub(super) c_column: isize,
+pub(crate) struct DotTile<E> {
+    pub(crate) depth: usize,
+    pub(crate) a: *const E,
+    pub(crate) a_row: isize,
+    pub(crate) b: *const E,
+    pub(crate) b_column: isize,
+    pub(crate) c: *mut E,
+    pub(crate) c_row: isize,
+    pub(crate) c_column: isize,
     /// The prefetch distance in A, in elements; 0 for none.
-    pub(super) ahead: isize,
-    pub(super) alpha: E,
-    pub(super) beta: E,
+    pub(crate) ahead: isize,
+    pub(crate) alpha: E,
+    pub(crate) beta: E,
 }
 
 /// A tile of two products that share the factor D: some columns of `back = D * W'`, and the same rows of
 /// `W = beta * W + alpha * X' * D`. The first is `dots`, whose A is D and whose columns of B are the rows of W.
 #[derive(Clone, Copy)]
-pub(super) struct PairTile<E> {
-    pub(super) dots: DotTile<E>,
-    pub(super) w: *mut E,
-    pub(super) w_row: isize,
-    pub(super) x: *const E,
+pub(crate) struct PairTile<E> {
+    pub(crate) dots: DotTile<E>,
+    pub(crate) w: *mut E,
+    pub(crate) w_row: isize,
+    pub(crate) x: *const E,
     /// The distance in X from what belongs to one row of D to the next.
-    pub(super) x_term: isize,
+    pub(crate) x_term: isize,
     /// The distance in X from what belongs to one row of W to the next.
-    pub(super) x_row: isize,
-    pub(super) alpha: E,
-    pub(super) beta: E,
+    pub(crate) x_row: isize,
+    pub(crate) alpha: E,
+    pub(crate) beta: E,
+}
+
+/// A tile of a product of which one factor lies where offsets say: `C = A * B`, or `C + A * B` unless it `begins`. Either rows
+/// of A have offsets, and B lies in rows of whole vectors; or the vectors of a row of B have them, and the rows of A lie side
+/// by side. Every term has an offset, which is added to all of them.
+pub(crate) struct OffsetTile<E> {
+    pub(crate) depth: usize,
+    pub(crate) a: *const E,
+    pub(crate) b: *const E,
+    /// The distance from one term to the next in the factor without offsets.
+    pub(crate) step: isize,
+    /// Of each row of A, or of each vector of B.
+    pub(crate) offsets: *const isize,
+    /// Of each term, in the same factor.
+    pub(crate) terms: *const isize,
+    pub(crate) c: *mut E,
+    pub(crate) c_row: isize,
+    /// Columns of C to write, at least 1.
+    pub(crate) columns: usize,
+    /// There are no sums in C yet.
+    pub(crate) begins: bool,
+}
+
+/// For each term, `rows` runs of elements one after another: `to[t * to_term + r * run + i] = from[terms[t] + r * from_row
+/// + i * from_element]`. Behind the last run of a term, up to a vector of anything is written.
+pub(crate) struct Columns<E> {
+    pub(crate) depth: usize,
+    pub(crate) terms: *const isize,
+    pub(crate) rows: usize,
+    pub(crate) run: usize,
+    pub(crate) from: *const E,
+    pub(crate) from_row: isize,
+    pub(crate) from_element: isize,
+    pub(crate) to: *mut E,
+    pub(crate) to_term: isize,
+}
+
+/// `to[r * to_row + i] += from[r * from_row + i]` for `r < rows` and `i < columns`.
+pub(crate) struct AddRows<E> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) from: *const E,
+    pub(crate) from_row: isize,
+    pub(crate) to: *mut E,
+    pub(crate) to_row: isize,
 }
 
 /// A copy of a matrix into rows of `width`: `to[p * width + i] = from[p * from_row + i * from_column]` for `p < rows`
 /// and `i < columns`; zero for the remaining `i < width`.
-pub(super) struct Copy2<E> {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) width: usize,
-    pub(super) from: *const E,
-    pub(super) from_row: isize,
-    pub(super) from_column: isize,
-    pub(super) to: *mut E,
+pub(crate) struct Copy2<E> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) width: usize,
+    pub(crate) from: *const E,
+    pub(crate) from_row: isize,
+    pub(crate) from_column: isize,
+    pub(crate) to: *mut E,
 }
 
 /// `C[i, j] = beta * C[i, j] + T[j, i]` for `i < rows`, `j < columns`, where both have contiguous rows and beta = 0 does
 /// not read C.
-pub(super) struct Transposed<E> {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) from: *const E,
-    pub(super) from_row: isize,
-    pub(super) c: *mut E,
-    pub(super) c_row: isize,
-    pub(super) beta: E,
+pub(crate) struct Transposed<E> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) from: *const E,
+    pub(crate) from_row: isize,
+    pub(crate) c: *mut E,
+    pub(crate) c_row: isize,
+    pub(crate) beta: E,
 }
 
 /// A kernel for panel tiles.
-pub(super) type PanelKernel<E> = unsafe fn(&Tile<E>);
+pub(crate) type PanelKernel<E> = unsafe fn(&Tile<E>);
 /// A kernel for dot tiles.
-pub(super) type DotKernel<E> = unsafe fn(&DotTile<E>);
+pub(crate) type DotKernel<E> = unsafe fn(&DotTile<E>);
 /// A kernel for tiles of two products.
-pub(super) type PairKernel<E> = unsafe fn(&PairTile<E>);
+pub(crate) type PairKernel<E> = unsafe fn(&PairTile<E>);
+
+/// Kernels for offset tiles: with offsets of the vectors of B, and of the rows of A.
+pub(crate) type OffsetKernels<E> = [unsafe fn(&OffsetTile<E>); 2];
 
 /// The kernels of one element type for one instruction set.
 ///
 /// # Safety
 /// All need that instruction set, and pointers and strides that stay within valid memory.
-pub(super) struct Kernels<E: 'static> {
+pub(crate) struct Kernels<E: 'static> {
     /// Elements of a vector.
-    pub(super) lanes: usize,
+    pub(crate) lanes: usize,
     /// Panel tiles of 1, 2, 4, 8 vectors; of 1, 2, ... rows; with whole vectors, and with masked loads of B.
-    pub(super) panels: [&'static [[PanelKernel<E>; 2]]; 4],
+    pub(crate) panels: [&'static [[PanelKernel<E>; 2]]; 4],
     /// Dot tiles of 1, 2, ... rows; of 1, 2, ... columns. The most rows may go with fewer columns.
-    pub(super) dots: &'static [&'static [DotKernel<E>]],
+    pub(crate) dots: &'static [&'static [DotKernel<E>]],
     /// Tiles of two products, with 1, 2, ... rows of D; with 1, 2, ... rows of W.
-    pub(super) pairs: &'static [&'static [PairKernel<E>]],
+    pub(crate) pairs: &'static [&'static [PairKernel<E>]],
+    /// Offset tiles of 1, 2, ... vectors; of 1, 2, ... rows.
+    pub(crate) offsets: &'static [&'static [OffsetKernels<E>]],
     /// A dot tile of one row and one column, for long ones.
-    pub(super) long_dot: DotKernel<E>,
-    pub(super) copy: unsafe fn(&Copy2<E>),
-    pub(super) transpose: unsafe fn(&Transposed<E>),
+    pub(crate) long_dot: DotKernel<E>,
+    pub(crate) copy: unsafe fn(&Copy2<E>),
+    pub(crate) transpose: unsafe fn(&Transposed<E>),
+    pub(crate) columns: unsafe fn(&Columns<E>),
+    pub(crate) add_rows: unsafe fn(&AddRows<E>),
 }
 
 impl<E> Kernels<E> {
     /// Columns of a panel of packed B.
-    pub(super) fn panel_width(&self) -> usize {
+    pub(crate) fn panel_width(&self) -> usize {
         2 * self.lanes
     }
     /// The most rows of a dot tile with the most columns.
-    pub(super) fn rows_of_wide_dots(&self) -> usize {
+    pub(crate) fn rows_of_wide_dots(&self) -> usize {
         self.dots.iter().filter(|columns| columns.len() == self.dots[0].len()).count()
     }
     /// The most rows of a tile of `1 << log_vectors` vectors.
-    pub(super) fn rows(&self, log_vectors: usize) -> usize {
+    pub(crate) fn rows(&self, log_vectors: usize) -> usize {
         self.panels[log_vectors].len()
     }
 }
@@ -222,7 +274,7 @@ impl<V: Vector, const ROWS: usize, const COLUMNS: usize> Totals<V, ROWS, COLUMNS
 /// # Safety
 /// See [`Vector`] and [`Tile`].
 #[inline(always)]
-pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+pub(crate) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     tile: &Tile<V::Element>,
 ) {
     // SAFETY: the caller gives a tile within valid memory and the instruction set. Pointers beyond the last row are made
@@ -338,7 +390,7 @@ pub(super) unsafe fn panel<V: Vector, const ROWS: usize, const VECTORS: usize, c
 /// # Safety
 /// See [`Vector`] and [`DotTile`].
 #[inline(always)]
-pub(super) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: &DotTile<V::Element>) {
+pub(crate) unsafe fn dot<V: Vector, const ROWS: usize, const COLUMNS: usize>(tile: &DotTile<V::Element>) {
     // SAFETY: the caller gives a tile within valid memory and the instruction set.
     unsafe {
         let zero = V::splat(V::Element::ZERO);
@@ -456,7 +508,7 @@ unsafe fn add_lanes<V: Vector, const ROWS: usize, const COLUMNS: usize>(
 /// # Safety
 /// See [`Vector`] and [`PairTile`].
 #[inline(always)]
-pub(super) unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile: &PairTile<V::Element>) {
+pub(crate) unsafe fn pair<V: Vector, const TERMS: usize, const ROWS: usize>(tile: &PairTile<V::Element>) {
     // SAFETY: the caller gives a tile within valid memory and the instruction set.
     unsafe {
         let mut dots = [[V::splat(V::Element::ZERO); ROWS]; TERMS];
@@ -559,7 +611,7 @@ unsafe fn pair_columns<
 /// # Safety
 /// See [`Vector`] and [`DotTile`].
 #[inline(always)]
-pub(super) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
+pub(crate) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
     // SAFETY: the caller gives a tile within valid memory and the instruction set.
     unsafe {
         let zero = V::splat(V::Element::ZERO);
@@ -601,12 +653,153 @@ pub(super) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
     }
 }
 
+/// A tile of `ROWS` rows and `VECTORS` vectors, with offsets of the rows of A if `BY_ROWS`, else of the vectors of B.
+///
+/// # Safety
+/// See [`Vector`] and [`OffsetTile`].
+#[inline(always)]
+pub(crate) unsafe fn offset<V: Vector, const ROWS: usize, const VECTORS: usize, const BY_ROWS: bool>(
+    tile: &OffsetTile<V::Element>,
+) {
+    // SAFETY: the caller gives a tile within valid memory and the instruction set. Pointers beyond the last term are made with
+    // wrapping arithmetic and not followed.
+    unsafe {
+        let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+        let (mut a, mut b) = (tile.a, tile.b);
+        let mut rows = [a; ROWS];
+        let mut vectors = [b; VECTORS];
+        if BY_ROWS {
+            for i in 0..ROWS {
+                rows[i] = a.wrapping_offset(*tile.offsets.add(i));
+            }
+        } else {
+            for v in 0..VECTORS {
+                vectors[v] = b.wrapping_offset(*tile.offsets.add(v));
+            }
+        }
+        for term in 0..tile.depth {
+            let at = *tile.terms.add(term);
+            let mut row = [V::splat(V::Element::ZERO); VECTORS];
+            for v in 0..VECTORS {
+                row[v] = V::load(if BY_ROWS {
+                    b.wrapping_add(v * V::LANES)
+                } else {
+                    vectors[v].wrapping_offset(at)
+                });
+            }
+            for i in 0..ROWS {
+                let x = V::splat(if BY_ROWS { *rows[i].wrapping_offset(at) } else { *a.wrapping_add(i) });
+                for v in 0..VECTORS {
+                    sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                }
+            }
+            if BY_ROWS {
+                b = b.wrapping_offset(tile.step);
+            } else {
+                a = a.wrapping_offset(tile.step);
+            }
+        }
+        let whole = tile.columns >= VECTORS * V::LANES;
+        let mut masks = [V::mask(0); VECTORS];
+        for v in 0..VECTORS {
+            masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
+        }
+        // Read before writing, as in `panel`.
+        if !tile.begins {
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
+                    let old = if whole { V::load(c) } else { V::load_masked(c, masks[v]) };
+                    sums[i][v] = old.add(sums[i][v]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
+                if whole {
+                    sums[i][v].store(c);
+                } else {
+                    sums[i][v].store_masked(c, masks[v]);
+                }
+            }
+        }
+    }
+}
+
+/// Carries out a [`Columns`].
+///
+/// # Safety
+/// See [`Vector`] and [`Columns`].
+#[inline(always)]
+pub(crate) unsafe fn columns<V: Vector>(columns: &Columns<V::Element>) {
+    // SAFETY: the caller gives valid memory for what the offsets reach, and the instruction set.
+    unsafe {
+        let run = columns.run;
+        // A whole vector is stored behind each run; the next run or nothing lies there.
+        let (whole, rest) = (run / V::LANES * V::LANES, run % V::LANES);
+        let mask = V::mask(rest);
+        for term in 0..columns.depth {
+            let mut from = columns.from.wrapping_offset(*columns.terms.add(term));
+            let mut to = columns.to.wrapping_offset(term as isize * columns.to_term);
+            if columns.from_element == 1 {
+                for _ in 0..columns.rows {
+                    let mut i = 0;
+                    while i < whole {
+                        V::load(from.wrapping_add(i)).store(to.wrapping_add(i));
+                        i += V::LANES;
+                    }
+                    if rest > 0 {
+                        V::load_masked(from.wrapping_add(i), mask).store(to.wrapping_add(i));
+                    }
+                    from = from.wrapping_offset(columns.from_row);
+                    to = to.wrapping_add(run);
+                }
+            } else {
+                for _ in 0..columns.rows {
+                    for i in 0..run {
+                        *to.wrapping_add(i) = *from.wrapping_offset(i as isize * columns.from_element);
+                    }
+                    from = from.wrapping_offset(columns.from_row);
+                    to = to.wrapping_add(run);
+                }
+            }
+        }
+    }
+}
+
+/// Carries out an [`AddRows`].
+///
+/// # Safety
+/// See [`Vector`] and [`AddRows`].
+#[inline(always)]
+pub(crate) unsafe fn add_rows<V: Vector>(add: &AddRows<V::Element>) {
+    // SAFETY: the caller gives valid memory for what the extents and strides reach, and the instruction set.
+    unsafe {
+        let (mut from, mut to) = (add.from, add.to);
+        for _ in 0..add.rows {
+            let mut i = 0;
+            while i + V::LANES <= add.columns {
+                V::load(to.wrapping_add(i)).add(V::load(from.wrapping_add(i))).store(to.wrapping_add(i));
+                i += V::LANES;
+            }
+            // One by one: a masked store would stall the next load of the row.
+            while i < add.columns {
+                *to.wrapping_add(i) = *to.wrapping_add(i) + *from.wrapping_add(i);
+                i += 1;
+            }
+            from = from.wrapping_offset(add.from_row);
+            to = to.wrapping_offset(add.to_row);
+        }
+    }
+}
+
 /// Carries out a [`Copy2`]; through transposed squares where the source is contiguous down its columns.
 ///
 /// # Safety
 /// See [`Vector`] and [`Copy2`].
 #[inline(always)]
-pub(super) unsafe fn copy<V: Vector>(copy: &Copy2<V::Element>) {
+pub(crate) unsafe fn copy<V: Vector>(copy: &Copy2<V::Element>) {
     // SAFETY: the caller gives valid memory for what the strides reach, and the instruction set.
     unsafe {
         let zero = V::splat(V::Element::ZERO);
@@ -682,7 +875,7 @@ pub(super) unsafe fn copy<V: Vector>(copy: &Copy2<V::Element>) {
 /// # Safety
 /// See [`Vector`] and [`Transposed`].
 #[inline(always)]
-pub(super) unsafe fn transpose<V: Vector>(transposed: &Transposed<V::Element>) {
+pub(crate) unsafe fn transpose<V: Vector>(transposed: &Transposed<V::Element>) {
     // SAFETY: the caller gives valid memory for what the extents and strides reach, and the instruction set.
     unsafe {
         let zero = V::splat(V::Element::ZERO);
@@ -733,6 +926,7 @@ macro_rules! kernel_tables {
         F64: f64 = $doubles:ty;
         rows_by_vectors = [$rows1:tt, $rows2:tt, $rows4:tt, $rows8:tt];
         dot_columns_by_rows = $dots:tt;
+        offset_rows_by_vectors = $offsets:tt;
         pair_terms = [$($pair_terms:literal),*];
         pair_rows = $pair_rows:tt;
     ) => {
@@ -759,13 +953,27 @@ macro_rules! kernel_tables {
                 // SAFETY: as for `panel`.
                 unsafe { kernels::copy::<V>(copy) }
             }
+            unsafe fn offset<V: Vector, const ROWS: usize, const VECTORS: usize, const BY_ROWS: bool>(
+                tile: &kernels::OffsetTile<V::Element>,
+            ) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::offset::<V, ROWS, VECTORS, BY_ROWS>(tile) }
+            }
+            unsafe fn columns<V: Vector>(columns: &kernels::Columns<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::columns::<V>(columns) }
+            }
+            unsafe fn add_rows<V: Vector>(add: &kernels::AddRows<V::Element>) {
+                // SAFETY: as for `panel`.
+                unsafe { kernels::add_rows::<V>(add) }
+            }
             unsafe fn transpose<V: Vector>(transposed: &kernels::Transposed<V::Element>) {
                 // SAFETY: as for `panel`.
                 unsafe { kernels::transpose::<V>(transposed) }
             }
         }
-        $crate::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
-        $crate::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $dots $($pair_terms $pair_rows)* }
+        $crate::product::kernels::kernel_table! { F32: f32 = $singles; $rows1 $rows2 $rows4 $rows8 $dots $offsets $($pair_terms $pair_rows)* }
+        $crate::product::kernels::kernel_table! { F64: f64 = $doubles; $rows1 $rows2 $rows4 $rows8 $dots $offsets $($pair_terms $pair_rows)* }
     };
 }
 
@@ -781,10 +989,11 @@ macro_rules! kernel_table {
         $name:ident: $element:ty = $vector:ty;
         [$($rows1:literal),*] [$($rows2:literal),*] [$($rows4:literal),*] [$($rows8:literal),*]
         [$($dot_rows:literal => [$($dot_columns:literal),*]),*]
+        [$($offset_vectors:literal => [$($offset_rows:literal),*]),*]
         $($pair_terms:literal [$($pair_rows:literal),*])*
     ) => {
         #[doc = concat!("The kernels of `", stringify!($element), "`.")]
-        pub(super) static $name: Kernels<$element> = Kernels {
+        pub(crate) static $name: Kernels<$element> = Kernels {
             lanes: <$vector>::LANES,
             panels: [
                 &[$([panel::<$vector, $rows1, 1, false>, panel::<$vector, $rows1, 1, true>]),*],
@@ -793,12 +1002,18 @@ macro_rules! kernel_table {
                 &[$([panel::<$vector, $rows8, 8, false>, panel::<$vector, $rows8, 8, true>]),*],
             ],
             dots: &[$(&[$(dot::<$vector, $dot_rows, $dot_columns>),*]),*],
+            offsets: &[$(&[$([
+                offset::<$vector, $offset_rows, $offset_vectors, false>,
+                offset::<$vector, $offset_rows, $offset_vectors, true>,
+            ]),*]),*],
             pairs: &[$(&[$(pair::<$vector, $pair_terms, $pair_rows>),*]),*],
             long_dot: long_dot::<$vector>,
             copy: copy::<$vector>,
             transpose: transpose::<$vector>,
+            columns: columns::<$vector>,
+            add_rows: add_rows::<$vector>,
         };
     };
 }
 
-pub(super) use {enabling, kernel_table, kernel_tables};
+pub(crate) use {enabling, kernel_table, kernel_tables};

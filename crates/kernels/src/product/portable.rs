@@ -83,6 +83,7 @@ kernel_tables! {
     F64: f64 = Lanes<f64, 2>;
     rows_by_vectors = [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2], [1]];
     dot_columns_by_rows = [1 => [1, 2, 3], 2 => [1, 2, 3], 3 => [1, 2, 3]];
+    offset_rows_by_vectors = [1 => [1, 2, 3, 4], 2 => [1, 2, 3, 4]];
     pair_terms = [1, 2, 3, 4];
     pair_rows = [1];
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::{Add, Mul};
 
 /// The most lanes of any vector.
-pub(super) const MAX_LANES: usize = 16;
+pub(crate) const MAX_LANES: usize = 16;
 
 /// A number that products are made of: `f32` or `f64`.
 pub trait Element:
@@ -33,7 +33,7 @@ pub trait Element:
 }
 
 /// Keeps [`Element`] to the types that have kernels, and finds these.
-pub(super) mod sealed {
+pub(crate) mod sealed {
     use super::{InstructionSet, Kernels};
     /// Gives the kernels of a type.
     pub trait Sealed: Sized + 'static {
@@ -76,7 +76,7 @@ element!(f64, F64, F64);
 /// # Safety
 /// Every method needs the instruction set of the implementing type; those with pointers need memory that is valid for
 /// what they read or write: `LANES` elements, or the first `count` of the mask, at any alignment.
-pub(super) trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// The type of a lane.
     type Element: Element;
     /// Which lanes, always the first few, a load or a store touches.

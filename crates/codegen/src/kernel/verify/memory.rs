@@ -8,8 +8,8 @@ use hypatia_graph::{Broken, DType};
 use super::invalid;
 use crate::kernel::region::{Region, reads_only_what_it_writes};
 use crate::kernel::{
-    Address, Buffer, Instruction, Kernel, LoopKernel, Place, ProductKernel, Program, ScanKernel, Step,
-    StoreKind, Value,
+    Address, Buffer, ConvolutionKernel, Instruction, Kernel, LoopKernel, Place, ProductKernel, Program,
+    ScanKernel, Step, StoreKind, Value,
 };
 
 /// Whether buffers at one place are one and the same, and those of constants and results what the program says of them.
@@ -36,7 +36,7 @@ pub(super) fn verify_buffers(program: &Program) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Whether the body of a loop kernel is well-typed.
+/// Whether the body of a scan kernel is well-typed.
 pub(super) fn verify_types(kernel: &LoopKernel) -> Result<(), Broken> {
     let ty = |value: &Value| kernel.types.get(value.index()).copied();
     let param = |address: &Address| kernel.params.get(usize::from(address.param)).map(|param| param.dtype);
@@ -144,7 +144,21 @@ pub(super) fn verify_factors(kernel: &ProductKernel) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Whether what a loop over steps reads is apart from what it writes, each thing that it writes is apart from the others, and
+/// Whether a convolution has the types that it says, and reads nothing of its result.
+pub(super) fn verify_operands(kernel: &ConvolutionKernel) -> Result<(), Broken> {
+    if !kernel.dtype.is_float() {
+        return Err(invalid(format!("a convolution of {}", kernel.dtype)));
+    }
+    for (number, written) in [(kernel.x.param, false), (kernel.w.param, false), (kernel.out, true)] {
+        let param = kernel.params.get(usize::from(number));
+        if param.is_none_or(|param| param.dtype != kernel.dtype || param.written != written) {
+            return Err(invalid(format!("p{number} is not an operand of a convolution, or not the result")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what a scan reads is apart from what it writes, each thing that it writes is apart from the others, and
 /// all that its steps need is there.
 pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), Broken> {
     let param = |param: u16| kernel.params.get(usize::from(param));
@@ -206,7 +220,7 @@ pub(super) fn verify_aliases(program: &Program, step: &Step) -> Result<(), Broke
                         && params[written].dtype.size() == params[other].dtype.size()
                         && rereads(kernel, written, other)
                 }
-                Kernel::Product(_) | Kernel::Random(_) | Kernel::Scan(_) => false,
+                Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) | Kernel::Scan(_) => false,
             };
             if !apart {
                 return Err(invalid(format!("p{other} lies in p{written}, which is written")));
