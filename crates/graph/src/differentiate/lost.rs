@@ -95,7 +95,7 @@ impl<'g> Walk<'g> {
         for index in (0..n).rev().filter(|index| in_cone[*index]) {
             let id = NodeId(index as u32);
             let node = graph.node(id);
-            if !is_met[index] || variables.contains(&id) {
+            if !is_met[index] {
                 continue;
             }
             for (_, operand) in node.operands.iter().enumerate().filter(|(i, _)| passes(&node.op, *i)) {
@@ -122,9 +122,10 @@ impl<'g> Walk<'g> {
 
     /// Whether a term of an origin hangs on what a flat operator gives, rather than a part of something with a slope.
     fn is_lost(&self, flat: NodeId) -> bool {
-        let operands = self.graph.node(flat).operands.iter().copied();
-        let below = self.below(operands.filter(|operand| self.depends[operand.index()]));
-        let masks = is_mask(&self.graph.node(flat).op);
+        let node = self.graph.node(flat);
+        let is_mask = is_mask(&node.op);
+        // What goes into the flat operator, found where it is asked for.
+        let mut below: Option<HashSet<NodeId>> = None;
         let mut seen = BTreeSet::from([flat]);
         let mut pending = vec![flat];
         while let Some(id) = pending.pop() {
@@ -132,25 +133,31 @@ impl<'g> Walk<'g> {
                 return true;
             }
             for &user in &self.users[id.index()] {
-                let node = self.graph.node(user);
-                let beside = node.operands.iter().enumerate();
-                let mut beside =
-                    beside.filter(|(i, o)| **o != id && passes(&node.op, *i) && self.has_slope[o.index()]);
-                let first = beside.next();
-                let keeps_slope = first.into_iter().chain(beside).any(|(_, o)| below.contains(o));
-                match first {
-                    None if seen.insert(user) => pending.push(user),
-                    Some(_) if !keeps_slope && !(masks && !adds(&node.op)) => return true,
-                    None | Some(_) => {}
+                let op = &self.graph.node(user).op;
+                let others =
+                    self.graph.node(user).operands.iter().enumerate().filter(|(_, other)| **other != id);
+                let beside: Vec<NodeId> = others
+                    .filter(|(i, other)| passes(op, *i) && self.has_slope[other.index()])
+                    .map(|(_, other)| *other)
+                    .collect();
+                if beside.is_empty() {
+                    if seen.insert(user) {
+                        pending.push(user);
+                    }
+                } else if adds(op) || !is_mask {
+                    let below = below.get_or_insert_with(|| self.below(&node.operands));
+                    if !beside.iter().any(|other| below.contains(other)) {
+                        return true;
+                    }
                 }
             }
         }
         false
     }
 
-    /// The nodes, and those that go into them.
-    fn below(&self, ids: impl Iterator<Item = NodeId>) -> HashSet<NodeId> {
-        let (mut found, mut pending) = (HashSet::new(), ids.collect::<Vec<NodeId>>());
+    /// The nodes, and those that go into them and depend on a variable.
+    fn below(&self, ids: &[NodeId]) -> HashSet<NodeId> {
+        let (mut found, mut pending) = (HashSet::new(), ids.to_vec());
         while let Some(id) = pending.pop() {
             if found.insert(id) {
                 let node = self.graph.node(id);
