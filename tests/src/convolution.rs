@@ -2,8 +2,8 @@
 //! for convolutions agrees with PyTorch.
 
 use hypatia::{
-    All, Array, Builder, Conv, DType, Function, Pool, PoolMode, Shared, Tensor, constant, function, grad, input,
-    shared, tensor4,
+    All, Array, Builder, Conv, DType, Function, Pool, PoolMode, Shared, Tensor, constant, function, grad,
+    input, shared, tensor4,
 };
 use hypatia_datasets::numpy::RandomState;
 
@@ -71,7 +71,10 @@ fn assert_close(found: &Array, shape: &[usize], expected: &[f64], what: &str) {
     let largest = expected.iter().fold(1.0f64, |most, x| most.max(x.abs()));
     for (i, expected) in expected.iter().enumerate() {
         let found = found.get(i).to_f64();
-        assert!((found - expected).abs() <= bound * largest, "{what}: element {i} is {found}, expected {expected}");
+        assert!(
+            (found - expected).abs() <= bound * largest,
+            "{what}: element {i} is {found}, expected {expected}"
+        );
     }
 }
 
@@ -100,14 +103,18 @@ fn values_and_gradients_are_those_of_the_definition() {
             let gradients = grad(&(&y * weights).sum(All), variables.iter().copied());
             let outputs: Vec<&Tensor> = std::iter::once(&y).chain(&gradients).collect();
             let function = function(&variables, &outputs, &[]).unwrap_or_else(|e| panic!("{line}\n{e}"));
-            let inputs: Vec<Array> =
-                (0..operands).map(|n| pattern(&shapes[n], n + 1).cast(dtype)).collect();
+            let inputs: Vec<Array> = (0..operands).map(|n| pattern(&shapes[n], n + 1).cast(dtype)).collect();
             let of = |n: usize| if n == 0 { &shapes[operands] } else { &shapes[n - 1] };
             for engine in &engines {
                 let found = engine.run(function.graph(), &inputs);
                 let found = found.unwrap_or_else(|e| panic!("{} on {engine}: {e}", fields[0])).outputs;
                 for (n, expected) in values.iter().enumerate() {
-                    assert_close(&found[n], of(n), expected, &format!("{} of {dtype}, {n}, on {engine}", fields[0]));
+                    assert_close(
+                        &found[n],
+                        of(n),
+                        expected,
+                        &format!("{} of {dtype}, {n}, on {engine}", fields[0]),
+                    );
                 }
             }
         }
@@ -128,8 +135,15 @@ fn the_example_of_the_tutorial() {
     assert_eq!(printed(found.array(0), 0, 4), ["0.72032449", "0.39676747", "0.68521950", "0.87811744"]);
     assert_eq!(found.array(1).shape(), [3, 2, 3, 3]);
     let expected = [
-        "0.67883553", "0.58930554", "0.69975836", "0.66379465", "0.94459476", "0.58655504", "0.90340192",
-        "0.80739129", "0.39767684",
+        "0.67883553",
+        "0.58930554",
+        "0.69975836",
+        "0.66379465",
+        "0.94459476",
+        "0.58655504",
+        "0.90340192",
+        "0.80739129",
+        "0.39767684",
     ];
     assert_eq!(printed(found.array(1), 18, 9), expected);
 }
@@ -215,5 +229,8 @@ fn mistakes_say_what_was_expected() {
     refused(&x.pool_2d(Pool::max([2, 2]).pad([2, 0]).ignore_border()), "expected less than the window");
     refused(&x.pool_2d(Pool::max([2, 2]).pad([1, 0])), "expected `.ignore_border()`");
     refused(&tensor4::<f32>("x").max_pool_2d([2, 2], true), "expected them known");
-    refused(&x.conv2d_transposed(variable(&[3, 5, 3, 3]), [9, 10], Conv::valid()), "to 9 along axis 2: expected 7");
+    refused(
+        &x.conv2d_transposed(variable(&[3, 5, 3, 3]), [9, 10], Conv::valid()),
+        "to 9 along axis 2: expected 7",
+    );
 }

@@ -18,7 +18,7 @@ use crate::state::floats;
 pub fn write_filters(path: &Path, weights: &Array) -> Result<(), TrainError> {
     let (image_shape, filters) = match *weights.shape() {
         // Each channel of each filter is a picture.
-        [_, _, rows, columns] => ((rows, columns), floats(weights)?),
+        [_, _, rows, columns] => ((rows, columns), floats(weights)?.to_vec()),
         _ => ((IMAGE_SIDE, IMAGE_SIDE), columns(weights)?),
     };
     let pixels = image_shape.0 * image_shape.1;
