@@ -1,6 +1,6 @@
 //! When to stop training: the patience rule of the Deep Learning Tutorials, as a state machine.
 //!
-//! The training loop counts minibatches, asks [`EarlyStopping::validation_is_due`] after each, hands in the validation
+//! The training scan counts minibatches, asks [`EarlyStopping::validation_is_due`] after each, hands in the validation
 //! errors, and stops when [`EarlyStopping::is_exhausted`] says so. A significant improvement raises the patience to a
 //! multiple of the minibatches seen. The machine holds numbers only and does no work of its own, so that it can be
 //! saved in a checkpoint and goes on as if it had never stopped.
@@ -213,7 +213,7 @@ mod tests {
         (table, None)
     }
 
-    // Worked out by hand from the loop of the tutorials with patience 8 and three batches an epoch: validation every
+    // Worked out by hand from the scan of the tutorials with patience 8 and three batches an epoch: validation every
     // min(3, 4) = 3 batches. 0.5 is below infinity * 0.995, but 2 * 2 < 8 leaves the patience; 0.499 is better yet not
     // significantly (0.4975 would be); 0.4 is, and makes the patience 2 * 8 = 16; 0.3 makes it 2 * 11 = 22; a NaN and a
     // tie change nothing; at iteration 22 the patience is used up.

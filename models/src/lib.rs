@@ -1,8 +1,9 @@
 //! The models of the Deep Learning Tutorials as graphs, and how they are optimised.
 //!
-//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`], [`lenet`], [`rbm`], [`dbn`], [`rnn_rbm`],
-//! [`mcrbm`]); [`hmc`] samples from any density, [`descent`] makes updates of gradients, [`early_stopping`] says when to
-//! stop. Data, files, training runs and the command line are deliberately absent: see `crates/datasets` and `crates/cli`.
+//! The classes of the tutorials hold formulas ([`logistic_regression`], [`mlp`], [`lenet`], [`autoencoder`], [`sda`],
+//! [`rbm`], [`dbn`], [`rnn_slu`], [`lstm`], [`rnn_rbm`], [`mcrbm`]); [`hmc`] samples from any density, [`descent`] makes
+//! updates of gradients, [`conjugate_gradients`] minimises a cost over all data, [`early_stopping`] says when to stop.
+//! Data, files, training runs and the command line are deliberately absent: see `crates/datasets` and `crates/cli`.
 //!
 //! Two steps of logistic regression on generated digits:
 //!
@@ -18,7 +19,7 @@
 //! let model = LogisticRegression::new(&x, IMAGE_PIXELS, CLASSES);
 //! let cost = model.negative_log_likelihood(&y);
 //! let parameters = Parameter::list(&["W", "b"], model.params());
-//! let (updates, _) = Descent::plain(0.1).updates(&parameters, grad(&cost, model.params()));
+//! let (updates, _) = Descent::sgd(0.1).updates(&parameters, grad(&cost, model.params()));
 //! let updates: Vec<_> = updates.iter().map(|(shared, next)| (shared, next.clone())).collect();
 //! let mut train = function(&[&x, &y], &[&cost], &updates)?;
 //!
@@ -31,14 +32,22 @@
 //! # }
 //! ```
 
+pub mod autoencoder;
+pub mod conjugate_gradients;
 pub mod dbn;
 pub mod descent;
 pub mod early_stopping;
 pub mod hmc;
 pub mod lenet;
 pub mod logistic_regression;
+pub mod lstm;
 pub mod mcrbm;
 pub mod mlp;
 pub mod parameter;
 pub mod rbm;
 pub mod rnn_rbm;
+pub mod rnn_slu;
+pub mod sda;
+
+#[cfg(test)]
+mod tests;

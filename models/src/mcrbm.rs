@@ -18,6 +18,7 @@ use hypatia::{
 
 use hypatia_datasets::numpy::RandomState;
 
+use crate::descent::Schedule;
 use crate::hmc::{Adaptation, HmcSettings, Proposal, hmc_move};
 use crate::parameter::extents;
 
@@ -426,8 +427,7 @@ impl McRbmTrainer {
     pub fn learning_rate(&self) -> Tensor {
         let settings = &self.settings;
         let rate = settings.learning_rate_per_example / settings.batch_size as f64;
-        let iterations = (Tensor::from(&self.iteration) + 1).cast(DType::F32);
-        rate * (settings.anneal_start as f64 / iterations).minimum(1.0)
+        rate * Schedule::Inverse { after: settings.anneal_start }.factor(&Tensor::from(&self.iteration))
     }
 
     /// The weighted absolute values of both kinds of filters once they are penalised, `None` without a penalty.

@@ -4,7 +4,7 @@
 //! within the bound of Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks"
 //! (2010). The classes hold formulas only.
 
-use hypatia::{All, Array, DType, Shared, Tensor, shared};
+use hypatia::{All, Array, DType, Diagnostic, Shared, Tensor, shared};
 use hypatia_datasets::numpy::RandomState;
 
 use crate::logistic_regression::LogisticRegression;
@@ -42,6 +42,18 @@ impl Activation {
             Self::Sigmoid => 4.0 * bound,
         }
     }
+
+    /// Weights `f32[n_in, n_out]` drawn from `rng` within [`Activation::weight_bound`].
+    ///
+    /// # Errors
+    ///
+    /// Extents that no memory holds.
+    pub fn weights(self, rng: &mut RandomState, n_in: usize, n_out: usize) -> Result<Array, Diagnostic> {
+        let bound = self.weight_bound(n_in, n_out);
+        let draws = rng.uniform(-bound, bound, n_in * n_out);
+        let weights: Vec<f32> = draws.into_iter().map(|weight| weight as f32).collect();
+        Array::new(&[n_in, n_out], &weights)
+    }
 }
 
 /// A fully connected layer, `activation(x W + b)`.
@@ -66,10 +78,7 @@ impl HiddenLayer {
         n_out: usize,
         activation: Activation,
     ) -> Self {
-        let bound = activation.weight_bound(n_in, n_out);
-        let weights: Vec<f32> =
-            rng.uniform(-bound, bound, n_in * n_out).into_iter().map(|weight| weight as f32).collect();
-        let w = shared("W", Array::new(&[n_in, n_out], &weights));
+        let w = shared("W", activation.weights(rng, n_in, n_out));
         let b = shared("b", Array::zeros(DType::F32, &[n_out]));
         let output = activation.apply(&(input.dot(&w) + &b));
         Self { w, b, output }

@@ -1,6 +1,6 @@
 //! What is learnt, by name.
 
-use hypatia::Shared;
+use hypatia::{Extent, Shared, Size, Tensor};
 
 /// A shared variable of a model, and its name in checkpoints and messages.
 #[derive(Clone, Debug)]
@@ -23,6 +23,16 @@ impl Parameter {
     pub fn list<'a>(names: &[&str], shared: impl IntoIterator<Item = &'a Shared>) -> Vec<Self> {
         names.iter().zip(shared).map(|(name, shared)| Self::new(*name, shared)).collect()
     }
+}
+
+/// The extents of a tensor as sizes of another one, those that are known as numbers.
+#[track_caller]
+pub(crate) fn sizes(of: &Tensor) -> Vec<Size> {
+    let size = |(axis, extent): (usize, &Extent)| match extent {
+        Extent::Known(n) => Size::from(*n),
+        Extent::Unknown => Size::from(of.extent(axis)),
+    };
+    of.ty().shape.iter().enumerate().map(size).collect()
 }
 
 /// The extents of a shared variable: its value has them, so all are known.

@@ -3,17 +3,16 @@
 //! The energy of a state is `E(v, h) = -vbias.v - hbias.h - v W h`, so that each layer is independent given the other
 //! and Gibbs sampling draws whole layers. [`Rbm::get_cost_updates`] trains by contrastive divergence (Hinton, 2002) or
 //! its persistent form (Tieleman, 2008): the gradient of the difference of two free energies, with the end of a chain
-//! of Gibbs steps held constant. The chain is a loop in the graph. The class holds formulas only; values before the
+//! of Gibbs steps held constant. The chain is a scan in the graph. The class holds formulas only; values before the
 //! logistic function are not carried along, because logarithms of probabilities are made stable by the compiler.
 
-use hypatia::{
-    All, Array, DType, Extent, Gradient, Next, RandomStreams, Scan, Shared, Size, Tensor, ix, shared,
-};
+use hypatia::{All, Array, DType, Gradient, Next, RandomStreams, Scan, Shared, Tensor, ix, shared};
 
 use hypatia_datasets::numpy::RandomState;
 
+use crate::descent::Descent;
 use crate::mlp::Activation;
-use crate::parameter::extents;
+use crate::parameter::{Parameter, extents, sizes};
 
 /// A restricted Boltzmann machine on an input.
 #[derive(Clone, Debug)]
@@ -90,10 +89,7 @@ impl Rbm {
         n_visible: usize,
         n_hidden: usize,
     ) -> Self {
-        let bound = Activation::Sigmoid.weight_bound(n_visible, n_hidden);
-        let draws = rng.uniform(-bound, bound, n_visible * n_hidden);
-        let weights: Vec<f32> = draws.into_iter().map(|weight| weight as f32).collect();
-        let w = shared("W", Array::new(&[n_visible, n_hidden], &weights));
+        let w = shared("W", Activation::Sigmoid.weights(rng, n_visible, n_hidden));
         let hbias = shared("hbias", Array::zeros(DType::F32, &[n_hidden]));
         Self::sharing(streams, input, &w, &hbias)
     }
@@ -166,12 +162,7 @@ impl Rbm {
 
     #[track_caller]
     fn draw(&self, mean: Tensor) -> Units {
-        let size = |(axis, extent): (usize, &Extent)| match extent {
-            Extent::Known(n) => Size::from(*n),
-            Extent::Unknown => Size::from(mean.extent(axis)),
-        };
-        let sizes: Vec<Size> = mean.ty().shape.iter().enumerate().map(size).collect();
-        let sample = self.streams.binomial(sizes, 1, &mean);
+        let sample = self.streams.binomial(sizes(&mean), 1, &mean);
         Units { mean, sample }
     }
 
@@ -208,12 +199,8 @@ impl Rbm {
         let (nv_mean, chain_end) = (last(0), last(1));
         let cost = self.free_energy(&self.input).mean(All) - self.free_energy(&chain_end).mean(All);
         let gradients = Gradient::of(&cost).consider_constant([&chain_end]).wrt(self.params());
-        let mut updates: Vec<(Shared, Tensor)> = self
-            .params()
-            .into_iter()
-            .zip(gradients)
-            .map(|(parameter, gradient)| (parameter.clone(), parameter - gradient * learning_rate))
-            .collect();
+        let parameters = Parameter::list(&["W", "hbias", "vbias"], self.params());
+        let (mut updates, _) = Descent::sgd(learning_rate).updates(&parameters, gradients);
         let monitoring_cost = match divergence.persistent {
             Some(persistent) => {
                 updates.push((persistent.clone(), chain.last[0].clone()));

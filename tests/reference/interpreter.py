@@ -366,8 +366,8 @@ case(
 )
 
 
-def loop(title, steps, body, operands, wanted, *results):
-    """A loop over the operands; `wanted` are its results, such as `rows 0`."""
+def scan(title, steps, body, operands, wanted, *results):
+    """A scan over the operands; `wanted` are its results, such as `rows 0`."""
     print(f"== {title}")
     for position, operand in enumerate(operands):
         print(f"constant %{position}: {written(operand)}")
@@ -382,8 +382,8 @@ def loop(title, steps, body, operands, wanted, *results):
 
 
 x, h = data(np.float64, 6, 3), data(np.float64, 3)
-loop(
-    "cumulative sum by a loop",
+scan(
+    "cumulative sum by a scan",
     6,
     ["sequence %x: f64[3]", "carry %h: f64[3]", "%0 = add(%x, %h)", "row %0", "next %h = %0"],
     [x, h],
@@ -393,8 +393,8 @@ loop(
     np.asarray(6),
 )
 x = data(np.int32, 4, 5)
-loop(
-    "map by a loop",
+scan(
+    "map by a scan",
     4,
     ["sequence %x: i32[5]", "%0 = max{axes=[0]}(%x)", "%1 = argmax{axis=0}(%x)", "row %0", "row %1"],
     [x],
@@ -407,8 +407,8 @@ states, state = [], h
 for step in x:
     state = np.abs(step @ w + state @ u)
     states.append(state)
-loop(
-    "recurrent network by a loop",
+scan(
+    "recurrent network by a scan",
     5,
     [
         "sequence %x: f64[2, 3]",
@@ -429,8 +429,8 @@ loop(
 )
 limits = np.cumsum(np.arange(1, 8))
 made = int(np.argmax(limits > 9)) + 1
-loop(
-    "a loop that ends early",
+scan(
+    "a scan that ends early",
     7,
     [
         "carry %n: i64[]",

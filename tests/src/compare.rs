@@ -45,6 +45,9 @@ pub struct Expected {
     moved: Vec<Evaluation>,
     /// Whether no value on the way is NaN, and none is infinite but for what comes from infinite constants.
     finite: bool,
+    /// The roots that gradients are part of. A gradient is that of the formula which rewriting made, so whatever the
+    /// policy its zeros may have another sign.
+    gradients: Vec<bool>,
 }
 
 /// The interpreter's result on a graph as it was collected, and how well the graph determines it.
@@ -52,6 +55,7 @@ pub struct Expected {
 /// # Errors
 /// What the interpreter or a pass before it says.
 pub fn expected(graph: &Graph, inputs: &[Array]) -> Result<Expected, String> {
+    let gradients = made_of_gradients(graph);
     let graph = prepare(&concrete(graph, inputs)?, Numerics::AsWritten)?;
     let mut decisions = Vec::new();
     let reference = interpret_with(&graph, inputs, &mut |op, operands| {
@@ -76,7 +80,21 @@ pub fn expected(graph: &Graph, inputs: &[Array]) -> Result<Expected, String> {
     }
     let moved = (0..RUNS as u64).map(|run| interpret_moved(&graph, inputs, &mut Generator(run), &logs));
     let moved = moved.collect::<Result<_, _>>()?;
-    Ok(Expected { reference, disturbed, moved, finite })
+    Ok(Expected { reference, disturbed, moved, finite, gradients })
+}
+
+/// For every root whether a gradient is part of it.
+fn made_of_gradients(graph: &Graph) -> Vec<bool> {
+    let mut made = Vec::with_capacity(graph.len());
+    for (_, node) in graph.nodes() {
+        let own = match &node.op {
+            Op::Grad(_) => true,
+            Op::Scan(scan) => made_of_gradients(&scan.body.graph).contains(&true),
+            _ => false,
+        };
+        made.push(own || node.operands.iter().any(|x| made[x.index()]));
+    }
+    graph.roots().map(|root| made[root.index()]).collect()
 }
 
 /// An operator that decides, and what it decides on, in the order of a run.
@@ -117,7 +135,7 @@ fn interpret_moved(
             let value = evaluate_node(op, operands)?;
             return if keeps_underflow { with_underflow(op, operands, value) } else { Ok(value) };
         };
-        // A loop that makes other steps makes other decisions; those that no run has made stay where they are.
+        // A scan that makes other steps makes other decisions; those that no run has made stay where they are.
         let alike = |decision: &Decision| {
             decision.0 == *op
                 && decision.1.len() == operands.len()
@@ -187,7 +205,9 @@ fn move_operand(
         let other = operands.get(1 - position.min(1)).filter(|y| position < 2 && y.len() > index);
         let other =
             other.map(|y| y.get(index).to_f64()).filter(|y| edge == Edge::Jump && (x - y).abs() <= reach);
-        let target = other.unwrap_or((2.0 * x).round() / 2.0);
+        // The edges are wholes and halves, and above all 0, which may be near for numbers of any size.
+        let near = (2.0 * x).round() / 2.0;
+        let target = other.unwrap_or(if near == x && x.abs() <= reach { 0.0 } else { near });
         let size = 2.0 * generator.unit() - 1.0;
         let moved = match generator.below(4) {
             0 => x,
@@ -235,7 +255,7 @@ fn rounds(op: &Op) -> bool {
         | Class::Cast(_)
         | Class::View(_)
         | Class::Random(_)
-        | Class::Loop(_)
+        | Class::Scan(_)
         | Class::Gradient(_) => false,
     }
 }
@@ -276,7 +296,7 @@ fn interpret_disturbed(
             *finite &= all_finite(&leaf_value(graph, leaf, inputs)?);
         }
     }
-    // Of loops, the nodes of the bodies are disturbed anew in every step.
+    // Of scans, the nodes of the bodies are disturbed anew in every step.
     let evaluation = interpret_with(graph, inputs, &mut |op, operands| {
         note_decision(op, operands, decisions);
         let disturbs = rounds(op) && operands.iter().any(|x| x.dtype().is_float());
@@ -349,7 +369,7 @@ pub fn leaf_value(graph: &Graph, id: hypatia_graph::LeafId, inputs: &[Array]) ->
     match graph.leaf(id).map(|leaf| &leaf.kind) {
         Some(LeafKind::Constant(value)) => Ok((**value).clone()),
         Some(LeafKind::Shared(cell)) => Ok(cell.lock().host.clone()),
-        Some(LeafKind::Carry) => Err("a carry has no value outside of its loop".to_string()),
+        Some(LeafKind::Carry) => Err("a carry has no value outside of its scan".to_string()),
         Some(LeafKind::Input) => graph
             .inputs
             .iter()
@@ -400,8 +420,10 @@ impl Expected {
                 let fits = if elementwise && engine.is_exact() && !own {
                     identical(x, y)
                 } else {
-                    is_near(x, y, &disturbed, engine)
-                        || moved.iter().any(|moved| !is_near(*moved, y, &disturbed, Engine::REFERENCE))
+                    let signed = engine.numerics() == Numerics::AsWritten
+                        || engine.numerics() == Numerics::Strict && !self.gradients[position];
+                    is_near(x, y, &disturbed, engine, signed)
+                        || moved.iter().any(|moved| !is_near(*moved, y, &disturbed, Engine::REFERENCE, true))
                 };
                 if !fits {
                     return Err(format!(
@@ -415,7 +437,8 @@ impl Expected {
     }
 }
 
-fn is_near(found: Literal, expected: Literal, disturbed: &[Literal], engine: Engine) -> bool {
+/// Whether an element is right; a zero's sign only counts if it is `signed` and nothing disturbs it.
+fn is_near(found: Literal, expected: Literal, disturbed: &[Literal], engine: Engine, signed: bool) -> bool {
     if !expected.dtype().is_float() {
         return found == expected || disturbed.iter().any(|d| *d != expected);
     }
@@ -428,8 +451,7 @@ fn is_near(found: Literal, expected: Literal, disturbed: &[Literal], engine: Eng
         // Over the real numbers there may be a finite value where rounding or overflow left none.
         return engine.numerics() == Numerics::Real || class(x) == class(y);
     }
-    // Over the real numbers zero has no sign.
-    let signed = engine.numerics() != Numerics::Real && disturbed.iter().all(|d| *d == expected);
+    let signed = signed && disturbed.iter().all(|d| *d == expected);
     if signed && x == 0.0 && y == 0.0 {
         return x.is_sign_negative() == y.is_sign_negative();
     }

@@ -3,7 +3,7 @@
 //! A graph is interpreted together with the directional derivative of every node. Derivatives of the elementwise
 //! functions are closed forms written here from mathematics and from the conventions of the operators' documentation
 //! (ties, kinks), so that the reverse rules are compared with something that shares no line with them.
-//! A loop is run step by step with the tangents of its carries. Works in `f64`; a tangent that is absent is zero.
+//! A scan is run step by step with the tangents of its carries. Works in `f64`; a tangent that is absent is zero.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -80,7 +80,7 @@ fn forward_from(
 ) -> Result<Dual, String> {
     let live = graph.reachable();
     let mut dual = Dual { values: vec![None; graph.len()], tangents: vec![None; graph.len()] };
-    let mut loops: BTreeMap<NodeId, Loop> = BTreeMap::new();
+    let mut scans: BTreeMap<NodeId, ScanTangents> = BTreeMap::new();
     for (id, node) in graph.nodes().filter(|(id, _)| live[id.index()]) {
         let operands: Vec<&Array> =
             node.operands.iter().filter_map(|o| dual.values.get(o.index())?.as_ref()).collect();
@@ -94,9 +94,9 @@ fn forward_from(
                     matches!(&other.op, Op::Scan(of) if same(of)) && other.operands == node.operands
                 });
                 let key = first.map_or(id, |(first, _)| first);
-                let made = match loops.entry(key) {
+                let made = match scans.entry(key) {
                     Entry::Occupied(made) => made.into_mut(),
-                    Entry::Vacant(place) => place.insert(forward_loop(scan, &operands, &tangents, terms)?),
+                    Entry::Vacant(place) => place.insert(forward_scan(scan, &operands, &tangents, terms)?),
                 };
                 made.result(scan.result)?
             }
@@ -120,32 +120,32 @@ fn forward_from(
     Ok(dual)
 }
 
-/// All results of a loop.
-struct Loop {
+/// All results of a scan.
+struct ScanTangents {
     made: usize,
     rows: Vec<Pair>,
     last: Vec<Pair>,
 }
 
-impl Loop {
+impl ScanTangents {
     fn result(&self, result: ScanResult) -> Result<Pair, String> {
         let pair = match result {
             ScanResult::Rows(row) => self.rows.get(usize::from(row)).cloned(),
             ScanResult::Last(carry) => self.last.get(usize::from(carry)).cloned(),
             ScanResult::Steps => Some((Array::scalar(self.made as i64), None)),
         };
-        pair.ok_or_else(|| "a loop has no such result".to_string())
+        pair.ok_or_else(|| "a scan has no such result".to_string())
     }
 }
 
-/// Runs a loop with known steps, each on the values and tangents that the one before left. Truncation stops all motion
+/// Runs a scan with known steps, each on the values and tangents that the one before left. Truncation stops all motion
 /// at the beginning of the first step that gradients flow through.
-fn forward_loop(
+fn forward_scan(
     scan: &Scan,
     operands: &[&Array],
     tangents: &[Option<&Array>],
     terms: Terms,
-) -> Result<Loop, String> {
+) -> Result<ScanTangents, String> {
     let body = &*scan.body;
     let Dim::Known(steps) = scan.steps else { return Err("the number of steps is not known".into()) };
     let count = Op::Scan(Box::new(Scan { result: ScanResult::Steps, ..scan.clone() }));
@@ -209,7 +209,7 @@ fn forward_loop(
         Ok((value, Some(tangent)))
     });
     let rows = rows.collect::<Result<_, String>>()?;
-    Ok(Loop { made, rows, last: carries })
+    Ok(ScanTangents { made, rows, last: carries })
 }
 
 /// Element `step` of a sequence.
@@ -280,7 +280,7 @@ fn tangent_of(
         | Class::Literal(_)
         | Class::Index
         | Class::Random(_)
-        | Class::Loop(_)
+        | Class::Scan(_)
         | Class::Gradient(_) => None,
     })
 }

@@ -110,7 +110,7 @@ fn gradients_of_cumulative_sums() {
     assert_eq!(outputs(&x, &gradient, &array), [10.0, 9.0, 6.0]);
     let second = grad(&gradient.index(ix![0]), [&x]).remove(0);
     assert_eq!(outputs(&x, &second, &array), [3.0, 2.0, 1.0]);
-    // In the steps of a loop, through which the gradient flows as well.
+    // In the steps of a scan, through which the gradient flows as well.
     let sums =
         Scan::new().carry(&x * 0.0).steps(3).run(|step| Next::new().carry((&step.carries[0] + &x).cumsum(0)));
     assert_eq!(outputs(&x, &sums.last[0], &array), [3.0, 12.0, 31.0]);
@@ -335,9 +335,9 @@ fn expressions_are_free() {
     assert_eq!(second.call(&[&Array::scalar(3.0f64)]).unwrap().scalar(0).unwrap(), 10.0);
 }
 
-/// An index that is out of range in the last step of a loop: nothing of the call remains.
+/// An index that is out of range in the last step of a scan: nothing of the call remains.
 #[test]
-fn a_failing_loop_leaves_shared_variables_as_they_were() {
+fn a_failing_scan_leaves_shared_variables_as_they_were() {
     let table = shared("table", Array::new(&[3, 2], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap());
     let total = shared("total", Array::zeros(DType::F32, &[2]).unwrap());
     let indices = input("indices", DType::I64, &[None]);
@@ -368,9 +368,9 @@ fn a_failing_loop_leaves_shared_variables_as_they_were() {
     }
 }
 
-/// A variable that a loop writes one element of in each step, some of them out of range.
+/// A variable that a scan writes one element of in each step, some of them out of range.
 #[test]
-fn a_failing_write_in_a_loop_leaves_the_variable_as_it_was() {
+fn a_failing_write_in_a_scan_leaves_the_variable_as_it_was() {
     let table = shared("table", Array::vector(&[1.0f32, 2.0, 3.0]));
     let indices = input("indices", DType::I64, &[None]);
     let scanned = Scan::new().sequence(&indices).run(|step| {

@@ -76,8 +76,8 @@ pub struct Soil {
     /// Whether leaves and constants are the numbers at which functions change: both zeros, infinities, NaN, subnormals,
     /// the ends of integers. Values of any size may then occur.
     pub special: bool,
-    /// How deep loops may stand in each other; 0 for none.
-    pub loops: usize,
+    /// How deep scans may stand in each other; 0 for none.
+    pub scans: usize,
 }
 
 /// The graph of a recipe.
@@ -92,8 +92,8 @@ pub fn grow(recipe: &Recipe, soil: Soil) -> Grown {
     growth.plant();
     for step in &recipe.steps {
         growth.generator = Generator(recipe.seed ^ (u64::from(*step) << 20));
-        if soil.loops > 0 && step % 11 == 0 {
-            growth.grow_loop();
+        if soil.scans > 0 && step % 11 == 0 {
+            growth.grow_scan();
         } else {
             growth.step(step % 64);
         }
@@ -433,10 +433,10 @@ impl Growth {
         }
     }
 
-    /// A loop over some of the nodes, of as many steps as their leading axis is long, with a random body; all of its
+    /// A scan over some of the nodes, of as many steps as their leading axis is long, with a random body; all of its
     /// results, or none where one of them is not moderate.
-    fn grow_loop(&mut self) -> Option<()> {
-        let depth = self.soil.loops;
+    fn grow_scan(&mut self) -> Option<()> {
+        let depth = self.soil.scans;
         let first = self.pick_where(|x| x.rank() > 0 && x.shape()[0] < 7);
         let length = first.map_or(3, |id| self.value(id).shape()[0]);
         let mut operands: Vec<NodeId> = Vec::new();
@@ -460,7 +460,7 @@ impl Growth {
             values: Vec::new(),
             inputs: Vec::new(),
             generator: Generator(self.generator.next_u64()),
-            soil: Soil { loops: depth - 1, ..self.soil },
+            soil: Soil { scans: depth - 1, ..self.soil },
         };
         let mut carries = Vec::new();
         for (position, id) in operands.iter().enumerate() {
@@ -486,8 +486,8 @@ impl Growth {
         }
         for _ in 0..4 + body.generator.below(10) {
             let kind = body.generator.below(66) as u32;
-            if kind >= 64 && body.soil.loops > 0 {
-                body.grow_loop();
+            if kind >= 64 && body.soil.scans > 0 {
+                body.grow_scan();
             } else {
                 body.step(kind);
             }
@@ -655,7 +655,7 @@ impl Growth {
                 3 => SliceAxis::Range { start: Bound::End, stop: Bound::End, step: -1 },
                 4 => SliceAxis::Range { start, stop, step: [-2, 2, 3][self.generator.below(3)] },
                 5 if scalars.is_empty() && n >= 4 => {
-                    // Below 3, in every step of a loop, so that the window lies inside.
+                    // Below 3, in every step of a scan, so that the window lies inside.
                     let any = self.pick_where(|x| x.dtype() == DType::I64 && x.rank() == 0)?;
                     let input = if self.is_input(any) {
                         any

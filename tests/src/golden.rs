@@ -87,9 +87,9 @@ fn plans_of_training_steps() {
     golden("plan_multilayer_perceptron.txt", &plan(&multilayer_perceptron()));
 }
 
-/// A loop whose matrix is packed before it, and one that is a single function.
+/// A scan whose matrix is packed before it, and one that is a single function.
 #[test]
-fn plans_of_loops() {
+fn plans_of_scans() {
     let (x, w) = (shared("x", zeros(&[20, 40])), shared("w", zeros(&[40, 40])));
     let layers = Scan::new().carry(&x).steps(5).run(|step| {
         let x = step.carries[0].dot(&w).tanh();
@@ -104,7 +104,7 @@ fn plans_of_loops() {
     let outputs = [&layers.outputs[0], &root.last[0], &root.steps];
     let updates = [(&x, layers.last[0].clone())];
     let builder = Builder::new().inputs(&[&start]).outputs(&outputs).updates(&updates).threads(1);
-    golden("plan_loops.txt", &plan(&builder.compile().unwrap_or_else(|e| panic!("{e}"))));
+    golden("plan_scans.txt", &plan(&builder.compile().unwrap_or_else(|e| panic!("{e}"))));
 }
 
 /// Compiling twice gives the same text to the letter.

@@ -16,11 +16,12 @@ use hypatia_graph::text::parse;
 use hypatia_graph::{Array, DType, Graph, Literal, NodeId, Op, ScalarFn, Tensor};
 use proptest::prelude::*;
 
+use crate::composites::{self, Composite};
 use crate::engines::concrete;
 use crate::forward::{forward, forward_sizes, inner_product};
 use crate::generate::{Recipe, Soil, config, grow, recipes};
-use crate::loops::unrolled;
 use crate::samples;
+use crate::scans::unrolled;
 use crate::values::Generator;
 
 /// A question about derivatives: how the origins move with the variables.
@@ -123,7 +124,7 @@ fn size_of_product(a: &Array, b: &Array) -> f64 {
 }
 
 /// The float nodes of a graph that something depends on, and the leaves among them first. A computed constant is none of
-/// them: two ways to write one may become one node (the steps of a loop are known to be 4), which then is the other's
+/// them: two ways to write one may become one node (the steps of a scan are known to be 4), which then is the other's
 /// derivative.
 fn floats(graph: &Graph) -> Vec<NodeId> {
     let live = graph.reachable();
@@ -149,7 +150,7 @@ fn floats(graph: &Graph) -> Vec<NodeId> {
 }
 
 const SMOOTH: Soil =
-    Soil { float: DType::F64, mixed: false, symbolic: true, wild: false, special: false, loops: 0 };
+    Soil { float: DType::F64, mixed: false, symbolic: true, wild: false, special: false, scans: 0 };
 
 proptest! {
     #![proptest_config(config(128))]
@@ -161,10 +162,10 @@ proptest! {
         check_random(&recipe, SMOOTH)?;
     }
 
-    /// The same through loops with random bodies, some in each other, some that end early or cut the gradient off.
+    /// The same through scans with random bodies, some in each other, some that end early or cut the gradient off.
     #[test]
-    fn reverse_mode_agrees_with_dual_numbers_through_loops(recipe in recipes(5..30)) {
-        check_random(&recipe, Soil { loops: 2, ..SMOOTH })?;
+    fn reverse_mode_agrees_with_dual_numbers_through_scans(recipe in recipes(5..30)) {
+        check_random(&recipe, Soil { scans: 2, ..SMOOTH })?;
     }
 }
 
@@ -201,7 +202,37 @@ fn check_random(recipe: &Recipe, soil: Soil) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Loops of sums and products, whose gradients of small whole numbers have no rounding.
+#[test]
+fn composites_agree_with_dual_numbers_to_second_order() {
+    let reference = composites::reference();
+    let arrays = composites::OPERANDS.map(|name| &reference[name]);
+    let inputs: Vec<Array> = arrays.iter().map(|array| (*array).clone()).collect();
+    for Composite(name, formula) in composites::COMPOSITES {
+        let operands = composites::operands(&arrays, false);
+        let output = formula(&operands);
+        let request = Request {
+            inputs: operands.to_vec(),
+            outputs: vec![output],
+            unused: Unused::Ignore,
+            ..Request::default()
+        };
+        let graph = collect(&request).unwrap_or_else(|faults| panic!("{name}: {faults}"));
+        let graph = concrete(&graph, &inputs).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let mut generator = Generator(7);
+        let variables: Vec<NodeId> =
+            floats(&graph).into_iter().filter(|id| matches!(graph.node(*id).op, Op::Leaf(_))).collect();
+        let first = Question { origins: graph.outputs.clone(), variables, inputs: inputs.clone(), graph };
+        let answer = first.answer(&mut generator).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        first.check(&answer, &mut generator).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let variables: Vec<NodeId> = floats(&answer.graph).into_iter().take(3).collect();
+        let origins = answer.graph.outputs.clone();
+        let second = Question { graph: answer.graph, inputs: answer.inputs, variables, origins };
+        let answer = second.answer(&mut generator).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        second.check(&answer, &mut generator).unwrap_or_else(|fault| panic!("{name}, second: {fault}"));
+    }
+}
+
+/// Scans of sums and products, whose gradients of small whole numbers have no rounding.
 const POLYNOMIALS: &[&str] = &[
     "
 input %x: f64[4]
@@ -338,7 +369,7 @@ output %1",
 ];
 
 #[test]
-fn gradients_of_loops_are_those_of_their_steps_to_the_bit() {
+fn gradients_of_scans_are_those_of_their_steps_to_the_bit() {
     for (number, text) in POLYNOMIALS.iter().enumerate() {
         let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
         let mut generator = Generator(number as u64);
@@ -348,11 +379,11 @@ fn gradients_of_loops_are_those_of_their_steps_to_the_bit() {
             values.cast(ty.dtype)
         });
         let inputs: Vec<Array> = inputs.collect();
-        let (looped, flat) = (with_gradients(&graph), with_gradients(&unrolled(&graph).unwrap()));
-        let (looped, flat) = (interpret(&looped, &inputs).unwrap(), interpret(&flat, &inputs).unwrap());
-        assert!(looped.outputs.len() > graph.outputs.len() + 1, "{text}");
+        let (rolled, flat) = (with_gradients(&graph), with_gradients(&unrolled(&graph).unwrap()));
+        let (rolled, flat) = (interpret(&rolled, &inputs).unwrap(), interpret(&flat, &inputs).unwrap());
+        assert!(rolled.outputs.len() > graph.outputs.len() + 1, "{text}");
         // A zero may have either sign.
-        for (position, (found, expected)) in looped.outputs.iter().zip(&flat.outputs).enumerate() {
+        for (position, (found, expected)) in rolled.outputs.iter().zip(&flat.outputs).enumerate() {
             let numbers = |x: &Array| -> Vec<f64> { (0..x.len()).map(|i| x.get(i).to_f64()).collect() };
             assert_eq!(numbers(found), numbers(expected), "output {position} of{text}");
         }

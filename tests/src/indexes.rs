@@ -1,5 +1,5 @@
 //! Indexes and bounds that are computed: each names the element that Python's would, or is an error that says which
-//! index was given, along which axis, of which extent. In the interpreter and compiled, outside of loops and inside.
+//! index was given, along which axis, of which extent. In the interpreter and compiled, outside of scans and inside.
 
 use hypatia::{
     All, Array, DType, Diagnostics, Function, Next, Scan, Shared, Tensor, arange, function, grad, input, ix,
@@ -142,7 +142,7 @@ fn an_axis_of_a_matrix_is_named() {
 }
 
 #[test]
-fn an_index_inside_a_loop_is_the_one_given() {
+fn an_index_inside_a_scan_is_the_one_given() {
     let (x, indices) = (vector::<f32>("x"), vector::<i64>("indices"));
     let read = Scan::new().sequence(&indices).run(|step| {
         let index = &step.sequences[0];
@@ -315,7 +315,7 @@ fn there_is_no_index_into_nothing() {
 }
 
 #[test]
-fn a_loop_updates_a_shared_table_at_indices_as_given() {
+fn a_scan_updates_a_shared_table_at_indices_as_given() {
     let indices = vector::<i32>("indices");
     let table = shared("table", Array::vector(&DATA));
     let scanned = Scan::new()

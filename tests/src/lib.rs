@@ -10,12 +10,14 @@ pub mod compare;
 pub mod engines;
 pub mod forward;
 pub mod generate;
-pub mod loops;
 pub mod samples;
+pub mod scans;
 pub mod values;
 
 #[cfg(test)]
 mod chain;
+#[cfg(test)]
+mod composites;
 #[cfg(test)]
 mod convolution;
 #[cfg(test)]

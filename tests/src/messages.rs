@@ -188,7 +188,7 @@ fn gradients() {
 }
 
 #[test]
-fn loops() {
+fn scans() {
     let mut book = Book::default();
     let (x, y, h) = (known("x", &[5, 3]), known("y", &[4, 3]), known("h", &[3]));
     let n = scalar::<i64>("n");
@@ -200,7 +200,7 @@ fn loops() {
     let scanned = Scan::new().sequence(x.sum(All)).carry(&h).run(sum);
     book.expression("a scalar as a sequence", &[&x, &h], &scanned.last[0]);
     let scanned = Scan::new().carry(&h).run(|step| Next::new().carry(&step.carries[0] * 2.0));
-    book.expression("a loop without sequences or steps", &[&h], &scanned.last[0]);
+    book.expression("a scan without sequences or steps", &[&h], &scanned.last[0]);
     let halved = |step: &ScanStep| Next::new().carry(&step.carries[0] * 0.5);
     let scanned = Scan::new().carry(&h).steps(-2).run(halved);
     book.expression("a negative number of steps", &[&h], &scanned.last[0]);
@@ -240,13 +240,13 @@ fn loops() {
     let counted = Scan::new().sequence(&x).run(|step| {
         Next::new().output(step.sequences[0].sum(All)).update(&total, &total + &step.sequences[0])
     });
-    book.expression("updates of a loop that are forgotten", &[&x], &counted.outputs[0]);
+    book.expression("updates of a scan that are forgotten", &[&x], &counted.outputs[0]);
     let inner = |_: &ScanStep| {
         let inner = Scan::new().steps(2).run(|_| Next::new().output(&n).update(&total, &total * 2.0));
         Next::new().output(&inner.outputs[0])
     };
     let scanned = Scan::new().steps(3).run(inner);
-    book.expression("updates of an inner loop that are forgotten", &[&n], &scanned.outputs[0]);
+    book.expression("updates of an inner scan that are forgotten", &[&n], &scanned.outputs[0]);
     let faulty = Scan::new().sequence(&x).carry(&h).run(|step| sum(step).output(step.sequences[0].dot(&y)));
     book.expression("a mistake in a step", &[&x, &y, &h], &faulty.outputs[0]);
     let integers = Scan::new().sequence(&x).run(|step| Next::new().output(step.sequences[0].argmax(0)));
@@ -281,7 +281,7 @@ fn loops() {
         picking,
         &[&x_value, &Array::vector(&[0i64, 5, 1]), &h_value],
     );
-    golden("messages/loops.txt", &book.0);
+    golden("messages/scans.txt", &book.0);
 }
 
 #[test]

@@ -47,13 +47,13 @@ proptest! {
 
     #[test]
     fn graphs_on_opencl(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, special: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, special: false, scans: 0 };
         agree(&recipe, soil, opencl())?;
     }
 
     #[test]
-    fn graphs_with_loops_on_opencl(recipe in recipes(5..30)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, special: false, loops: 2 };
+    fn graphs_with_scans_on_opencl(recipe in recipes(5..30)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: true, wild: false, special: false, scans: 2 };
         agree(&recipe, soil, opencl())?;
     }
 
@@ -63,8 +63,8 @@ proptest! {
     }
 
     #[test]
-    fn gradients_of_loops_on_opencl(recipe in recipes(5..20)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, loops: 2 };
+    fn gradients_of_scans_on_opencl(recipe in recipes(5..20)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, scans: 2 };
         let mut grown = grow(&recipe, soil);
         add_gradients(&mut grown.graph);
         agree_on(&grown, opencl())?;
@@ -76,44 +76,44 @@ proptest! {
 
     #[test]
     fn graphs_of_one_float_type(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, scans: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_of_all_types_and_symbolic_extents(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, scans: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_with_nan_and_infinity(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, special: false, loops: 0 };
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, special: false, scans: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
     fn graphs_in_double_precision(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false, special: false, loops: 0 };
+        let soil = Soil { float: DType::F64, mixed: true, symbolic: true, wild: false, special: false, scans: 0 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
-    fn graphs_with_loops(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, loops: 2 };
+    fn graphs_with_scans(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: false, special: false, scans: 2 };
         agree(&recipe, soil, &engines())?;
     }
 
     #[test]
-    fn graphs_with_loops_in_double_precision(recipe in recipes(5..40)) {
-        let soil = Soil { float: DType::F64, mixed: false, symbolic: false, wild: true, special: false, loops: 3 };
+    fn graphs_with_scans_in_double_precision(recipe in recipes(5..40)) {
+        let soil = Soil { float: DType::F64, mixed: false, symbolic: false, wild: true, special: false, scans: 3 };
         agree(&recipe, soil, &engines())?;
     }
 
-    /// Gradients of loops, also of those that gradients are made of in bodies.
+    /// Gradients of scans, also of those that gradients are made of in bodies.
     #[test]
-    fn gradients_of_loops(recipe in recipes(5..30)) {
-        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, loops: 2 };
+    fn gradients_of_scans(recipe in recipes(5..30)) {
+        let soil = Soil { float: DType::F32, mixed: false, symbolic: false, wild: false, special: false, scans: 2 };
         let mut grown = grow(&recipe, soil);
         add_gradients(&mut grown.graph);
         agree_on(&grown, &engines())?;
@@ -133,7 +133,7 @@ proptest! {
     /// The text form loses nothing that a graph means.
     #[test]
     fn text_returns(recipe in recipes(5..60)) {
-        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, special: false, loops: 2 };
+        let soil = Soil { float: DType::F32, mixed: true, symbolic: true, wild: true, special: false, scans: 2 };
         let text = grow(&recipe, soil).graph.to_string();
         let read = parse(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(read.to_string(), text);
@@ -144,7 +144,7 @@ proptest! {
 #[test]
 fn decisions_at_their_edges() {
     let cases: [(&str, &[Array]); 3] = [
-        // cos(arccos(0)) is 0, and rounded it is not: the loop ends after one step or after two.
+        // cos(arccos(0)) is 0, and rounded it is not: the scan ends after one step or after two.
         (
             "input %x: i64[]\n\
              body b0 {\n\

@@ -228,8 +228,8 @@ pub fn kinds() -> Vec<&'static str> {
 /// Whether the samples are to show an operator; a new one must be added to [`kinds`].
 pub fn is_sampled(op: &Op) -> bool {
     match op.class() {
-        // Beginnings, which every sample has; loops and gradients, which have tests of their own.
-        Class::Leaf(_) | Class::Literal(_) | Class::Loop(_) | Class::Gradient(_) => false,
+        // Beginnings, which every sample has; scans and gradients, which have tests of their own.
+        Class::Leaf(_) | Class::Literal(_) | Class::Scan(_) | Class::Gradient(_) => false,
         Class::Index
         | Class::Map(_)
         | Class::Cast(_)

@@ -15,7 +15,7 @@ use crate::generate::{Grown, Recipe, Soil, add_gradients, config, grow, recipes}
 use crate::random_graphs::{agree_on, engines};
 
 const SPECIAL: Soil =
-    Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, special: true, loops: 0 };
+    Soil { float: DType::F32, mixed: false, symbolic: false, wild: true, special: true, scans: 0 };
 
 /// Machine code and the interpreter agree on what each policy has made of a formula.
 fn policies_agree_with_themselves(grown: &Grown) -> Result<(), TestCaseError> {
@@ -56,12 +56,12 @@ proptest! {
     }
 
     #[test]
-    fn loops(recipe in recipes(2..12)) {
-        check(&recipe, Soil { loops: 2, ..SPECIAL })?;
+    fn scans(recipe in recipes(2..12)) {
+        check(&recipe, Soil { scans: 2, ..SPECIAL })?;
     }
 
     #[test]
     fn gradients(recipe in recipes(1..9)) {
-        check_gradients(&recipe, Soil { loops: 1, ..SPECIAL })?;
+        check_gradients(&recipe, Soil { scans: 1, ..SPECIAL })?;
     }
 }

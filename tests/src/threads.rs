@@ -114,7 +114,7 @@ fn training_steps() {
 }
 
 #[test]
-fn loops() {
+fn scans() {
     let mut g = Generator(4);
     let x = input("x", DType::F32, &[Some(30), Some(40), Some(120)]);
     let h = input("h", DType::F32, &[Some(40), Some(150)]);
@@ -136,7 +136,7 @@ fn loops() {
     let mut outputs = vec![&kept.last[0], &kept.carries[0], &kept.outputs[0], &checkpointed.last[0]];
     outputs.extend(&gradients);
     check("a recurrent layer and its gradients", &inputs, &outputs, &arguments);
-    // A loop over rows of a loop: the inner one is too small to share.
+    // A scan over rows of a scan: the inner one is too small to share.
     let rows = scan::map(&[&x], |row| scan::map(&[&row[0]], |element| element[0].exp().sum(0)));
-    check("a loop in a loop", &[&x], &[&rows], &[arguments[0]]);
+    check("a scan in a scan", &[&x], &[&rows], &[arguments[0]]);
 }

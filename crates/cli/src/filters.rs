@@ -16,10 +16,10 @@ use crate::state::floats;
 ///
 /// [`TrainError::Picture`].
 pub fn write_filters(path: &Path, weights: &Array) -> Result<(), TrainError> {
-    let (image_shape, filters) = match *weights.shape() {
+    let (image_shape, filters): (_, &[f32]) = match *weights.shape() {
         // Each channel of each filter is a picture.
-        [_, _, rows, columns] => ((rows, columns), floats(weights)?.to_vec()),
-        _ => ((IMAGE_SIDE, IMAGE_SIDE), columns(weights)?),
+        [_, _, rows, columns] => ((rows, columns), floats(weights)?),
+        _ => ((IMAGE_SIDE, IMAGE_SIDE), &columns(weights)?),
     };
     let pixels = image_shape.0 * image_shape.1;
     let tiling = Tiling {
@@ -28,7 +28,7 @@ pub fn write_filters(path: &Path, weights: &Array) -> Result<(), TrainError> {
         tile_spacing: (1, 1),
         scale_rows_to_unit_interval: true,
     };
-    Ok(tile_raster_images(&filters, &tiling)?.write_png(path)?)
+    Ok(tile_raster_images(filters, &tiling)?.write_png(path)?)
 }
 
 /// The columns of a matrix `f32`, one after another.

@@ -1,4 +1,4 @@
-//! Ctrl-C, the termination signal and the hang-up: the first one asks the training loop to save and stop, the second
+//! Ctrl-C, the termination signal and the hang-up: the first one asks the training scan to save and stop, the second
 //! one ends the program at once.
 //!
 //! A signal that the program was started to ignore stays ignored: `nohup` does that to the hang-up, and a shell without

@@ -312,7 +312,8 @@ pub(crate) fn parse_learning_rate(text: &str) -> Result<f64, String> {
     number_in(text, "a finite number above 0", |x| x > 0.0)
 }
 
-fn number_in(text: &str, expected: &str, accepts: impl Fn(f64) -> bool) -> Result<f64, String> {
+/// Reads a number that is accepted; the message says what was expected.
+pub(crate) fn number_in(text: &str, expected: &str, accepts: impl Fn(f64) -> bool) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x: &f64| x.is_finite() && accepts(*x));
     number.ok_or_else(|| format!("expected {expected}"))
 }

@@ -2,14 +2,20 @@
 //!
 //! A new model is a module here and a line in [`MODELS`]. A classifier is a [`classifier::Classifier`] and nothing more.
 
+mod autoencoders;
+mod best;
 pub mod classifier;
 mod dbn;
 mod lenet;
 mod logreg;
+mod lstm;
 mod mcrbm;
 mod mlp;
+mod pretraining;
 mod rbm;
 mod rnn_rbm;
+mod rnn_slu;
+mod sda;
 
 use hypatia::RandomStreams;
 use hypatia_datasets::numpy::{RandomState, RandomStateError};
@@ -17,8 +23,20 @@ use hypatia_datasets::numpy::{RandomState, RandomStateError};
 use crate::model::Model;
 
 /// Every model, in the order of the tutorials.
-pub const MODELS: &[Model] =
-    &[logreg::MODEL, mlp::MODEL, lenet::MODEL, rbm::MODEL, dbn::MODEL, rnn_rbm::MODEL, mcrbm::MODEL];
+pub const MODELS: &[Model] = &[
+    logreg::MODEL,
+    mlp::MODEL,
+    lenet::MODEL,
+    autoencoders::DENOISING,
+    autoencoders::CONTRACTIVE,
+    sda::MODEL,
+    rbm::MODEL,
+    dbn::MODEL,
+    rnn_slu::MODEL,
+    lstm::MODEL,
+    rnn_rbm::MODEL,
+    mcrbm::MODEL,
+];
 
 /// The model of that name.
 #[must_use]

@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn tiles_are_laid_out_as_in_the_tutorial() {
-        // Worked out by hand from out_shape = (image + spacing) * tiles - spacing and the loops of utils.py.
+        // Worked out by hand from out_shape = (image + spacing) * tiles - spacing and the scans of utils.py.
         let picture = tile_raster_images(&images(), &TILING).unwrap();
         assert_eq!((picture.height, picture.width, picture.colours), (5, 8, Colours::Grey));
         #[rustfmt::skip]

@@ -1,4 +1,4 @@
-//! The speed of loops over steps: microseconds a step, and what of them the kernels of the body take.
+//! The speed of scans: microseconds a step, and what of them the kernels of the body take.
 //!
 //! `cargo run --release -p hypatia-codegen --example scan_speed`, with `-- show` for the programs as well. Bodies of few
 //! elements are native loops; their time is in nanoseconds.

@@ -16,7 +16,7 @@ use crate::kernel::{
     Address, Affine, Instruction, Kernel, LANES, LoopKernel, Matrix, Param, ProductKernel, Scale, Store,
     StoreKind, Value,
 };
-use crate::lower::{Draft, Memory, affines, tidy};
+use crate::lower::{Memory, UnplacedStep, affines, tidy};
 
 /// The values that a kernel joins one after another, at most, where it folds floats by addition or multiplication.
 const CHAIN: usize = 32;
@@ -24,20 +24,20 @@ const CHAIN: usize = 32;
 /// The terms of a product of matrices that one kernel adds up, at most.
 const TERMS: usize = 4096;
 
-/// The drafts with long sums in stages.
-pub fn in_stages(drafts: Vec<Draft>) -> Vec<Draft> {
-    let mut staged = Staged { drafts: Vec::with_capacity(drafts.len()), stages: 0 };
-    for draft in drafts {
+/// The steps with long sums in stages.
+pub fn in_stages(steps: Vec<UnplacedStep>) -> Vec<UnplacedStep> {
+    let mut staged = Staged { steps: Vec::with_capacity(steps.len()), stages: 0 };
+    for step in steps {
         staged.stages = 0;
-        match &draft.kernel {
-            Kernel::Loop(_) => staged.fold(draft),
-            Kernel::Product(product) if is_deep(product) => staged.product(&draft, product),
+        match &step.kernel {
+            Kernel::Loop(_) => staged.fold(step),
+            Kernel::Product(product) if is_deep(product) => staged.product(&step, product),
             Kernel::Product(_) | Kernel::Convolution(_) | Kernel::Random(_) | Kernel::Scan(_) => {
-                staged.drafts.push(draft)
+                staged.steps.push(step)
             }
         }
     }
-    staged.drafts
+    staged.steps
 }
 
 /// Where a fold is cut: into pieces of an axis. The reduced axes outside of it are not folded in this stage.
@@ -73,8 +73,8 @@ fn piece(extent: usize, most: usize, unit: usize) -> usize {
 }
 
 struct Staged {
-    drafts: Vec<Draft>,
-    /// Stages of the present draft so far.
+    steps: Vec<UnplacedStep>,
+    /// Stages of the present step so far.
     stages: u16,
 }
 
@@ -86,22 +86,22 @@ impl Staged {
         Some(Memory::Partial(id, self.stages))
     }
 
-    /// A draft like another, with its loops in order.
-    fn push(&mut self, like: &Draft, mut kernel: LoopKernel, arguments: Vec<Memory>) {
+    /// A step like another, with its loops in order.
+    fn push(&mut self, like: &UnplacedStep, mut kernel: LoopKernel, arguments: Vec<Memory>) {
         tidy(&mut kernel);
-        self.drafts.push(Draft { kernel: Kernel::Loop(kernel), arguments, ..like.clone() });
+        self.steps.push(UnplacedStep { kernel: Kernel::Loop(kernel), arguments, ..like.clone() });
     }
 
-    fn fold(&mut self, mut draft: Draft) {
-        while let Some(rest) = self.stage(&draft) {
-            draft = rest;
+    fn fold(&mut self, mut step: UnplacedStep) {
+        while let Some(rest) = self.stage(&step) {
+            step = rest;
         }
-        self.drafts.push(draft);
+        self.steps.push(step);
     }
 
     /// The first stage of a fold that is too long; what is left is the fold of its results.
-    fn stage(&mut self, draft: &Draft) -> Option<Draft> {
-        let Kernel::Loop(kernel) = &draft.kernel else { return None };
+    fn stage(&mut self, step: &UnplacedStep) -> Option<UnplacedStep> {
+        let Kernel::Loop(kernel) = &step.kernel else { return None };
         let [Store { address, value, kind: StoreKind::Fold(fold) }] = &kernel.stores[..] else { return None };
         let dtype = kernel.types[value.index()];
         let rounds = dtype.is_float() && matches!(fold, Fold::Sum | Fold::Prod);
@@ -110,7 +110,7 @@ impl Staged {
         }
         let Cut { axis, piece } = Cut::of(kernel)?;
         let out = usize::from(address.param);
-        let partial = self.partial(draft.arguments[out])?;
+        let partial = self.partial(step.arguments[out])?;
         let (pieces, rest) = (kernel.extents[axis] / piece, kernel.extents[axis] % piece);
 
         // The axis becomes two: over the pieces, and within one.
@@ -135,7 +135,7 @@ impl Staged {
             param: address.param,
             position: Affine { offset, strides: strides.into(), starts: smallvec![] },
         };
-        let mut arguments = draft.arguments.clone();
+        let mut arguments = step.arguments.clone();
         arguments[out] = partial;
         whole.params[out] = result.clone();
         whole.stores[0].address = place(0, &strides);
@@ -172,21 +172,21 @@ impl Staged {
         let offset = strides.remove(axis) * pieces as i64;
         remaining.stores[0].address = place(offset, &strides);
 
-        self.push(draft, whole, arguments.clone());
+        self.push(step, whole, arguments.clone());
         if rest > 0 {
-            self.push(draft, remaining, arguments);
+            self.push(step, remaining, arguments);
         }
         tidy(&mut last);
-        let arguments = vec![partial, draft.arguments[out]];
-        Some(Draft { kernel: Kernel::Loop(last), arguments, ..draft.clone() })
+        let arguments = vec![partial, step.arguments[out]];
+        Some(UnplacedStep { kernel: Kernel::Loop(last), arguments, ..step.clone() })
     }
 
     /// A product of many terms: products of pieces, then the sum of these.
-    fn product(&mut self, draft: &Draft, product: &ProductKernel) {
+    fn product(&mut self, step: &UnplacedStep, product: &ProductKernel) {
         let ProductKernel { dtype, batch, m, n, k, .. } = *product;
         let out = usize::from(product.c.param);
-        let Some(partial) = self.partial(draft.arguments[out]) else {
-            self.drafts.push(draft.clone());
+        let Some(partial) = self.partial(step.arguments[out]) else {
+            self.steps.push(step.clone());
             return;
         };
         let depth = k.div_ceil(k.div_ceil(TERMS));
@@ -195,7 +195,7 @@ impl Staged {
         let size = batch * m * n;
         let matrix_size = (m * n) as i64;
         let result = |written: bool| Param { dtype, len: count * size, written };
-        let mut arguments = draft.arguments.clone();
+        let mut arguments = step.arguments.clone();
         arguments[out] = partial;
         // The product of the terms from a piece on, or of as many pieces as a stack.
         let part = |first: usize, stack: Option<usize>, terms: usize| {
@@ -222,20 +222,20 @@ impl Staged {
             };
             part.beta = Scale::Constant(0.0);
             part.params[out] = result(true);
-            Draft { kernel: Kernel::Product(part), arguments: arguments.clone(), ..draft.clone() }
+            UnplacedStep { kernel: Kernel::Product(part), arguments: arguments.clone(), ..step.clone() }
         };
         if batch == 1 {
-            self.drafts.push(part(0, Some(pieces), depth));
+            self.steps.push(part(0, Some(pieces), depth));
         } else {
-            self.drafts.extend((0..pieces).map(|piece| part(piece, None, depth)));
+            self.steps.extend((0..pieces).map(|piece| part(piece, None, depth)));
         }
         if rest > 0 {
-            self.drafts.push(part(pieces, None, rest));
+            self.steps.push(part(pieces, None, rest));
         }
 
         let adds = product.beta != Scale::Constant(0.0);
         let sum = if adds { self.partial(partial) } else { None };
-        let target = draft.arguments[out];
+        let target = step.arguments[out];
         let offset = if adds { 0 } else { product.c.position.offset };
         let along =
             |offset: i64, strides: &[i64]| Affine { offset, strides: strides.into(), starts: smallvec![] };
@@ -255,25 +255,25 @@ impl Staged {
         };
         tidy(&mut last);
         let arguments = vec![partial, sum.unwrap_or(target)];
-        self.fold(Draft { kernel: Kernel::Loop(last), arguments, ..draft.clone() });
+        self.fold(UnplacedStep { kernel: Kernel::Loop(last), arguments, ..step.clone() });
         if let Some(sum) = sum {
-            self.add_scaled(draft, product, sum, size);
+            self.add_scaled(step, product, sum, size);
         }
     }
 
     /// `C = beta C + sum`, for a C whose elements lie side by side.
-    fn add_scaled(&mut self, draft: &Draft, product: &ProductKernel, sum: Memory, size: usize) {
+    fn add_scaled(&mut self, step: &UnplacedStep, product: &ProductKernel, sum: Memory, size: usize) {
         let dtype = product.dtype;
         let out = usize::from(product.c.param);
         let position = |offset: i64| Affine { offset, strides: smallvec![1], starts: smallvec![] };
         let mut params = vec![Param { dtype, len: size, written: false }, product.params[out].clone()];
-        let mut arguments = vec![sum, draft.arguments[out]];
+        let mut arguments = vec![sum, step.arguments[out]];
         let place = Address { param: 1, position: position(product.c.position.offset) };
         let beta = match product.beta {
             Scale::Constant(value) => Instruction::Literal(hypatia_graph::Literal::from_f64(value, dtype)),
             Scale::Param(param) => {
                 params.push(product.params[usize::from(param)].clone());
-                arguments.push(draft.arguments[usize::from(param)]);
+                arguments.push(step.arguments[usize::from(param)]);
                 Instruction::Load(Address {
                     param: 2,
                     position: Affine { offset: 0, strides: smallvec![0], starts: smallvec![] },
@@ -295,7 +295,7 @@ impl Staged {
             types: vec![dtype; 5],
             stores: vec![Store { address: place, value: Value(4), kind: StoreKind::Plain }],
         };
-        self.push(draft, kernel, arguments);
+        self.push(step, kernel, arguments);
     }
 }
 

@@ -368,7 +368,7 @@ impl RandomKernel {
     }
 }
 
-/// A value that the steps of a loop find in a parameter, each its own.
+/// A value that the steps of a scan find in a parameter, each its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Element {
     /// Which parameter.
@@ -382,7 +382,7 @@ pub struct Element {
 /// Where a carry lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CarryPlace {
-    /// The parameter that holds the initial value when the loop begins, and the last one when it ends.
+    /// The parameter that holds the initial value when the scan begins, and the last one when it ends.
     pub param: u16,
     /// The stacked output whose rows are the values after each step. Then a step reads the row before its own (the first
     /// one `param`), and the last row is copied to `param` at the end if that is asked for.
@@ -401,7 +401,7 @@ pub struct RowCarry {
 /// Runs a program, the body, for a number of steps.
 ///
 /// Inputs of the body are [`Element`]s, its shared variables the carries, which it updates in place, its outputs rows of
-/// parameters. The body's arena is a parameter too, so that all memory of nested loops is that of the program.
+/// parameters. The body's arena is a parameter too, so that all memory of nested scans is that of the program.
 #[derive(Clone)]
 pub struct ScanKernel {
     /// Steps to make, at most if there is a condition.
@@ -447,7 +447,7 @@ impl PartialEq for ScanKernel {
 
 impl ScanKernel {
     /// Where a place of the body lies in a step: the parameter and bytes from its beginning. `None` for constants, and
-    /// for what the loop does not have.
+    /// for what the scan does not have.
     pub fn locate(&self, place: &Place, step: usize) -> Option<(u16, i64)> {
         let size = |param: u16| self.params.get(usize::from(param)).map(|p| p.dtype.size() as i64);
         let at = |element: &Element, step: i64| {
@@ -492,7 +492,7 @@ pub enum Kernel {
     Convolution(ConvolutionKernel),
     /// Random numbers.
     Random(RandomKernel),
-    /// A loop over steps.
+    /// A scan.
     Scan(ScanKernel),
 }
 
@@ -508,7 +508,7 @@ impl Kernel {
         }
     }
 
-    /// The program that the kernel runs for each of its steps, if it is a loop over steps.
+    /// The program that the kernel runs for each of its steps, if it is a scan.
     pub fn body(&self) -> Option<&Arc<Program>> {
         match self {
             Kernel::Scan(kernel) => Some(&kernel.body),
@@ -516,7 +516,7 @@ impl Kernel {
         }
     }
 
-    /// Whether the kernel checks indices, or in the body of a loop starts, which can only be seen while it runs.
+    /// Whether the kernel checks indices, or in the body of a scan starts, which can only be seen while it runs.
     pub fn checks_indices(&self) -> bool {
         match self {
             Kernel::Loop(kernel) => kernel.body.iter().any(|i| matches!(i, Instruction::Index { .. })),
@@ -582,7 +582,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes of the elements that one run touches, each buffer element counted once (in a loop over steps, once a step).
+    /// Bytes of the elements that one run touches, each buffer element counted once (in a scan, once a step).
     pub fn bytes(&self) -> u64 {
         match self {
             Kernel::Loop(kernel) => {
@@ -715,14 +715,14 @@ impl fmt::Debug for Program {
 }
 
 impl Step {
-    /// The number of steps that this one stands for: itself and those in the body of a loop.
+    /// The number of steps that this one stands for: itself and those in the body of a scan.
     pub fn count(&self) -> usize {
         1 + self.kernel.body().map_or(0, |body| body.count())
     }
 }
 
 impl Program {
-    /// The number of steps, those in the bodies of loops included.
+    /// The number of steps, those in the bodies of scans included.
     pub fn count(&self) -> usize {
         self.steps.iter().map(Step::count).sum()
     }
@@ -748,7 +748,7 @@ impl Program {
         steps + self.buffers.len() * size_of::<Buffer>()
     }
 
-    /// Every step, those in the bodies of loops included, by its number, with the number of loops around it.
+    /// Every step, those in the bodies of scans included, by its number, with the number of scans around it.
     pub fn all_steps(&self) -> Vec<(usize, &Step)> {
         let mut all = Vec::with_capacity(self.count());
         for step in &self.steps {
@@ -782,7 +782,7 @@ impl Program {
         self.step(found.step)?.kernel.check(found.check)
     }
 
-    /// The step of that number. Steps are counted in their order; a loop comes before the steps of its body.
+    /// The step of that number. Steps are counted in their order; a scan comes before the steps of its body.
     pub fn step(&self, number: usize) -> Option<&Step> {
         let mut rest = number;
         let mut steps = self.steps.iter();

@@ -2,18 +2,18 @@
 //!
 //! Read the modules in this order. [`kernel`] is the form that back ends see; neither knows the other, nor the graph.
 
-pub mod accumulate;
 pub mod cpu;
 pub mod expand;
 pub mod folds;
+pub mod fuse_update;
 pub mod kernel;
-pub mod loops;
 pub mod lower;
 pub mod merge;
 #[cfg(feature = "opencl")]
 pub mod opencl;
 pub mod place;
 pub mod safety;
+pub mod scan;
 pub mod schedule;
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ use crate::kernel::Program;
 /// Why a graph has no program.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CompileError {
-    /// Nodes whose operands do not fit, in the graph or in the body of a loop: such a graph means nothing.
+    /// Nodes whose operands do not fit, in the graph or in the body of a scan: such a graph means nothing.
     #[error("expected a graph without faults\n{0}")]
     Faults(Diagnostics),
     /// A pass broke an invariant of the compiler.
@@ -50,7 +50,7 @@ pub fn compile(graph: &Graph) -> Result<Program, CompileError> {
     Ok(program)
 }
 
-/// The faults of a graph and of the bodies of its loops.
+/// The faults of a graph and of the bodies of its scans.
 fn faults(graph: &Graph) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
     let mut seen: BTreeSet<&Arc<Body>> = BTreeSet::new();
@@ -68,13 +68,13 @@ fn faults(graph: &Graph) -> Vec<Diagnostic> {
     faults
 }
 
-/// The program of a graph or of the body of a loop.
+/// The program of a graph or of the body of a scan.
 fn unverified(graph: &Graph) -> Result<Program, Broken> {
-    let graph = expand::expand(&accumulate::accumulate(graph));
-    let graph = loops::with_carries(&loops::sink(&graph));
+    let graph = expand::expand(&fuse_update::fuse_updates(graph));
+    let graph = scan::with_carries(&scan::sink(&graph));
     let schedule = schedule::Schedule::new(&graph)?;
-    let drafts = folds::in_stages(merge::merge(lower::lower(&schedule)?));
-    place::place(&graph, drafts)
+    let unplaced = folds::in_stages(merge::merge(lower::lower(&schedule)?));
+    place::place(&graph, unplaced)
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_with_faults_is_refused() {
+    fn a_scan_with_faults_is_refused() {
         let body = Arc::new(Body::new(faulty(), 0, false));
         let mut graph = parse("input %x: f32[2, 3]\ninput %y: f32[3, 2]\n").unwrap();
         let scan =

@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hypatia_graph::array::{element_count, row_major_strides};
-use hypatia_graph::loops::LoopKey;
 use hypatia_graph::op::{ConvAxis, Dim, IndexCheck, Scan, Start, View, WindowAxis, Write};
+use hypatia_graph::scan_nodes::ScanKey;
 use hypatia_graph::{Axes, Broken, DType, Fold, Graph, LeafId, Literal, NodeId, Op, ScalarFn, Site, broken};
 use hypatia_kernels::convolution::Axis;
 use smallvec::{SmallVec, smallvec};
 
-use crate::accumulate::Accumulation;
+use crate::fuse_update::Accumulation;
 use crate::kernel::{
     Address, Affine, CarryPlace, ConvolutionKernel, Element, Instruction, Kernel, LoopKernel, Matrix, Param,
     Place, ProductKernel, RandomKernel, RowCarry, RuntimeStart, Scale, ScanKernel, Store, StoreKind, Strided,
     Value,
 };
-use crate::loops::{self, Results, StepGraph};
+use crate::scan::{self, Results, StepGraph};
 use crate::schedule::{Compute, Inline, Schedule, Whole, axis_groups};
 
 /// The most elements along each axis, and axes, of a fold that is written out.
@@ -53,7 +53,7 @@ impl Memory {
 
 /// A step before its memory has a place.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct UnplacedStep {
     /// What runs.
     pub kernel: Kernel,
     /// Memory for each parameter.
@@ -65,30 +65,30 @@ pub struct Draft {
 }
 
 /// The steps that compute every stored node, operands first.
-pub fn lower(schedule: &Schedule<'_>) -> Result<Vec<Draft>, Broken> {
+pub fn lower(schedule: &Schedule<'_>) -> Result<Vec<UnplacedStep>, Broken> {
     let graph = schedule.graph;
     let live = graph.reachable();
-    let mut lowering = Lowering { schedule, graph, loops: loops::results(graph, &live), drafts: Vec::new() };
+    let mut lowering = Lowering { schedule, graph, scans: scan::results(graph, &live), steps: Vec::new() };
     for (id, _) in graph.nodes() {
         if live[id.index()] && schedule.is_stored(id) {
             lowering.node(id)?;
         }
     }
-    Ok(lowering.drafts)
+    Ok(lowering.steps)
 }
 
 struct Lowering<'g> {
     schedule: &'g Schedule<'g>,
     graph: &'g Graph,
-    loops: BTreeMap<LoopKey<'g>, Results>,
-    drafts: Vec<Draft>,
+    scans: BTreeMap<ScanKey<'g>, Results>,
+    steps: Vec<UnplacedStep>,
 }
 
 impl<'g> Lowering<'g> {
     fn push(&mut self, id: NodeId, kernel: Kernel, arguments: Vec<Memory>) {
         let node = self.graph.node(id);
         let label = self.graph.name(id).unwrap_or(node.op.name()).to_string();
-        self.drafts.push(Draft { kernel, arguments, label, site: node.site });
+        self.steps.push(UnplacedStep { kernel, arguments, label, site: node.site });
     }
 
     fn node(&mut self, id: NodeId) -> Result<(), Broken> {
@@ -135,16 +135,16 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// The kernel of a loop, which comes where the first of its results is due.
+    /// The kernel of a scan, which comes where the first of its results is due.
     fn scan(&mut self, id: NodeId, scan: &'g Scan) -> Result<(), Broken> {
         let node = self.graph.node(id);
-        let key = LoopKey::new(scan, &node.operands);
-        let results = self.loops.get(&key).ok_or_else(|| broken!("the results of a loop"))?.clone();
+        let key = ScanKey::new(scan, &node.operands);
+        let results = self.scans.get(&key).ok_or_else(|| broken!("the results of a scan"))?.clone();
         let Dim::Known(steps) = scan.steps else { return Err(broken!("a known number of steps")) };
         if results.live.first() != Some(&id) {
             return Ok(());
         }
-        let StepGraph { graph: step, rows: row_of } = loops::step_graph(&scan.body, &results)?;
+        let StepGraph { graph: step, rows: row_of } = scan::step_graph(&scan.body, &results)?;
         let program = crate::unverified(&step)?;
         let (inputs, initial) = node.operands.split_at(scan.body.inputs());
         let mut body = Body::new(self.schedule, id, &[]);
@@ -425,7 +425,7 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    /// The form that [`crate::accumulate`] leaves: `beta W + alpha (A . B)` is a copy of W, which placing elides when the
+    /// The form that [`crate::fuse_update`] leaves: `beta W + alpha (A . B)` is a copy of W, which placing elides when the
     /// result may lie in W's own memory, and a product that accumulates.
     fn accumulate(&mut self, id: NodeId, form: Accumulation) -> Result<(), Broken> {
         self.copy(id, form.base)?;
@@ -705,7 +705,7 @@ impl<'g> Body<'g> {
         address?.ok_or_else(|| broken!("the memory of {id}", "a computed value"))
     }
 
-    /// An operand of a loop as its steps see it: rows along the leading axis, or the whole.
+    /// An operand of a scan as its steps see it: rows along the leading axis, or the whole.
     fn element(&mut self, id: NodeId, is_sequence: bool) -> Result<Element, Broken> {
         let Address { param, position } = self.strided(id)?;
         let stride = if is_sequence { position.strides[0] } else { 0 };

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::kernel::{
     Address, Affine, Instruction, Kernel, LoopKernel, Param, RuntimeStart, Store, StoreKind, Value,
 };
-use crate::lower::{Draft, Memory};
+use crate::lower::{Memory, UnplacedStep};
 
 /// Instructions of a merged body, at most: beyond, registers run out and compiling takes longer than it saves.
 const BODY_LIMIT: usize = 120;
@@ -20,20 +20,20 @@ const BODY_LIMIT: usize = 120;
 /// Parameters of a merged kernel, at most.
 const PARAM_LIMIT: usize = 48;
 
-/// The drafts with neighbours merged where that changes nothing but the number of passes.
-pub fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
-    let mut merged: Vec<Draft> = Vec::new();
+/// The steps with neighbours merged where that changes nothing but the number of passes.
+pub fn merge(steps: Vec<UnplacedStep>) -> Vec<UnplacedStep> {
+    let mut merged: Vec<UnplacedStep> = Vec::new();
     let mut group: Option<Group> = None;
-    for draft in drafts {
+    for step in steps {
         if let Some(open) = &mut group
-            && open.append(&draft)
+            && open.append(&step)
         {
             continue;
         }
         merged.extend(group.take().map(Group::finish));
-        match Group::begin(draft) {
+        match Group::begin(step) {
             Ok(open) => group = Some(open),
-            Err(draft) => merged.push(*draft),
+            Err(step) => merged.push(*step),
         }
     }
     merged.extend(group.map(Group::finish));
@@ -53,26 +53,26 @@ struct Group {
 
 impl Group {
     /// A group of one, if the kernel can be merged with others at all.
-    fn begin(draft: Draft) -> Result<Group, Box<Draft>> {
-        let Kernel::Loop(kernel) = &draft.kernel else { return Err(Box::new(draft)) };
+    fn begin(step: UnplacedStep) -> Result<Group, Box<UnplacedStep>> {
+        let Kernel::Loop(kernel) = &step.kernel else { return Err(Box::new(step)) };
         if !is_plain(kernel) {
-            return Err(Box::new(draft));
+            return Err(Box::new(step));
         }
         let instructions = kernel.body.iter().cloned().enumerate();
         let mut group = Group {
             kernel: kernel.clone(),
             known: instructions.map(|(i, instruction)| (instruction, Value(i as u32))).collect(),
             written: HashMap::new(),
-            arguments: draft.arguments,
-            label: draft.label,
-            site: draft.site,
+            arguments: step.arguments,
+            label: step.label,
+            site: step.site,
         };
         group.note_stores(0);
         Ok(group)
     }
 
-    fn finish(self) -> Draft {
-        Draft {
+    fn finish(self) -> UnplacedStep {
+        UnplacedStep {
             kernel: Kernel::Loop(self.kernel),
             arguments: self.arguments,
             label: self.label,
@@ -88,8 +88,8 @@ impl Group {
     }
 
     /// Whether a kernel reads something that the group writes, and that only at the element just written.
-    fn accepts(&self, draft: &Draft, kernel: &LoopKernel) -> bool {
-        let memory = |param: u16| draft.arguments[usize::from(param)];
+    fn accepts(&self, step: &UnplacedStep, kernel: &LoopKernel) -> bool {
+        let memory = |param: u16| step.arguments[usize::from(param)];
         let same_loops = self.kernel.extents == kernel.extents && is_plain(kernel);
         let small = self.kernel.body.len() + kernel.body.len() <= BODY_LIMIT
             && self.kernel.params.len() + kernel.params.len() <= PARAM_LIMIT;
@@ -126,12 +126,12 @@ impl Group {
     }
 
     /// Adds a kernel to the group, if it fits.
-    fn append(&mut self, draft: &Draft) -> bool {
-        let Kernel::Loop(kernel) = &draft.kernel else { return false };
-        if !self.accepts(draft, kernel) {
+    fn append(&mut self, step: &UnplacedStep) -> bool {
+        let Kernel::Loop(kernel) = &step.kernel else { return false };
+        if !self.accepts(step, kernel) {
             return false;
         }
-        let pairs = draft.arguments.iter().zip(&kernel.params);
+        let pairs = step.arguments.iter().zip(&kernel.params);
         let params: Vec<u16> = pairs.map(|(memory, param)| self.param(*memory, param)).collect();
         let starts: SmallVec<[u16; 4]> =
             kernel.starts.iter().map(|start| self.start(start, params[usize::from(start.param)])).collect();
@@ -151,7 +151,7 @@ impl Group {
             let of = |value: &Value| values[value.index()];
             let value = match instruction {
                 Instruction::Load(address) => {
-                    match self.written.get(&draft.arguments[usize::from(address.param)]) {
+                    match self.written.get(&step.arguments[usize::from(address.param)]) {
                         Some((value, _)) => *value,
                         None => self.push(Instruction::Load(moved(address)), *dtype),
                     }
@@ -179,8 +179,8 @@ impl Group {
             kind: store.kind.clone(),
         }));
         self.note_stores(before);
-        self.label.clone_from(&draft.label);
-        self.site = draft.site;
+        self.label.clone_from(&step.label);
+        self.site = step.site;
         true
     }
 

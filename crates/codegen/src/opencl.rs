@@ -86,7 +86,7 @@ pub struct OpenClProgram {
     input_types: Vec<Option<(DType, usize)>>,
 }
 
-/// The constants of a program, and of the bodies of its loops by the steps that run them.
+/// The constants of a program, and of the bodies of its scans by the steps that run them.
 struct Constants {
     arrays: Vec<Memory>,
     bodies: BTreeMap<usize, Constants>,
@@ -110,7 +110,7 @@ impl Constants {
     }
 }
 
-/// A program or the body of a loop while it runs.
+/// A program or the body of a scan while it runs.
 struct Running<'p> {
     program: &'p Program,
     constants: &'p Constants,
@@ -360,7 +360,7 @@ impl OpenClProgram {
         Ok(())
     }
 
-    /// Makes the steps of a loop, one after another; only a condition to end at comes back in between.
+    /// Makes the steps of a scan, one after another; only a condition to end at comes back in between.
     fn scan<'m>(
         &'m self,
         kernel: &ScanKernel,
@@ -380,7 +380,7 @@ impl OpenClProgram {
                     let (memory, offset) = param(number);
                     Some((memory, offset.checked_add_signed(bytes as isize)?))
                 });
-                located.ok_or_else(|| broken!("a parameter of the loop that holds {place:?}"))
+                located.ok_or_else(|| broken!("a parameter of the scan that holds {place:?}"))
             };
             self.launch(body, 0..body.program.steps.len(), &place, times)?;
             made = step + 1;

@@ -3,7 +3,7 @@
 //! Updates are computed from old values and written together: an update lies in its variable's own memory where every
 //! reader of the old value can run before (or reads just the element it replaces), else it is copied there at the end.
 //! Of several kernels that write parts of it, none reads what one before it has replaced.
-//! Steps that write shared variables come after all that can fail; not so the carries of a loop, which nobody sees after a
+//! Steps that write shared variables come after all that can fail; not so the carries of a scan, which nobody sees after a
 //! failure. Everything else lies in one arena, places reused as
 //! soon as their last reader has run; a kernel may write over an operand that dies with it.
 
@@ -20,14 +20,14 @@ use crate::kernel::{
     Address, Affine, Buffer, BufferId, Instruction, Kernel, LoopKernel, Param, Place, Program, Step, Store,
     StoreKind, Value,
 };
-use crate::lower::{Draft, Memory};
+use crate::lower::{Memory, UnplacedStep};
 
-/// The program of the drafts.
+/// The program of the steps.
 ///
 /// # Errors
-/// Drafts that name memory which the graph does not have.
-pub fn place(graph: &Graph, drafts: Vec<Draft>) -> Result<Program, Broken> {
-    let mut placer = Placer::new(graph, drafts);
+/// Unplaced steps that name memory which the graph does not have.
+pub fn place(graph: &Graph, steps: Vec<UnplacedStep>) -> Result<Program, Broken> {
+    let mut placer = Placer::new(graph, steps);
     placer.place_outputs();
     placer.place_updates()?;
     placer.order()?;
@@ -36,7 +36,7 @@ pub fn place(graph: &Graph, drafts: Vec<Draft>) -> Result<Program, Broken> {
 
 struct Placer<'g> {
     graph: &'g Graph,
-    drafts: Vec<Draft>,
+    steps: Vec<UnplacedStep>,
     /// Stored nodes that do not lie in the arena.
     places: BTreeMap<NodeId, Place>,
     shared: Vec<LeafId>,
@@ -50,14 +50,14 @@ struct Placer<'g> {
 }
 
 impl<'g> Placer<'g> {
-    fn new(graph: &'g Graph, drafts: Vec<Draft>) -> Placer<'g> {
+    fn new(graph: &'g Graph, steps: Vec<UnplacedStep>) -> Placer<'g> {
         let constants = graph.leaves().filter_map(|leaf| match &leaf.kind {
             LeafKind::Constant(array) => Some((leaf.id, array.clone())),
             LeafKind::Input | LeafKind::Shared(_) | LeafKind::Carry => None,
         });
         Placer {
             graph,
-            drafts,
+            steps,
             places: BTreeMap::new(),
             shared: graph.shared(),
             constants: constants.collect(),
@@ -111,17 +111,17 @@ impl<'g> Placer<'g> {
     fn may_overwrite(&self, id: NodeId, leaf: LeafId) -> bool {
         let (old, new) = (Memory::Leaf(leaf), Memory::Node(id));
         let mut replaced: Vec<Region> = Vec::new();
-        for draft in self.drafts.iter().filter(|draft| writes(draft, new)) {
-            let reads = draft.arguments.contains(&old);
-            let Kernel::Loop(kernel) = &draft.kernel else {
-                // A product or a loop reads as it writes, and writes all of it.
+        for step in self.steps.iter().filter(|step| writes(step, new)) {
+            let reads = step.arguments.contains(&old);
+            let Kernel::Loop(kernel) = &step.kernel else {
+                // A product or a scan reads as it writes, and writes all of it.
                 if reads {
                     return false;
                 }
                 replaced.push(Region::all());
                 continue;
             };
-            let is = |param: u16, memory: Memory| draft.arguments[usize::from(param)] == memory;
+            let is = |param: u16, memory: Memory| step.arguments[usize::from(param)] == memory;
             let read: Vec<Region> =
                 Region::read(kernel).filter(|(param, _)| is(*param, old)).map(|(_, region)| region).collect();
             let meet =
@@ -130,7 +130,7 @@ impl<'g> Placer<'g> {
                 return false;
             }
             // What is copied to where it lies already stays as it is.
-            if copied(draft) == Some((leaf, id)) {
+            if copied(step) == Some((leaf, id)) {
                 continue;
             }
             let written: Vec<Region> = Region::written(kernel)
@@ -156,18 +156,18 @@ impl<'g> Placer<'g> {
                 self.demote(id)?;
                 continue;
             }
-            let pairs = self.pairs(&mut deferred.drafts);
-            match self.sorted(&deferred.drafts, &pairs)? {
+            let pairs = self.pairs(&mut deferred.steps);
+            match self.sorted(&deferred.steps, &pairs)? {
                 Sorted::Order(order) => {
-                    let early = self.drafts.len() - order.len();
-                    let mut drafts: Vec<Option<Draft>> =
-                        std::mem::take(&mut self.drafts).into_iter().map(Some).collect();
-                    let taken = order.iter().map(|i| drafts[*i].take());
-                    let tail = taken.map(|draft| draft.ok_or_else(|| broken!("an order without repetition")));
-                    let tail = tail.collect::<Result<Vec<Draft>, Broken>>()?;
-                    self.drafts = drafts.into_iter().flatten().collect();
+                    let early = self.steps.len() - order.len();
+                    let mut steps: Vec<Option<UnplacedStep>> =
+                        std::mem::take(&mut self.steps).into_iter().map(Some).collect();
+                    let taken = order.iter().map(|i| steps[*i].take());
+                    let tail = taken.map(|step| step.ok_or_else(|| broken!("an order without repetition")));
+                    let tail = tail.collect::<Result<Vec<UnplacedStep>, Broken>>()?;
+                    self.steps = steps.into_iter().flatten().collect();
                     self.commit = early;
-                    self.drafts.extend(tail);
+                    self.steps.extend(tail);
                     return Ok(());
                 }
                 Sorted::InTheWay(id) => self.demote(id)?,
@@ -184,30 +184,30 @@ impl<'g> Placer<'g> {
     }
 
     fn deferred(&self) -> Deferred {
-        // For each draft, an update in place that it writes or depends on.
+        // For each step, an update in place that it writes or depends on.
         let mut cause: BTreeMap<usize, NodeId> = BTreeMap::new();
         for &id in self.in_place.keys() {
             let mut tainted: BTreeSet<Memory> = BTreeSet::from([Memory::Node(id)]);
-            for (index, draft) in self.drafts.iter().enumerate() {
-                if draft.arguments.iter().any(|memory| tainted.contains(memory)) {
+            for (index, step) in self.steps.iter().enumerate() {
+                if step.arguments.iter().any(|memory| tainted.contains(memory)) {
                     cause.insert(index, id);
-                    tainted.extend(written(draft));
+                    tainted.extend(written(step));
                 }
             }
         }
-        let early = self.drafts.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
-        let checked: BTreeSet<_> = early.flat_map(|(_, draft)| start_checks(draft)).collect();
-        let may_fail = |draft: &Draft| {
-            draft.kernel.checks_indices() || start_checks(draft).any(|check| !checked.contains(&check))
+        let early = self.steps.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
+        let checked: BTreeSet<_> = early.flat_map(|(_, step)| start_checks(step)).collect();
+        let may_fail = |step: &UnplacedStep| {
+            step.kernel.checks_indices() || start_checks(step).any(|check| !checked.contains(&check))
         };
-        // Nobody sees the carries of a loop that has failed.
+        // Nobody sees the carries of a scan that has failed.
         let seen = |id: &NodeId| {
             let leaf = self.in_place.get(id).and_then(|leaf| self.graph.leaf(*leaf));
             leaf.is_none_or(|leaf| !matches!(leaf.kind, LeafKind::Carry))
         };
         let culprit =
-            cause.iter().find(|(index, id)| seen(id) && may_fail(&self.drafts[**index])).map(|(_, id)| *id);
-        Deferred { drafts: cause.into_keys().collect(), culprit }
+            cause.iter().find(|(index, id)| seen(id) && may_fail(&self.steps[**index])).map(|(_, id)| *id);
+        Deferred { steps: cause.into_keys().collect(), culprit }
     }
 
     /// For the last product that reads a variable, what should come right after it: the steps that add to the variable in
@@ -216,14 +216,14 @@ impl<'g> Placer<'g> {
     fn pairs(&self, deferred: &mut BTreeSet<usize>) -> BTreeMap<usize, usize> {
         let mut pairs = BTreeMap::new();
         for (id, leaf) in &self.in_place {
-            let reads = |draft: &Draft| draft.arguments.contains(&Memory::Leaf(*leaf));
+            let reads = |step: &UnplacedStep| step.arguments.contains(&Memory::Leaf(*leaf));
             let node = Memory::Node(*id);
             // The copy of the old value, which goes away because it lies there already, and the product.
             let writers: Vec<usize> =
-                (0..self.drafts.len()).filter(|i| writes(&self.drafts[*i], node)).collect();
-            let last = self.drafts.iter().rposition(|draft| reads(draft) && !writes(draft, node));
+                (0..self.steps.len()).filter(|i| writes(&self.steps[*i], node)).collect();
+            let last = self.steps.iter().rposition(|step| reads(step) && !writes(step, node));
             let (Some(&adds), Some(last)) = (writers.last(), last) else { continue };
-            let (before, after) = (&self.drafts[last], &self.drafts[adds]);
+            let (before, after) = (&self.steps[last], &self.steps[adds]);
             let (Kernel::Product(first), Kernel::Product(second)) = (&before.kernel, &after.kernel) else {
                 continue;
             };
@@ -238,14 +238,14 @@ impl<'g> Placer<'g> {
             }
             let mut behind = BTreeSet::from([last]);
             let mut made: BTreeSet<Memory> = written(before).collect();
-            for (index, draft) in self.drafts.iter().enumerate().skip(last + 1) {
-                if draft.arguments.iter().any(|memory| made.contains(memory)) {
+            for (index, step) in self.steps.iter().enumerate().skip(last + 1) {
+                if step.arguments.iter().any(|memory| made.contains(memory)) {
                     behind.insert(index);
-                    made.extend(written(draft));
+                    made.extend(written(step));
                 }
             }
             let may_fail = |index: &usize| {
-                let kernel = &self.drafts[*index].kernel;
+                let kernel = &self.steps[*index].kernel;
                 kernel.checks_indices() || !kernel.starts().is_empty()
             };
             if !behind.difference(deferred).any(may_fail) {
@@ -258,16 +258,16 @@ impl<'g> Placer<'g> {
         pairs
     }
 
-    /// The deferred drafts so that readers of an old value come before its writers, and pairs beside each other where that
+    /// The deferred steps so that readers of an old value come before its writers, and pairs beside each other where that
     /// can be; or an update in the way.
     fn sorted(&self, deferred: &BTreeSet<usize>, pairs: &BTreeMap<usize, usize>) -> Result<Sorted, Broken> {
         let (mut readers, mut writers) =
             (BTreeMap::<Memory, Vec<usize>>::new(), BTreeMap::<Memory, Vec<usize>>::new());
         for &i in deferred {
-            for memory in &self.drafts[i].arguments {
+            for memory in &self.steps[i].arguments {
                 readers.entry(*memory).or_default().push(i);
             }
-            for memory in written(&self.drafts[i]) {
+            for memory in written(&self.steps[i]) {
                 writers.entry(memory).or_default().push(i);
             }
         }
@@ -277,7 +277,7 @@ impl<'g> Placer<'g> {
         let mut before: BTreeMap<usize, BTreeSet<usize>> =
             deferred.iter().map(|i| (*i, BTreeSet::new())).collect();
         for (&j, waits) in &mut before {
-            let feed = self.drafts[j].arguments.iter().flat_map(|memory| of(&writers, *memory));
+            let feed = self.steps[j].arguments.iter().flat_map(|memory| of(&writers, *memory));
             waits.extend(feed.filter(|i| *i < j));
         }
         for (id, leaf) in &self.in_place {
@@ -304,8 +304,7 @@ impl<'g> Placer<'g> {
             ready.remove(&next);
             before.remove(&next);
             for j in behind.remove(&next).unwrap_or_default() {
-                let waits =
-                    before.get_mut(&j).ok_or_else(|| broken!("draft {j} to wait for draft {next}"))?;
+                let waits = before.get_mut(&j).ok_or_else(|| broken!("step {j} to wait for step {next}"))?;
                 waits.remove(&next);
                 if waits.is_empty() {
                     ready.insert(j);
@@ -316,7 +315,7 @@ impl<'g> Placer<'g> {
         if before.is_empty() {
             return Ok(Sorted::Order(order));
         }
-        let stuck = |id: &&NodeId| before.keys().any(|i| writes(&self.drafts[*i], Memory::Node(**id)));
+        let stuck = |id: &&NodeId| before.keys().any(|i| writes(&self.steps[*i], Memory::Node(**id)));
         let id = self.in_place.keys().find(stuck).ok_or_else(|| broken!("an update in place in a circle"))?;
         Ok(Sorted::InTheWay(*id))
     }
@@ -354,14 +353,14 @@ impl<'g> Placer<'g> {
                 late.push((kept, place));
             }
         }
-        for (index, draft) in self.drafts.iter().enumerate() {
+        for (index, step) in self.steps.iter().enumerate() {
             if index >= self.commit {
                 commit.get_or_insert(steps.len());
             }
-            if copied(draft).is_some_and(|(leaf, id)| in_place.get(&id) == Some(&leaf)) {
+            if copied(step).is_some_and(|(leaf, id)| in_place.get(&id) == Some(&leaf)) {
                 continue;
             }
-            for (memory, param) in draft.arguments.iter().zip(draft.kernel.params()) {
+            for (memory, param) in step.arguments.iter().zip(step.kernel.params()) {
                 match memory {
                     Memory::Node(id) => {
                         buffers.add(*memory, graph.ty(*id).dtype, extents(graph, *id)?, Place::Arena(0));
@@ -372,12 +371,12 @@ impl<'g> Placer<'g> {
                     Memory::Leaf(_) => {}
                 }
             }
-            let arguments = draft.arguments.iter().map(|memory| buffers.of(*memory));
+            let arguments = step.arguments.iter().map(|memory| buffers.of(*memory));
             steps.push(Step {
-                kernel: draft.kernel.clone(),
+                kernel: step.kernel.clone(),
                 arguments: arguments.collect::<Result<_, _>>()?,
-                label: draft.label.clone(),
-                site: draft.site,
+                label: step.label.clone(),
+                site: step.site,
             });
         }
         let commit = commit.unwrap_or(steps.len());
@@ -402,7 +401,7 @@ impl<'g> Placer<'g> {
     }
 }
 
-/// Deferred drafts in an order, or why there is none.
+/// Deferred steps in an order, or why there is none.
 enum Sorted {
     Order(Vec<usize>),
     /// An update that cannot be in place.
@@ -415,39 +414,38 @@ fn extents(graph: &Graph, id: NodeId) -> Result<Extents, Broken> {
 
 /// What must run after the rest.
 struct Deferred {
-    drafts: BTreeSet<usize>,
+    steps: BTreeSet<usize>,
     /// An update that cannot be in place, because a step that may fail depends on it.
     culprit: Option<NodeId>,
 }
 
-fn written(draft: &Draft) -> impl Iterator<Item = Memory> + '_ {
-    draft
-        .arguments
+fn written(step: &UnplacedStep) -> impl Iterator<Item = Memory> + '_ {
+    step.arguments
         .iter()
-        .zip(draft.kernel.params())
+        .zip(step.kernel.params())
         .filter(|(_, param)| param.written)
         .map(|(memory, _)| *memory)
 }
 
-fn writes(draft: &Draft, memory: Memory) -> bool {
-    written(draft).any(|m| m == memory)
+fn writes(step: &UnplacedStep, memory: Memory) -> bool {
+    written(step).any(|m| m == memory)
 }
 
-/// The run-time starts that a draft checks: where the start lies, the extent, the last start that fits, whether it begins
+/// The run-time starts that a step checks: where the start lies, the extent, the last start that fits, whether it begins
 /// a range. Checked once before anything is written, a start needs no further check.
-fn start_checks(draft: &Draft) -> impl Iterator<Item = (Memory, usize, usize, bool)> + '_ {
-    let memory = |param: u16| draft.arguments[usize::from(param)];
-    let starts = draft.kernel.starts().iter();
+fn start_checks(step: &UnplacedStep) -> impl Iterator<Item = (Memory, usize, usize, bool)> + '_ {
+    let memory = |param: u16| step.arguments[usize::from(param)];
+    let starts = step.kernel.starts().iter();
     starts.map(move |start| (memory(start.param), start.extent, start.limit, start.is_range))
 }
 
-/// The leaf and the node if a draft copies elements of the one to the same places of the other, and nothing else, not
+/// The leaf and the node if a step copies elements of the one to the same places of the other, and nothing else, not
 /// even check a start.
-fn copied(draft: &Draft) -> Option<(LeafId, NodeId)> {
-    let Kernel::Loop(kernel) = &draft.kernel else { return None };
+fn copied(step: &UnplacedStep) -> Option<(LeafId, NodeId)> {
+    let Kernel::Loop(kernel) = &step.kernel else { return None };
     let ([Instruction::Load(from)], [store]) = (&kernel.body[..], &kernel.stores[..]) else { return None };
     let (Memory::Leaf(leaf), Memory::Node(id)) =
-        (draft.arguments[usize::from(from.param)], draft.arguments[usize::from(store.address.param)])
+        (step.arguments[usize::from(from.param)], step.arguments[usize::from(store.address.param)])
     else {
         return None;
     };

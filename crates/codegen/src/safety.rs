@@ -11,7 +11,7 @@
 //! has just done so: every address lies inside its parameter for all iterations, run-time starts and checked indices;
 //! elements have the types of their parameters; only what is said to be written is written; buffers at one place are alike;
 //! arena buffers lie in the arena; what a step writes it does not read, but for elements that an iteration reads and then
-//! writes itself; the body of a loop finds each of its buffers, in each step, inside a parameter. Element counts and
+//! writes itself; the body of a scan finds each of its buffers, in each step, inside a parameter. Element counts and
 //! addresses are computed with checks or in wider integers, so extents that wrap around are refused, not believed.
 //!
 //! **Memory is as large as the program says.** The arena, packed matrices and scratch memory belong to the [`CpuProgram`] and

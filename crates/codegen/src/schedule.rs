@@ -12,11 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hypatia_graph::array::{Extents, element_count};
-use hypatia_graph::loops::LoopKey;
 use hypatia_graph::op::{ConvAxis, Scan, Start, View, WindowAxis, Write};
+use hypatia_graph::scan_nodes::ScanKey;
 use hypatia_graph::{Axes, Broken, DType, Fold, Graph, Literal, NodeId, Op, ScalarFn, broken};
 
-use crate::accumulate::{Accumulation, accumulations};
+use crate::fuse_update::{Accumulation, accumulations};
 
 /// Instructions that a kernel may inline from one operand; a longer chain is cut, so kernels stay of bounded size.
 const INLINE_LIMIT: u32 = 160;
@@ -78,7 +78,7 @@ pub enum Whole<'g> {
     Scatter(usize, Write),
     /// A fill with random numbers of that key.
     Random(u64),
-    /// A loop over steps.
+    /// A scan.
     Scan(&'g Scan),
 }
 
@@ -219,8 +219,8 @@ impl<'g> Schedule<'g> {
                 Compute::Inline(_) | Compute::Whole(_) => {}
             }
             let reach = match compute {
-                // The results of a loop are one kernel.
-                Compute::Whole(Whole::Scan(scan)) => Reach::Loop(LoopKey::new(scan, &node.operands)),
+                // The results of a scan are one kernel.
+                Compute::Whole(Whole::Scan(scan)) => Reach::Scan(ScanKey::new(scan, &node.operands)),
                 Compute::Leaf | Compute::Inline(_) | Compute::Whole(_) => match self.stored[id.index()] {
                     true => Reach::One(id),
                     false => kernel_of[id.index()],
@@ -358,7 +358,7 @@ impl<'g> Schedule<'g> {
 enum Reach<'g> {
     None,
     One(NodeId),
-    Loop(LoopKey<'g>),
+    Scan(ScanKey<'g>),
     Many,
 }
 

@@ -104,9 +104,11 @@ impl Array {
         };
         match lines.and_then(reserve) {
             Some(lines) => Ok(Array { dtype, shape: shape.into(), lines }),
-            None => Err(Diagnostic::new("an array needs more memory than the system gives")
-                .at(Some(site))
-                .with("array", TensorType::known(dtype, shape).to_string(), None)),
+            None => Err(Diagnostic::new("out of memory for an array").at(Some(site)).with(
+                "array",
+                TensorType::known(dtype, shape).to_string(),
+                None,
+            )),
         }
     }
 

@@ -1,6 +1,6 @@
-//! What a step of a loop computes: a graph like that of a function, with carries in the place of shared variables.
+//! What a step of a scan computes: a graph like that of a function, with carries in the place of shared variables.
 //!
-//! The graph's inputs are an element of each sequence, then what the loop captures from outside. Its updates are the
+//! The graph's inputs are an element of each sequence, then what the scan captures from outside. Its updates are the
 //! carries ([`LeafKind::Carry`]) in their order, each with its next value, computed from the old ones. Its outputs are the
 //! values that are stacked, and last, if there is one, the condition to end at. It names no shared variable. A body is
 //! never changed: a pass that changes one makes a new one, and two are equal only if they are the same.
@@ -17,7 +17,7 @@ use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
 use crate::op::LeafId;
 use crate::shape::TensorType;
 
-/// The body of a loop.
+/// The body of a scan.
 #[derive(Clone)]
 pub struct Body {
     id: u64,
@@ -27,7 +27,7 @@ pub struct Body {
     pub sequences: usize,
     /// Whether the last output is a condition (`bool[]`): the step that meets it is the last.
     pub until: bool,
-    /// Shared variables whose updates the loop gives as last values of carries, and that a function which uses the loop
+    /// Shared variables whose updates the scan gives as last values of carries, and that a function which uses the scan
     /// must therefore make.
     pub updated: Vec<Arc<Leaf>>,
     flow: OnceLock<Flow>,

@@ -110,13 +110,13 @@ mod tests {
     fn a_report_has_the_pass_and_the_beginning_of_its_input() {
         let axis = "i";
         let broken =
-            broken!("an extent below 5 of {axis}", 7).with_input(&"loop i<7\n").with_input(&"ignored");
+            broken!("an extent below 5 of {axis}", 7).with_input(&"scan i<7\n").with_input(&"ignored");
         assert_eq!(
             broken.to_string(),
             "a fault of Hypatia's in `hypatia_graph::broken::tests`, please report it with this text: \
-             expected an extent below 5 of i, found 7\nloop i<7\n"
+             expected an extent below 5 of i, found 7\nscan i<7\n"
         );
-        let lines = vec!["loop"; 10_000].join("\n");
+        let lines = vec!["scan"; 10_000].join("\n");
         struct Lines<'a>(&'a str);
         impl fmt::Display for Lines<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,6 +124,6 @@ mod tests {
             }
         }
         let text = broken!("a short program").with_input(&Lines(&lines)).to_string();
-        assert!(text.len() < INPUT_BYTES + 200 && text.ends_with("loop\n...\n"), "{}", text.len());
+        assert!(text.len() < INPUT_BYTES + 200 && text.ends_with("scan\n...\n"), "{}", text.len());
     }
 }

@@ -65,7 +65,7 @@ pub fn collect(request: &Request) -> Result<Graph, Diagnostics> {
     collector.add_default_updates(&mut updates);
     collector.graph.outputs = outputs;
     collector.graph.updates = updates;
-    collector.check_loops();
+    collector.check_scans();
     collector.check_reached(request);
     if collector.problems.is_empty() { Ok(collector.graph) } else { Err(Diagnostics(collector.problems)) }
 }
@@ -278,8 +278,8 @@ impl Collector {
         }
     }
 
-    /// Loops that update a shared variable of which the function has no update.
-    fn check_loops(&mut self) {
+    /// Scans that update a shared variable of which the function has no update.
+    fn check_scans(&mut self) {
         let live = self.graph.reachable();
         let mut named = HashSet::new();
         for (_, node) in self.graph.nodes().filter(|(id, _)| live[id.index()]) {
@@ -289,12 +289,12 @@ impl Collector {
                 if !made && named.insert(leaf.id) {
                     self.problems.push(
                         Diagnostic::new(format!(
-                            "a loop updates {} at every step, and the function does not",
+                            "a scan updates {} at every step, and the function does not",
                             leaf.label()
                         ))
                         .at(node.site)
                         .with("variable", leaf.ty.to_string(), leaf.site)
-                        .hint("give the loop's `updates` to the function"),
+                        .hint("give the scan's `updates` to the function"),
                     );
                 }
             }
@@ -315,7 +315,7 @@ impl Collector {
         for leaf in self.graph.leaves() {
             if let LeafKind::Carry = leaf.kind {
                 self.problems.push(
-                    Diagnostic::new("a value of a loop's step is used outside of the loop")
+                    Diagnostic::new("a value of a scan's step is used outside of the scan")
                         .at(leaf.site)
                         .with("value", leaf.ty.to_string(), leaf.site)
                         .hint("give it out of the step with `Next::output`"),

@@ -2,7 +2,11 @@
 //! of functions (mean, softmax, cross entropies).
 //!
 //! Nothing here has a rule of its own anywhere else: a composite function gets its derivative, its rewriting and its
-//! kernels from what it is made of. Axes may be negative, counting from the last.
+//! kernels from what it is made of. Axes may be negative, counting from the last. Where elements stand is in [`arrange`],
+//! layers of networks are in [`layers`].
+
+pub mod arrange;
+pub mod layers;
 
 use std::panic::Location;
 
@@ -95,6 +99,25 @@ macro_rules! size_from {
 }
 size_from!(i32, i64, usize);
 
+impl Size {
+    /// The extent as an attribute, and the operand that gives it if it is no number; the message says what is no extent of
+    /// what `what` makes.
+    fn dim(&self, what: &str, operands: &mut SmallVec<[Tensor; 2]>) -> Result<Dim, String> {
+        match self {
+            Size::Number(n) => usize::try_from(*n)
+                .map(Dim::Known)
+                .map_err(|_| format!("`{what}` expected a number from 0, found {n}")),
+            Size::Tensor(t) if t.rank() != 0 || !t.dtype().is_int() => {
+                Err(format!("`{what}` expected an integer scalar, found {}", t.ty()))
+            }
+            Size::Tensor(t) => {
+                operands.push(t.cast(DType::I64));
+                Ok(Dim::Operand)
+            }
+        }
+    }
+}
+
 impl From<Tensor> for Size {
     fn from(tensor: Tensor) -> Size {
         Size::Tensor(tensor)
@@ -137,7 +160,8 @@ macro_rules! method {
 
 scalar_functions!(methods);
 
-/// `then` where `condition` (a `bool` tensor, or numbers: not zero) holds, else `otherwise`, element by element.
+/// NumPy's `where`: `then` where `condition` (a `bool` tensor, or numbers: not zero) holds, else `otherwise`, element by
+/// element.
 #[track_caller]
 pub fn switch(condition: impl Into<Tensor>, then: impl Into<Tensor>, otherwise: impl Into<Tensor>) -> Tensor {
     let condition = condition.into().cast(DType::Bool);
@@ -345,15 +369,52 @@ impl Tensor {
             Ok(set) => set,
             Err(message) => return mistake(self, format!("`var`: {message}"), site),
         };
-        let centre = keep_axes(&float.sum_over_count(set, site), set, self.rank(), site);
-        let variance = (&float - centre).sqr().sum_over_count(set, site);
+        let (_, variance) = float.moments(set, site);
         if self.dtype().is_float() { variance } else { variance.cast(DType::F32) }
+    }
+
+    /// Mean and variance over axes, of floats.
+    fn moments(&self, set: Axes, site: Site) -> (Tensor, Tensor) {
+        let mean = self.sum_over_count(set, site);
+        let centre = keep_axes(&mean, set, self.rank(), site);
+        (mean, (self - centre).sqr().sum_over_count(set, site))
     }
 
     /// Square root of [`Tensor::var`]. Of equal values its gradient is 0.
     #[track_caller]
     pub fn std(&self, axes: impl AxisSet) -> Tensor {
         self.var(axes).sqrt()
+    }
+
+    /// `sum(|x|^order)^(1/order)` over axes: the Euclidean length for 2, with the limits for infinities (the largest and the
+    /// smallest size) and for 0 (how many elements are not 0). Its gradient at 0 is 0 for orders above 1.
+    #[track_caller]
+    pub fn norm(&self, order: f64, axes: impl AxisSet) -> Tensor {
+        let site = Location::caller();
+        let float = if self.dtype().is_float() { self.clone() } else { self.cast(DType::F64) };
+        let set = match axes.axes(self.rank()) {
+            Ok(_) if order.is_nan() => Err("expected an order, found NaN".to_owned()),
+            found => found,
+        };
+        let set = match set {
+            Ok(set) => set,
+            Err(message) => return mistake(self, format!("`norm`: {message}"), site),
+        };
+        let fold = |fold: Fold, x: Tensor| build(Op::Reduce(fold, set), smallvec![x], site);
+        let norm = if order == f64::INFINITY {
+            fold(Fold::Max, float.abs())
+        } else if order == f64::NEG_INFINITY {
+            fold(Fold::Min, float.abs())
+        } else if order == 0.0 {
+            fold(Fold::Sum, float.neq(0.0).cast(float.dtype()))
+        } else if order == 1.0 {
+            fold(Fold::Sum, float.abs())
+        } else if order == 2.0 {
+            fold(Fold::Sum, float.sqr()).sqrt()
+        } else {
+            fold(Fold::Sum, float.abs().pow(order)).pow(1.0 / order)
+        };
+        if self.dtype().is_float() { norm } else { norm.cast(DType::F32) }
     }
 
     /// Each element is the sum of those up to it along an axis, itself included; `bool`, `u8` and `i32` are summed as `i64`.
@@ -758,13 +819,31 @@ pub fn arange(n: impl Into<Size>) -> Tensor {
 
 /// The same value everywhere, of the given element type, which must have the value, and shape.
 #[track_caller]
-pub fn full(value: f64, dtype: DType, shape: &[usize]) -> Tensor {
+pub fn full<S: Into<Size>>(value: f64, dtype: DType, shape: impl IntoIterator<Item = S>) -> Tensor {
     let site = Location::caller();
     let literal = match number_as(value.into(), dtype, "full") {
         Ok(literal) => build(Op::Literal(literal), smallvec![], site),
-        Err(fault) => return faulty(fault, smallvec![], TensorType::known(dtype, shape), site),
+        Err(fault) => return faulty(fault, smallvec![], TensorType::scalar(dtype), site),
     };
-    build(Op::Broadcast { axes: smallvec![], dims: crate::op::known_dims(shape) }, smallvec![literal], site)
+    let mut operands = smallvec![literal.clone()];
+    let dims: Result<Vec<Dim>, String> =
+        shape.into_iter().map(|size| size.into().dim("full", &mut operands)).collect();
+    match dims {
+        Ok(dims) => build(Op::Broadcast { axes: smallvec![], dims: dims.into() }, operands, site),
+        Err(message) => mistake(&literal, message, site),
+    }
+}
+
+/// Zeros of the given element type and shape.
+#[track_caller]
+pub fn zeros<S: Into<Size>>(dtype: DType, shape: impl IntoIterator<Item = S>) -> Tensor {
+    full(0.0, dtype, shape)
+}
+
+/// Ones of the given element type and shape.
+#[track_caller]
+pub fn ones<S: Into<Size>>(dtype: DType, shape: impl IntoIterator<Item = S>) -> Tensor {
+    full(1.0, dtype, shape)
 }
 
 /// The same value everywhere, of a shape.

@@ -1,32 +1,33 @@
 //! Reverse-mode differentiation: the walk.
 //!
-//! [`differentiate`] replaces every `Grad` node of a specialised graph, in the bodies of loops too. A rule
+//! [`differentiate`] replaces every `Grad` node of a specialised graph, in the bodies of scans too. A rule
 //! (`rules`) says how the cotangent of a node's value becomes that of one operand and never accumulates; the walk
-//! alone does. All results of a loop are pulled back together (`loops`). Before a gradient is taken the forward formula
+//! alone does. All results of a scan are pulled back together (`scans`). Before a gradient is taken the forward formula
 //! passes through `stabilise`, so rules see the stable form.
 
-mod divided;
+mod checkpoint;
 mod flat;
 mod flow;
-mod kept;
-mod loops;
+mod rematerialise;
 mod rules;
+mod scans;
 mod stable;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use self::divided::divided;
+use self::checkpoint::checkpointed;
 pub use self::flow::{Flow, Parameters};
-use self::loops::Loops;
 use self::rules::{Rules, pullback};
+use self::scans::Scans;
 use self::stable::{stable_forward, stable_whole};
 use crate::body::Body;
+use crate::broken;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::graph::{Graph, NodeId, Operands};
-use crate::loops::{LoopKey, by_loop};
 use crate::op::{Disconnected, Grad, LeafId, Op};
+use crate::scan_nodes::{ScanKey, by_scan};
 
 /// The graph with every gradient taken; zeros where a cost does not depend on a variable, which [`check`] refuses if that
 /// is asked for. `stabilise` rewrites a graph into one of the same meaning; its outputs
@@ -35,19 +36,23 @@ pub fn differentiate(
     graph: &Graph,
     stabilise: &mut dyn FnMut(&Graph) -> Graph,
 ) -> Result<Graph, Diagnostics> {
-    let mut loops = Loops::new(stabilise);
-    let result = without_gradients(graph, &mut loops);
+    if let Some((id, node)) = graph.nodes().find(|(_, node)| !node.ty.is_known()) {
+        return Err(broken!("known extents of {id}", node.ty).with_input(graph).into());
+    }
+    let mut scans = Scans::new(stabilise);
+    let result = without_gradients(graph, &mut scans);
     result.check()?;
-    Ok(loops.settle(result))
+    Ok(scans.settle(result))
 }
 
-fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Graph {
-    let graph = divided(graph, false, loops);
-    let graph = bodies_without_gradients(graph, loops);
-    let graph = stable_whole(graph, loops);
-    loops.note(&graph);
+/// The graph without `Grad` nodes, here and in bodies.
+fn without_gradients(graph: &Graph, scans: &mut Scans<'_>) -> Graph {
+    let graph = checkpointed(graph, false, scans);
+    let graph = bodies_without_gradients(graph, scans);
+    let graph = stable_whole(graph, scans);
+    scans.note(&graph);
     let behind = behind_gradients(&graph);
-    let has_loops = graph.has_loops();
+    let has_scans = graph.has_scans();
     let mut taken: HashMap<Operands, Vec<(Grad, Vec<NodeId>)>> = HashMap::new();
     graph.rebuilt(|out, from, id, operands| {
         let node = from.node(id);
@@ -57,8 +62,8 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Graph {
         let gradients = match known {
             Some((_, gradients)) => gradients.clone(),
             None => {
-                let is_stable = has_loops && !node.operands.iter().any(|o| behind[o.index()]);
-                let gradients = take_gradients(out, &request, operands, node.site, is_stable, loops);
+                let is_stable = has_scans && !node.operands.iter().any(|o| behind[o.index()]);
+                let gradients = take_gradients(out, &request, operands, node.site, is_stable, scans);
                 taken.entry(operands.into()).or_default().push((request, gradients.clone()));
                 gradients
             }
@@ -71,25 +76,25 @@ fn without_gradients(graph: &Graph, loops: &mut Loops<'_>) -> Graph {
     })
 }
 
-/// The graph with every gradient in the bodies of its loops taken.
-fn bodies_without_gradients<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> Cow<'g, Graph> {
-    if !graph.loop_results().any(|(key, _)| holds_gradients(&key.body.graph)) {
+/// The graph with every gradient in the bodies of its scans taken.
+fn bodies_without_gradients<'g>(graph: Cow<'g, Graph>, scans: &mut Scans<'_>) -> Cow<'g, Graph> {
+    if !graph.scan_nodes().any(|(key, _)| holds_gradients(&key.body.graph)) {
         return graph;
     }
     let live = graph.reachable();
-    for (LoopKey { body, .. }, _) in graph.loop_results().filter(|(_, (id, _))| live[id.index()]) {
-        if loops.latest(body) == body && holds_gradients(&body.graph) {
-            let free = without_gradients(&body.graph, loops);
-            let free = Arc::new(body.with_graph(loops.settle(free)));
-            loops.succeed(body, &free);
+    for (ScanKey { body, .. }, _) in graph.scan_nodes().filter(|(_, (id, _))| live[id.index()]) {
+        if scans.latest(body) == body && holds_gradients(&body.graph) {
+            let free = without_gradients(&body.graph, scans);
+            let free = Arc::new(body.with_graph(scans.settle(free)));
+            scans.succeed(body, &free);
         }
     }
-    Cow::Owned(loops.settle(graph.into_owned()))
+    Cow::Owned(scans.settle(graph.into_owned()))
 }
 
 fn holds_gradients(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| matches!(node.op, Op::Grad(_)))
-        || graph.loop_results().any(|(key, _)| holds_gradients(&key.body.graph))
+        || graph.scan_nodes().any(|(key, _)| holds_gradients(&key.body.graph))
 }
 
 /// For each node, whether it is a gradient or depends on one.
@@ -126,7 +131,7 @@ impl<'a> Roles<'a> {
 
 /// Checks that the cost of every gradient depends on the variables, unless zeros were asked for.
 ///
-/// This is decided here and only here, of a graph that is still symbolic: in a concrete one a loop of no steps, an array
+/// This is decided here and only here, of a graph that is still symbolic: in a concrete one a scan of no steps, an array
 /// of no elements or a rule can have taken the path away, and the gradient is then zero.
 pub fn check(graph: &Graph) -> Result<(), Diagnostics> {
     let mut faults = Vec::new();
@@ -178,14 +183,14 @@ fn take_gradients(
     operands: &[NodeId],
     site: Option<Site>,
     is_stable: bool,
-    loops: &mut Loops<'_>,
+    scans: &mut Scans<'_>,
 ) -> Vec<NodeId> {
     let roles = Roles::new(grad, operands);
-    let stable = if is_stable { BTreeMap::new() } else { stable_forward(out, &roles, loops) };
+    let stable = if is_stable { BTreeMap::new() } else { stable_forward(out, &roles, scans) };
     let at = |id: &NodeId| stable.get(id).copied().unwrap_or(*id);
     let mapped: Vec<NodeId> = operands.iter().map(at).collect();
     let roles = Roles::new(grad, &mapped);
-    let cotangents = walk(out, &roles, site, loops);
+    let cotangents = walk(out, &roles, site, scans);
     let gradient = |v: &NodeId| match cotangents.get(v) {
         Some(cotangent) => *cotangent,
         None => zeros_like(out, *v, site),
@@ -249,13 +254,13 @@ fn walk(
     out: &mut Graph,
     roles: &Roles<'_>,
     site: Option<Site>,
-    loops: &mut Loops<'_>,
+    scans: &mut Scans<'_>,
 ) -> HashMap<NodeId, NodeId> {
     let reached = dependents(out, roles, roles.variables);
     let mut order: Vec<NodeId> = reached.iter().copied().collect();
     order.sort_unstable();
-    let groups = results_of_loops(out, &reached, loops);
-    let mut rules = Rules { graph: out, site, flat: loops.flat.clone() };
+    let groups = results_of_scans(out, &reached, scans);
+    let mut rules = Rules { graph: out, site, flat: scans.flat.clone() };
     let mut cotangents: HashMap<NodeId, NodeId> = HashMap::new();
     if let Some(cost) = roles.cost {
         let one = rules.like(cost, 1.0);
@@ -268,9 +273,9 @@ fn walk(
         let node = rules.graph.node(id).clone();
         rules.site = node.site.or(site);
         if let Op::Scan(_) = node.op {
-            // At its first result all that uses a loop has been met.
+            // At its first result all that uses a scan has been met.
             if let Some(results) = groups.get(&id) {
-                for (operand, part) in loops.pull_back(&mut rules, results, &cotangents, &reached) {
+                for (operand, part) in scans.pull_back(&mut rules, results, &cotangents, &reached) {
                     rules.accumulate(&mut cotangents, operand, part);
                 }
             }
@@ -289,15 +294,15 @@ fn walk(
     cotangents
 }
 
-/// The results of each loop among these nodes, by the first of them; a loop with an earlier form of a body is the same.
-fn results_of_loops(
+/// The results of each scan among these nodes, by the first of them; a scan with an earlier form of a body is the same.
+fn results_of_scans(
     graph: &Graph,
     reached: &HashSet<NodeId>,
-    loops: &Loops<'_>,
+    scans: &Scans<'_>,
 ) -> HashMap<NodeId, Vec<NodeId>> {
-    let results = graph.loop_results().filter(|(_, (id, _))| reached.contains(id));
+    let results = graph.scan_nodes().filter(|(_, (id, _))| reached.contains(id));
     let groups =
-        by_loop(results.map(|(key, result)| (LoopKey { body: loops.latest(key.body), ..key }, result)));
+        by_scan(results.map(|(key, result)| (ScanKey { body: scans.latest(key.body), ..key }, result)));
     let nodes =
         groups.into_iter().map(|(_, results)| results.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
     nodes.map(|results| (results[0], results)).collect()

@@ -92,7 +92,7 @@ impl Graph {
         Graph { leaves: self.leaves.clone(), inputs: self.inputs.clone(), ..Graph::default() }
     }
 
-    /// Bytes that the graph and the bodies of its loops hold, about, but for leaves, which graphs share.
+    /// Bytes that the graph and the bodies of its scans hold, about, but for leaves, which graphs share.
     pub fn bytes(&self) -> usize {
         let merged = self.merged.capacity() * (size_of::<(Op, Operands)>() + size_of::<NodeId>());
         let mut bytes = self.nodes.capacity() * size_of::<Node>() + merged;
@@ -350,7 +350,7 @@ impl Graph {
         graph
     }
 
-    /// The shared variables (in a loop's body the carries) that reachable nodes read or updates write, by identity.
+    /// The shared variables (in a scan's body the carries) that reachable nodes read or updates write, by identity.
     pub fn shared(&self) -> Vec<LeafId> {
         let live = self.reachable();
         let mut ids: Vec<LeafId> = self

@@ -619,7 +619,7 @@ fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
         let mut given = value.clone();
         if position < body.sequences {
             if given.rank() == 0 {
-                return Err(Diagnostic::new("a sequence of a loop wants a leading axis to run along").with(
+                return Err(Diagnostic::new("a sequence of a scan wants a leading axis to run along").with(
                     "sequence",
                     value.to_string(),
                     None,
@@ -628,7 +628,7 @@ fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
             let length = given.shape.remove(0);
             if length.unify(steps).is_none() {
                 let sequence = value.to_string();
-                return Err(Diagnostic::new("a sequence of a loop has another length than the loop has steps")
+                return Err(Diagnostic::new("a sequence of a scan has another length than the scan has steps")
                     .with("sequence", sequence, None)
                     .with("steps", steps.to_string(), None)
                     .hint("sequences read together have one length: slice the longer ones, or give the number of steps"));
@@ -636,7 +636,7 @@ fn infer_scan(op: &Op, scan: &Scan, operands: &[&TensorType]) -> Inferred {
         }
         if !expected.accepts(&given) {
             return Err(Diagnostic::new(format!(
-                "a {role} of a loop has another type than its body expects"
+                "a {role} of a scan has another type than its body expects"
             ))
             .with("expected", expected.to_string(), None)
             .with("found", given.to_string(), None));

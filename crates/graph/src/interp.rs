@@ -4,7 +4,7 @@
 //! of `f32` are accumulated in `f64` and rounded once, so that engines with any order of summation approximate it;
 //! those of integers wrap. It takes graphs at every stage but with [`Op::Grad`]: unknown extents are found when run.
 //! Each node is computed in two steps: [`resolve`] replaces extents and bounds given as operands by their values, then
-//! [`infer`] checks the very operator that is computed. Values are dropped after their last use. A loop is the graph of
+//! [`infer`] checks the very operator that is computed. Values are dropped after their last use. A scan is the graph of
 //! its body run step by step, once for all of its results that are used.
 
 use std::borrow::Cow;
@@ -20,16 +20,16 @@ use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, Node, NodeId};
 use crate::infer::{infer, resolve_slice};
 use crate::leaf::{Leaf, LeafKind, SharedCell};
-use crate::loops::{LoopResult, by_loop};
 use crate::op::{
     Bound, ConvAxis, Dim, Fold, IndexCheck, LeafId, Op, Scan, ScanResult, SliceAxis, Start, WindowAxis, Write,
 };
 use crate::random::uniform_element;
 use crate::scalar::ScalarFn;
+use crate::scan_nodes::{ScanNode, by_scan};
 use crate::shape::{Axes, TensorType};
 use crate::text::shown::Few;
 
-mod loops;
+mod scan;
 
 /// What a run of a graph gives.
 #[derive(Clone, PartialEq)]
@@ -57,10 +57,10 @@ pub fn interpret(graph: &Graph, inputs: &[Array]) -> Result<Evaluation, Diagnost
     interpret_with(graph, inputs, &mut evaluate_node)
 }
 
-/// What computes a node that is neither a leaf nor a loop, from its operator and the values of its operands.
+/// What computes a node that is neither a leaf nor a scan, from its operator and the values of its operands.
 pub type Evaluate<'e> = &'e mut dyn FnMut(&Op, &[&Array]) -> Result<Array, Diagnostic>;
 
-/// Runs a graph as [`interpret`] does, with every node, also those of loops' bodies, computed by `evaluate`: for tests
+/// Runs a graph as [`interpret`] does, with every node, also those of scans' bodies, computed by `evaluate`: for tests
 /// that disturb or watch values.
 pub fn interpret_with(
     graph: &Graph,
@@ -87,11 +87,11 @@ struct Run<'a> {
     graph: &'a Graph,
     /// For every node, how many nodes and roots wait for it.
     uses: Vec<u32>,
-    /// The results of each loop that are used, by the first of them: they are made together.
-    loops: BTreeMap<NodeId, Vec<LoopResult>>,
+    /// The results of each scan that are used, by the first of them: they are made together.
+    scans: BTreeMap<NodeId, Vec<ScanNode>>,
 }
 
-/// Values that one node has led to: its own, and those of the other results of a loop.
+/// Values that one node has led to: its own, and those of the other results of a scan.
 type Made<'a> = SmallVec<[(NodeId, Cow<'a, Array>); 1]>;
 
 /// The values of the roots of a run.
@@ -122,12 +122,12 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let used = by_loop(graph.loop_results().filter(|(_, (id, _))| uses[id.index()] > 0));
-        let loops = used.into_iter().map(|(_, results)| (results[0].0, results)).collect();
-        Run { graph, uses, loops }
+        let used = by_scan(graph.scan_nodes().filter(|(_, (id, _))| uses[id.index()] > 0));
+        let scans = used.into_iter().map(|(_, results)| (results[0].0, results)).collect();
+        Run { graph, uses, scans }
     }
 
-    /// The values of the roots, for values of the inputs and, in a loop's body, of the carries.
+    /// The values of the roots, for values of the inputs and, in a scan's body, of the carries.
     fn values<'b>(
         &'b self,
         inputs: &[&'b Array],
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
         Ok(Values(values))
     }
 
-    /// The value of a node; where it is a result of a loop, those of the others too.
+    /// The value of a node; where it is a result of a scan, those of the others too.
     fn compute<'b>(
         &'b self,
         id: NodeId,
@@ -182,9 +182,9 @@ impl<'a> Run<'a> {
             return Ok(smallvec![(id, check_value(Cow::Owned(value), &node.ty)?)]);
         };
         let own = [(id, scan.result)];
-        let results = self.loops.get(&id).map_or(&own[..], Vec::as_slice);
+        let results = self.scans.get(&id).map_or(&own[..], Vec::as_slice);
         let wanted: Vec<ScanResult> = results.iter().map(|(_, result)| *result).collect();
-        let made = loops::run(scan, &operands, &wanted, evaluate)?.into_iter();
+        let made = scan::run(scan, &operands, &wanted, evaluate)?.into_iter();
         results
             .iter()
             .zip(made)
@@ -240,7 +240,7 @@ fn leaf_value<'a>(
             .position(|(carry, _)| *carry == id)
             .and_then(|position| carries.get(position))
             .map(|value| Cow::Borrowed(*value))
-            .ok_or_else(|| Diagnostic::new(format!("{} has no value outside of its loop", leaf.label()))),
+            .ok_or_else(|| Diagnostic::new(format!("{} has no value outside of its scan", leaf.label()))),
         LeafKind::Input => graph
             .inputs
             .iter()
@@ -274,8 +274,8 @@ fn check_value<'a>(value: Cow<'a, Array>, ty: &TensorType) -> Result<Cow<'a, Arr
 /// gradients not yet taken have no value of their own.
 pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> {
     if let Op::Scan(scan) = op {
-        let mut results = loops::run(scan, operands, &[scan.result], &mut evaluate_node)?;
-        return results.pop().ok_or_else(|| Diagnostic::new("a loop gave no result"));
+        let mut results = scan::run(scan, operands, &[scan.result], &mut evaluate_node)?;
+        return results.pop().ok_or_else(|| Diagnostic::new("a scan gave no result"));
     }
     let type_on = |op: &Op, operands: &[&Array]| {
         let types: SmallVec<[TensorType; 4]> = operands.iter().map(|x| type_of(x)).collect();
@@ -344,7 +344,7 @@ pub fn evaluate_node(op: &Op, operands: &[&Array]) -> Result<Array, Diagnostic> 
         }
         Op::Random { key, .. } => random(*key, operands[0], &shape),
         Op::StopGradient => Ok(operands[0].clone()),
-        // `infer` refuses leaves, `resolve` replaces slices by windows, and loops are run above.
+        // `infer` refuses leaves, `resolve` replaces slices by windows, and scans are run above.
         Op::Leaf(_) | Op::Slice(_) | Op::SetSlice(..) | Op::Scan(_) => {
             Err(Diagnostic::new(format!("`{}` has no value of its own", op.name())))
         }
@@ -375,7 +375,7 @@ pub fn resolve<'a, 'b>(op: &Op, operands: &'a [&'b Array]) -> Result<(Op, &'a [&
     {
         let steps = next()?;
         let steps = usize::try_from(steps).map_err(|_| {
-            Diagnostic::new("the number of steps of a loop is negative")
+            Diagnostic::new("the number of steps of a scan is negative")
                 .with("expected", "0 or more", None)
                 .with("found", steps.to_string(), None)
         })?;

@@ -34,7 +34,7 @@ pub enum LeafKind {
     Shared(Arc<SharedCell>),
     /// Fixed.
     Constant(Arc<Array>),
-    /// Kept from step to step of a loop; stands only in the loop's body.
+    /// Kept from step to step of a scan; stands only in the scan's body.
     Carry,
 }
 

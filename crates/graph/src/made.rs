@@ -1,6 +1,6 @@
-//! Rows that may not exist: results of loops that may end early.
+//! Rows that may not exist: results of scans that may end early.
 //!
-//! Memory holds as many rows of such a result as the loop may make steps, and those beyond the steps made repeat the last
+//! Memory holds as many rows of such a result as the scan may make steps, and those beyond the steps made repeat the last
 //! one. What a user writes speaks of the steps made, as with Theano's `until`: `Made` goes along with expressions while
 //! they are built, reductions leave out the rows beyond, an extent is the number of rows made, and a function cuts the
 //! results it returns. What cannot be said so, since the extent is known only at run time, is an error that names
@@ -22,7 +22,7 @@ use crate::tensor::{Tensor, build, build_plainly, faulty};
 pub(crate) struct Made {
     /// The axis that the rows stand along.
     axis: usize,
-    /// `i64[]`: the steps that the loop made.
+    /// `i64[]`: the steps that the scan made.
     pub(crate) steps: Tensor,
     /// Slices took at most so many,
     limit: i64,
@@ -55,7 +55,7 @@ pub fn cuts(outputs: &[Tensor]) -> Vec<Cut> {
 type Operands = SmallVec<[Tensor; 2]>;
 
 impl Made {
-    /// The rows of a loop that made so many steps.
+    /// The rows of a scan that made so many steps.
     pub(crate) fn of_steps(steps: &Tensor) -> Made {
         Made { axis: 0, steps: steps.clone(), limit: i64::MAX, less: 0, repeats: true }
     }
@@ -102,7 +102,7 @@ fn held(x: &Tensor, axis: usize, site: Site) -> Tensor {
 
 /// A mistake with rows that may not exist.
 pub(crate) fn fault(what: &str, x: &Tensor) -> Diagnostic {
-    Diagnostic::new(format!("the rows of a loop that may end early {what}"))
+    Diagnostic::new(format!("the rows of a scan that may end early {what}"))
         .with("rows", x.ty().to_string(), Some(x.site()))
         .hint("how many there are is known only when it has run; `.padded()` has all, with the last one made repeated")
 }
@@ -235,7 +235,7 @@ fn outcome(
             let captured = scan.body.sequences..scan.body.inputs();
             let other = (0..operands.len()).find(|i| made(*i).is_some() && !captured.contains(i));
             match other {
-                Some(position) if position < captured.start => Err(("as a sequence of a loop", position)),
+                Some(position) if position < captured.start => Err(("as a sequence of a scan", position)),
                 Some(position) => Err(("as the initial value of a carry", position)),
                 None => unchanged(None),
             }
@@ -377,9 +377,9 @@ pub(crate) fn as_in(x: &Tensor, spread: Tensor, places: &[usize], like: &Tensor,
 }
 
 impl Tensor {
-    /// All the rows that memory holds of a result of a loop that may end early ([`until`](crate::scan::Next::until)): as
+    /// All the rows that memory holds of a result of a scan that may end early ([`until`](crate::scan::Next::until)): as
     /// many as it may make steps, of which those beyond the last one made repeat that one. Their number is known before
-    /// the loop has run. Of any other tensor the tensor itself.
+    /// the scan has run. Of any other tensor the tensor itself.
     ///
     /// ```
     /// use hypatia_graph::{compose::All, scan::{Next, Scan}, tensor::scalar};

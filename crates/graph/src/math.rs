@@ -4,7 +4,7 @@
 //! code generators with vector values or text. The same operations in the same order, with fused
 //! multiply-add, give the same bits on every engine.
 //!
-//! Always true: no tables, no loops over data, and no branch but [`Arith::rarely`]. NaN in gives NaN out (except where IEEE 754
+//! Always true: no tables, no scans over data, and no branch but [`Arith::rarely`]. NaN in gives NaN out (except where IEEE 754
 //! says otherwise for [`pow`]), the sign of zero is kept by odd functions, subnormal numbers are exact
 //! inputs and correctly scaled results. An engine that flushes subnormals to zero, or replaces `fma` by
 //! multiply and add, keeps all of this but loses accuracy (subnormal results; the extended products of

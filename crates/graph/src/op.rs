@@ -145,7 +145,7 @@ pub enum Op {
     },
     /// The operand; no gradient flows through it.
     StopGradient,
-    /// One result of a loop; see [`Scan`] for the operands.
+    /// One result of a scan; see [`Scan`] for the operands.
     Scan(Box<Scan>),
     /// A gradient not yet taken; the result has the type of the variable.
     Grad(Box<Grad>),

@@ -294,7 +294,7 @@ pub struct Properties {
     pub commutative: bool,
     /// Whether the value of floats is rounded, rather than one of a few numbers or an operand.
     pub rounds: bool,
-    /// Whether a value of integers takes a division or a loop, which no vector instruction does.
+    /// Whether a value of integers takes a division or a scan, which no vector instruction does.
     pub takes_steps: bool,
     /// Whether it tends to a number on both sides.
     pub saturates: bool,

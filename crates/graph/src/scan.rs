@@ -1,6 +1,6 @@
-//! Loops in formulas: Theano's `scan`, as an operator whose body is a graph.
+//! Scans in formulas: Theano's `scan`, as an operator whose body is a graph.
 //!
-//! [`Scan`] says what a loop runs over, [`Scan::run`] calls a closure once to learn what a step computes, and
+//! [`Scan`] says what a scan runs over, [`Scan::run`] calls a closure once to learn what a step computes, and
 //! [`Scanned`] has the results. Everything is brought to one form here, so that no pass knows more than that: taps of a
 //! sequence are aligned slices of it, a carry with several taps is several carries that pass their values on, and
 //! reading backwards is a reversed sequence. What the closure mentions of outside is captured; the largest expressions
@@ -44,10 +44,10 @@ use crate::shape::{Axes, Extent, TensorType};
 use crate::tensor::{Shared, Tensor, build, build_plainly, faulty};
 use crate::text::shown::Few;
 
-/// How far the taps of a carry reach back at most: each lag is a value that the loop keeps.
+/// How far the taps of a carry reach back at most: each lag is a value that the scan keeps.
 const MOST_LAGS: i64 = 1 << 12;
 
-/// A loop being described: what it runs over and what it keeps.
+/// A scan being described: what it runs over and what it keeps.
 #[derive(Clone, Default)]
 pub struct Scan {
     sequences: Vec<Sequence>,
@@ -152,11 +152,11 @@ impl Next {
         self
     }
 
-    /// Ends the loop with the step that meets the condition, a `bool` scalar.
+    /// Ends the scan with the step that meets the condition, a `bool` scalar.
     ///
-    /// How many rows the results then have is known only when the loop has run. Reductions count the rows made, `[-1]` is
+    /// How many rows the results then have is known only when the scan has run. Reductions count the rows made, `[-1]` is
     /// the last of them, and a function returns no others; what needs their number before is an error. See
-    /// [`Tensor::padded`] for as many rows as the loop may make steps.
+    /// [`Tensor::padded`] for as many rows as the scan may make steps.
     #[track_caller]
     pub fn until(mut self, condition: impl Into<Tensor>) -> Next {
         self.until = Some(condition.into());
@@ -171,9 +171,9 @@ impl Next {
     }
 }
 
-/// The results of a loop.
+/// The results of a scan.
 #[derive(Clone)]
-#[must_use = "a loop is only made where its results are used, and its updates must be given to the function"]
+#[must_use = "a scan is only made where its results are used, and its updates must be given to the function"]
 pub struct Scanned {
     /// For each carry its value after every step made, `[steps, ..]`.
     pub carries: Vec<Tensor>,
@@ -181,14 +181,14 @@ pub struct Scanned {
     pub last: Vec<Tensor>,
     /// For each output its value in every step made, `[steps, ..]`.
     pub outputs: Vec<Tensor>,
-    /// The shared variables that the step updates with their values after the loop, for the updates of the function.
+    /// The shared variables that the step updates with their values after the scan, for the updates of the function.
     pub updates: Vec<(Shared, Tensor)>,
     /// `i64[]`: the number of steps made; the number asked for unless there is a condition to end at.
     pub steps: Tensor,
 }
 
 impl Scan {
-    /// A loop over nothing.
+    /// A scan over nothing.
     pub fn new() -> Scan {
         Scan::default()
     }
@@ -242,13 +242,13 @@ impl Scan {
     }
 
     /// Keeps only every so many steps for the gradient and makes those between again: memory by the square root of the
-    /// steps, for one more run of the loop.
+    /// steps, for one more run of the scan.
     pub fn checkpointed(mut self) -> Scan {
         self.backward.checkpointed = true;
         self
     }
 
-    /// The loop with that step. The closure is called once, here.
+    /// The scan with that step. The closure is called once, here.
     #[track_caller]
     pub fn run(&self, step: impl FnOnce(&ScanStep) -> Next) -> Scanned {
         let site = Location::caller();
@@ -279,7 +279,7 @@ impl Scan {
         let mut carries = Vec::new();
         if next.carries.len() != self.carries.len() {
             faults.push(Diagnostic::new(format!(
-                "a step of a loop with {} carries gives the next values of {}",
+                "a step of a scan with {} carries gives the next values of {}",
                 self.carries.len(),
                 next.carries.len()
             )));
@@ -307,7 +307,7 @@ impl Scan {
         }
         if let Some(until) = next.until.as_ref().filter(|c| c.rank() != 0 || c.dtype() != DType::Bool) {
             faults.push(
-                Diagnostic::new("the condition to end a loop at is a bool scalar")
+                Diagnostic::new("the condition to end a scan at is a bool scalar")
                     .at(Some(until.site()))
                     .with("found", until.ty().to_string(), Some(until.site())),
             );
@@ -394,7 +394,7 @@ impl Scan {
             let first = taps.iter().copied().min().unwrap_or(0).min(0);
             let last = taps.iter().copied().max().unwrap_or(0).max(0);
             if values.rank() == 0 {
-                faults.push(Diagnostic::new("a sequence of a loop wants a leading axis to run along").with(
+                faults.push(Diagnostic::new("a sequence of a scan wants a leading axis to run along").with(
                     "sequence",
                     describe(values),
                     Some(values.site()),
@@ -425,7 +425,7 @@ impl Scan {
             (None, _) => {
                 if self.sequences.is_empty() {
                     faults.push(
-                        Diagnostic::new("a loop without sequences needs a number of steps")
+                        Diagnostic::new("a scan without sequences needs a number of steps")
                             .hint("give it with `.steps(n)`"),
                     );
                 }
@@ -433,7 +433,7 @@ impl Scan {
             }
         };
         if steps.rank() != 0 || !steps.dtype().is_int() {
-            faults.push(Diagnostic::new("the number of steps of a loop is an integer scalar").with(
+            faults.push(Diagnostic::new("the number of steps of a scan is an integer scalar").with(
                 "found",
                 describe(&steps),
                 Some(steps.site()),
@@ -444,7 +444,7 @@ impl Scan {
         if let Op::Literal(n) = steps.0.op
             && let Some(n) = n.to_i64().filter(|n| *n < 0)
         {
-            faults.push(Diagnostic::new(format!("a loop of {n} steps")).at(Some(site)));
+            faults.push(Diagnostic::new(format!("a scan of {n} steps")).at(Some(site)));
             return (aligned, steps);
         }
         let first = |values: Tensor| {
@@ -510,7 +510,7 @@ fn check_next(before: &Tensor, initial: &Tensor, next: &Tensor) -> Option<Diagno
     if before.ty().accepts(next.ty()) || next.0.poisoned {
         return None;
     }
-    let fault = Diagnostic::new("a step of a loop changes the type of a carry")
+    let fault = Diagnostic::new("a step of a scan changes the type of a carry")
         .at(Some(next.site()))
         .with("expected", describe(before), Some(initial.site()))
         .with("found", describe(next), Some(next.site()));
@@ -647,16 +647,16 @@ impl Gathered {
     }
 }
 
-/// What is wrong with a loop in a loop whose updates do not go on.
+/// What is wrong with a scan in a scan whose updates do not go on.
 fn forgotten(tensor: &Tensor, given: &[LeafId], carries: &[Carried]) -> Option<Diagnostic> {
     let Op::Scan(scan) = &tensor.0.op else { return None };
     let leaf = scan.body.updated.iter().find(|leaf| !given.contains(&leaf.id))?;
     debug_assert!(carries.len() >= given.len(), "updates are carries");
     Some(
-        Diagnostic::new(format!("a loop in a loop updates {}, and the outer step does not", leaf.label()))
+        Diagnostic::new(format!("a scan in a scan updates {}, and the outer step does not", leaf.label()))
             .at(Some(tensor.site()))
             .with("variable", leaf.ty.to_string(), leaf.site)
-            .hint("give the inner loop's `updates` on with `Next::update`"),
+            .hint("give the inner scan's `updates` on with `Next::update`"),
     )
 }
 

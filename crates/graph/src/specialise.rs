@@ -12,6 +12,8 @@ use smallvec::SmallVec;
 
 use crate::array::{Array, Extents, fits_in_memory};
 use crate::body::Body;
+use crate::broken;
+use crate::broken::Broken;
 use crate::diagnostic::{Diagnostic, Diagnostics, Site};
 use crate::dtype::{DType, Literal};
 use crate::graph::{Graph, NodeId, Operands};
@@ -84,7 +86,7 @@ pub fn specialise(graph: &Graph, arguments: &Arguments) -> Result<Graph, Unspeci
             );
         }
     }
-    // The results of a loop, and a gradient beside its formula, meet the same fault.
+    // The results of a scan, and a gradient beside its formula, meet the same fault.
     let mut faults: Vec<Diagnostic> = Vec::new();
     for fault in state.faults {
         if !faults.contains(&fault) {
@@ -170,7 +172,10 @@ impl State {
         if let Op::Scan(scan) = &node.op {
             return match self.scan(out, scan, operands, node.site) {
                 Some((scan, operands)) if scan.steps == Dim::Known(1) && !scan.body.until => {
-                    self.only_step(out, &scan, &operands, node.site)
+                    self.only_step(out, &scan, &operands, node.site).unwrap_or_else(|broken| {
+                        self.faults.push(broken.with_input(&scan.body.graph).into());
+                        out.add_like(from, id, &operands)
+                    })
                 }
                 Some((scan, operands)) => add(out, Op::Scan(Box::new(scan)), &operands),
                 None => out.add_like(from, id, operands),
@@ -236,7 +241,7 @@ impl State {
             | Class::Product
             | Class::Convolution(_)
             | Class::Random(_)
-            | Class::Loop(_)
+            | Class::Scan(_)
             | Class::Gradient(_) => None,
         };
         if let Some(value) = value {
@@ -277,7 +282,7 @@ impl State {
             let leaf = out.leaf(leaf).filter(|leaf| matches!(leaf.kind, LeafKind::Input));
             leaf.map(|leaf| BTreeSet::from([leaf.id]))
         } else if let Op::Scan(_) = node.op {
-            // What a loop gives is not known before it is run.
+            // What a scan gives is not known before it is run.
             None
         } else {
             node.operands.iter().try_fold(BTreeSet::new(), |mut all, o| {
@@ -315,7 +320,7 @@ impl State {
         None
     }
 
-    /// A loop with known steps and a body for operands of these types.
+    /// A scan with known steps and a body for operands of these types.
     fn scan(
         &mut self,
         out: &Graph,
@@ -326,7 +331,7 @@ impl State {
         let body = &*scan.body;
         let (values, counts) = operands.split_at_checked(body.inputs() + body.carries())?;
         if let Some(n) = counts.first().and_then(|id| self.known.get(id)).filter(|n| **n < 0) {
-            self.faults.push(Diagnostic::new(format!("a loop of {n} steps")).at(site));
+            self.faults.push(Diagnostic::new(format!("a scan of {n} steps")).at(site));
             return None;
         }
         let steps = self.dims(out, &[scan.steps], counts, site)?[0];
@@ -350,13 +355,20 @@ impl State {
         Some((Scan { body: concrete, steps, ..scan.clone() }, values.into()))
     }
 
-    /// A result of a loop of one step: that of the step itself.
-    fn only_step(&mut self, out: &mut Graph, scan: &Scan, operands: &[NodeId], site: Option<Site>) -> NodeId {
+    /// A result of a scan of one step: that of the step itself.
+    fn only_step(
+        &mut self,
+        out: &mut Graph,
+        scan: &Scan,
+        operands: &[NodeId],
+        site: Option<Site>,
+    ) -> Result<NodeId, Broken> {
+        let extents = |ty: &TensorType| ty.extents().ok_or_else(|| broken!("known extents in a step", ty));
         let body = &scan.body.graph;
         let root = match scan.result {
             ScanResult::Rows(output) => body.outputs[usize::from(output)],
             ScanResult::Last(carry) => body.updates[usize::from(carry)].1,
-            ScanResult::Steps => return out.add(Op::Literal(Literal::I64(1)), &[], site),
+            ScanResult::Steps => return Ok(out.add(Op::Literal(Literal::I64(1)), &[], site)),
         };
         let leaves: BTreeMap<LeafId, NodeId> = scan.body.parameters().zip(operands.iter().copied()).collect();
         let mut step = body.clone();
@@ -370,7 +382,7 @@ impl State {
                 Some(value) if *out.ty(*value) == node.ty => *value,
                 // An element of a sequence of one.
                 Some(value) => {
-                    let shape = known_dims(&node.ty.extents().unwrap_or_default());
+                    let shape = known_dims(&extents(&node.ty)?);
                     out.add(Op::Reshape(shape), &[*value], site)
                 }
                 None => {
@@ -381,15 +393,15 @@ impl State {
             self.note(out, new, &Arguments::default());
             placed[id.index()] = Some(new);
         }
-        let value = placed[root.index()].unwrap_or(root);
-        match scan.result {
+        let value = placed[root.index()].ok_or_else(|| broken!("the result {root} of a step"))?;
+        Ok(match scan.result {
             ScanResult::Rows(_) => {
-                let row = out.ty(value).extents().unwrap_or_default();
+                let row = extents(out.ty(value))?;
                 let dims: Vec<usize> = std::iter::once(1).chain(row).collect();
                 out.add(Op::Reshape(known_dims(&dims)), &[value], site)
             }
             ScanResult::Last(_) | ScanResult::Steps => value,
-        }
+        })
     }
 
     fn body(
@@ -407,7 +419,7 @@ impl State {
             if position < body.sequences && ty.rank() > 0 {
                 ty.shape.remove(0);
             }
-            // A value of another type is the fault of the loop's node, which says so.
+            // A value of another type is the fault of the scan's node, which says so.
             if !body.leaf_type(leaf)?.accepts(&ty) {
                 return None;
             }

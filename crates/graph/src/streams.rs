@@ -452,7 +452,7 @@ impl RandomStreams {
         self.integers_in("choice", &collect_sizes(shape), Tensor::from(0), Tensor::from(n))
     }
 
-    /// `0..n` in random order, `i64[n]`, by Durstenfeld's form of the shuffle of Fisher and Yates: a loop of `n` steps, each of
+    /// `0..n` in random order, `i64[n]`, by Durstenfeld's form of the shuffle of Fisher and Yates: a scan of `n` steps, each of
     /// which exchanges two elements in place. A length that no memory holds is a fault.
     #[track_caller]
     pub fn permutation(&self, n: usize) -> Tensor {

@@ -36,7 +36,7 @@ pub(crate) struct Expression {
     pub(crate) name: OnceLock<Arc<str>>,
     /// A plain Rust number: it takes the element type of what it meets.
     weak: bool,
-    /// Which rows exist, where this is known only when a loop has run.
+    /// Which rows exist, where this is known only when a scan has run.
     made: Option<Box<Made>>,
     /// What is wrong with this node itself.
     pub(crate) fault: Option<Box<Diagnostic>>,
@@ -224,8 +224,8 @@ impl Shared {
         self.keep_default_update(update, &[]);
     }
 
-    /// As [`Shared::set_default_update`], for variables whose updates are results of one loop and so read each other:
-    /// they do not keep each other. Once one of them is gone, and with it the loop, there is no update.
+    /// As [`Shared::set_default_update`], for variables whose updates are results of one scan and so read each other:
+    /// they do not keep each other. Once one of them is gone, and with it the scan, there is no update.
     pub(crate) fn set_default_update_among(&self, update: Tensor, partners: &[Shared]) {
         self.keep_default_update(Some(update), partners);
     }
@@ -305,7 +305,7 @@ fn with_leaves(root: &Tensor, leaves: &[Arc<Leaf>]) -> Tensor {
     replaced.remove(&root.key()).unwrap_or_else(|| root.clone())
 }
 
-/// A node on the operands that stand for its own, and with `leaves` among the variables that a loop updates.
+/// A node on the operands that stand for its own, and with `leaves` among the variables that a scan updates.
 fn rebuilt(tensor: &Tensor, leaves: &[Arc<Leaf>], replaced: &HashMap<usize, Tensor>) -> Tensor {
     let own = &tensor.0;
     let operands: SmallVec<[Tensor; 2]> =
@@ -769,7 +769,7 @@ impl Tensor {
         self.0.name.get().map(|name| &**name)
     }
 
-    /// The extent along an axis as an `i64` scalar; the number of rows made where a loop may end early.
+    /// The extent along an axis as an `i64` scalar; the number of rows made where a scan may end early.
     #[track_caller]
     pub fn extent(&self, axis: usize) -> Tensor {
         let site = Location::caller();
@@ -841,7 +841,7 @@ impl Tensor {
         }))
     }
 
-    /// Which rows exist, where this is known only when a loop has run.
+    /// Which rows exist, where this is known only when a scan has run.
     pub(crate) fn made(&self) -> Option<&Made> {
         self.0.made.as_deref()
     }

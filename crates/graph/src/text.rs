@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Numbers stand for nodes without a name, names for the others; equal names are told apart by a suffix `.1`, `.2`.
-//! Literals stand where they are used, an extent or bound given as an operand is `?`. The body of a loop is a block
-//! before its first use, with names of its own; the results of the loop refer to it:
+//! Literals stand where they are used, an extent or bound given as an operand is `?`. The body of a scan is a block
+//! before its first use, with names of its own; the results of the scan refer to it:
 //!
 //! ```text
 //! body b0 {
@@ -27,7 +27,7 @@
 //! %1 = scan{body=b0, result=last 0, steps=5}(%xs, %w, %h0) : f32[3]
 //! ```
 //!
-//! A condition to end at is `until %2` behind the rows. A shared variable of the function whose updates the loop gives as
+//! A condition to end at is `until %2` behind the rows. A shared variable of the function whose updates the scan gives as
 //! last values of carries is `updates %W` at the end of the body; this one name is that of the function. Sites are not
 //! kept, and shared variables are read back as zeros; everything else returns: printing what was read gives the same text.
 //! Formulas in infix notation are [`parse_formula`] and [`formula`].
@@ -139,8 +139,8 @@ fn leaves_in_order(graph: &Graph, more: impl Iterator<Item = LeafId>) -> Vec<Lea
     graph.inputs.iter().copied().chain(others).collect()
 }
 
-/// The shared variables that loops say they update, also loops in loops.
-fn updated_by_loops(graph: &Graph) -> BTreeMap<LeafId, &Arc<Leaf>> {
+/// The shared variables that scans say they update, also scans in scans.
+fn updated_by_scans(graph: &Graph) -> BTreeMap<LeafId, &Arc<Leaf>> {
     let mut updated = BTreeMap::new();
     let mut seen: BTreeSet<&Arc<Body>> = BTreeSet::new();
     let mut pending = vec![graph];
@@ -210,7 +210,7 @@ struct Function<'g> {
     depth: usize,
 }
 
-/// Writes a graph, or the graph of a body, with the bodies of its loops that have no name yet.
+/// Writes a graph, or the graph of a body, with the bodies of its scans that have no name yet.
 fn write_graph<'g>(
     f: &mut fmt::Formatter<'_>,
     graph: &'g Graph,
@@ -218,7 +218,7 @@ fn write_graph<'g>(
     written: &mut Function<'g>,
 ) -> fmt::Result {
     let margin = "  ".repeat(written.depth);
-    let updated = if body.is_none() { updated_by_loops(graph) } else { BTreeMap::new() };
+    let updated = if body.is_none() { updated_by_scans(graph) } else { BTreeMap::new() };
     let leaves = leaves_in_order(graph, updated.keys().copied());
     let names = Names::of(graph, &leaves, &updated);
     if body.is_none() {
@@ -302,7 +302,7 @@ fn write_graph<'g>(
     Ok(())
 }
 
-/// The attributes of a loop.
+/// The attributes of a scan.
 fn write_scan(f: &mut fmt::Formatter<'_>, scan: &Scan, body: Option<&str>) -> fmt::Result {
     f.write_str("{")?;
     if let Some(body) = body {
@@ -515,7 +515,7 @@ impl fmt::Display for Op {
                 let (constants, cost) = (grad.constants, grad.has_cost);
                 write!(f, ", constants={constants}, cost={cost}, disconnected={disconnected}}}")
             }
-            Class::Loop(scan) => write_scan(f, scan, None),
+            Class::Scan(scan) => write_scan(f, scan, None),
             Class::Literal(_)
             | Class::Map(_)
             | Class::View(View::Same | View::Slice | View::Window(_))

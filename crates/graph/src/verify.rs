@@ -6,7 +6,7 @@
 //! 3. Every leaf of a node is listed among the graph's leaves, and its node has a type that its declaration accepts.
 //! 4. Every other node has the type that [`crate::infer`] gives it.
 //! 5. Inputs are listed leaves of their kind, each once, and every input that a node uses is among them. A function
-//!    reads no carry, a loop's body only its own carries and no shared variable.
+//!    reads no carry, a scan's body only its own carries and no shared variable.
 //! 6. Outputs and updates name nodes of the graph. In a body, those that name sequences and the condition to end at
 //!    exist, and the condition is `bool[]`.
 //! 7. Updates write shared variables (in a body carries), each once, with values of the variable's type; a shared
@@ -14,7 +14,7 @@
 //! 8. After specialisation: every type is known, and there are no `Extent`, `Slice`, `SetSlice` and no extents given by
 //!    operands.
 //! 9. After differentiation: there is no `Grad`.
-//! 10. All of this holds for the bodies of loops, at the same stage; each is checked once.
+//! 10. All of this holds for the bodies of scans, at the same stage; each is checked once.
 //!
 //! Types are only compared in a graph of which the first invariant holds. Nothing is changed or mended.
 
@@ -45,14 +45,14 @@ pub enum Stage {
 
 /// Checks all invariants of a graph at a stage. The error holds everything that is wrong, in the order of this
 /// module's list, each with the node and the user's line that built it; what is wrong with a body follows what is wrong
-/// with the graph that holds the loop.
+/// with the graph that holds the scan.
 pub fn verify(graph: &Graph, stage: Stage) -> Result<(), Diagnostics> {
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
     let mut pending: Vec<(Arc<Body>, Option<Site>)> = Vec::new();
     check(graph, Place::Function, stage, &mut problems);
     let held = |graph: &Graph| -> Vec<(Arc<Body>, Option<Site>)> {
-        graph.loop_results().map(|(key, (id, _))| (key.body.clone(), graph.node(id).site)).collect()
+        graph.scan_nodes().map(|(key, (id, _))| (key.body.clone(), graph.node(id).site)).collect()
     };
     pending.extend(held(graph).into_iter().rev());
     while let Some((body, site)) = pending.pop() {
@@ -61,7 +61,7 @@ pub fn verify(graph: &Graph, stage: Stage) -> Result<(), Diagnostics> {
         }
         let mut found = Vec::new();
         check(&body.graph, Place::Body(&body), stage, &mut found);
-        problems.extend(found.into_iter().map(|problem| problem.with("in the body of", "a loop", site)));
+        problems.extend(found.into_iter().map(|problem| problem.with("in the body of", "a scan", site)));
         pending.extend(held(&body.graph).into_iter().rev());
     }
     if problems.is_empty() { Ok(()) } else { Err(Diagnostics(problems)) }
@@ -74,7 +74,7 @@ enum Place<'a> {
     Body(&'a Body),
 }
 
-/// Checks a graph without the bodies of its loops.
+/// Checks a graph without the bodies of its scans.
 fn check(graph: &Graph, place: Place<'_>, stage: Stage, problems: &mut Vec<Diagnostic>) {
     check_order(graph, problems);
     if !problems.is_empty() {
@@ -162,13 +162,13 @@ fn check_inputs(graph: &Graph, place: Place<'_>, problems: &mut Vec<Diagnostic>)
         let Op::Leaf(leaf) = node.op else { continue };
         let title = match (graph.leaf(leaf).map(|leaf| &leaf.kind), place) {
             (Some(LeafKind::Input), _) if !seen.contains(&leaf) => "is an input that is not among the inputs",
-            (Some(LeafKind::Carry), Place::Function) => "is a carry outside of its loop",
+            (Some(LeafKind::Carry), Place::Function) => "is a carry outside of its scan",
             (Some(LeafKind::Carry), Place::Body(_))
                 if graph.updates.iter().all(|(carry, _)| *carry != leaf) =>
             {
                 "is a carry without a next value"
             }
-            (Some(LeafKind::Shared(_)), Place::Body(_)) => "is a shared variable in the body of a loop",
+            (Some(LeafKind::Shared(_)), Place::Body(_)) => "is a shared variable in the body of a scan",
             (
                 Some(LeafKind::Input | LeafKind::Carry | LeafKind::Shared(_) | LeafKind::Constant(_)) | None,
                 _,
@@ -245,13 +245,13 @@ fn check_body(body: &Body, problems: &mut Vec<Diagnostic>) {
     }
     match body.condition() {
         None => problems
-            .push(Diagnostic::new("the body of a loop with a condition to end at has no output for it")),
+            .push(Diagnostic::new("the body of a scan with a condition to end at has no output for it")),
         Some(id) if id.index() >= body.graph.len() => {}
         Some(id) => {
             let (node, expected) = (body.graph.node(id), TensorType::scalar(DType::Bool));
             if node.ty != expected {
                 problems.push(
-                    at_node(id, node, "is the condition to end a loop at and has another type")
+                    at_node(id, node, "is the condition to end a scan at and has another type")
                         .with("expected", expected.to_string(), None)
                         .with("found", node.ty.to_string(), None),
                 );

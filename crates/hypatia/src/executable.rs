@@ -49,7 +49,7 @@ impl Executable {
             Array::zeros(*dtype, shape).map_err(|_| {
                 let bytes = shape.iter().product::<usize>() * dtype.size();
                 let found = format!("{}, {bytes} bytes", simplified.ty(*id));
-                let fault = Diagnostic::new("a result needs more memory than the system gives");
+                let fault = Diagnostic::new("out of memory for a result");
                 fault.at(simplified.node(*id).site).with("result", found, None)
             })
         });
@@ -112,7 +112,7 @@ impl Executable {
             let held = &self.outputs[*output];
             let made = self.outputs[results + number].get(0).to_i64();
             let made = made.and_then(|made| usize::try_from(made).ok());
-            let made = made.ok_or_else(|| broken!("the number of rows that a loop made"))?;
+            let made = made.ok_or_else(|| broken!("the number of rows that a scan made"))?;
             if made < held.shape()[*axis] {
                 let cut = first_along(held, *axis, made)?;
                 self.whole[number] = Some(std::mem::replace(&mut self.outputs[*output], cut));

@@ -31,7 +31,7 @@ pub struct Function {
     pub(crate) needs: Vec<LeafId>,
     /// The number of results. The graph gives one more for each cut: how many rows were made.
     pub(crate) results: usize,
-    /// Results of loops that may end early, with the axis of the rows that may not have been made.
+    /// Results of scans that may end early, with the axis of the rows that may not have been made.
     pub(crate) cuts: Vec<(usize, usize)>,
     /// That of the last call is the one in use.
     pub(crate) executables: Cache<Arguments, Executable>,

@@ -12,7 +12,7 @@ use crate::cache::Counts;
 /// What the kernels of a function cost.
 #[derive(Clone)]
 pub struct Profile {
-    /// One row a kernel, in the order in which they run; a loop comes before the kernels of its body.
+    /// One row a kernel, in the order in which they run; a scan comes before the kernels of its body.
     pub rows: Vec<ProfileRow>,
     /// What was compiled for the shapes that the function has met.
     pub executables: Counts,
@@ -25,7 +25,7 @@ pub struct Profile {
 /// What a kernel costs.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
-    /// The number of loops around it; the time of a loop holds that of its kernels.
+    /// The number of scans around it; the time of a scan holds that of its kernels.
     pub depth: usize,
     /// What it computes.
     pub label: String,

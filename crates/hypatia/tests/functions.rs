@@ -118,7 +118,7 @@ fn gradients_reach_constants() {
     assert_eq!(found.array(0).to_vec::<f64>().unwrap(), [9.0, 123.0, 1803.0]);
     assert_eq!(found.scalar(1).unwrap(), 947.0);
 
-    // The same through a loop: the cost is x c^4.
+    // The same through a scan: the cost is x c^4.
     let power = Scan::new().carry(&x).steps(4).run(|step| Next::new().carry(&step.carries[0] * &c));
     let gradient = &grad(&power.last[0].sum(All), [&c])[0];
     let mut f = function(&[&x], &[gradient], &[]).unwrap();
@@ -143,9 +143,9 @@ fn what_simplification_did_not_see_is_said() {
     assert!(f.warnings().is_empty());
 }
 
-/// Rewriting may compute in a loop what is made of its results; not where a gradient is taken with respect to one of them.
+/// Rewriting may compute in a scan what is made of its results; not where a gradient is taken with respect to one of them.
 #[test]
-fn gradients_with_respect_to_results_of_a_loop() {
+fn gradients_with_respect_to_results_of_a_scan() {
     let h0 = scalar::<f64>("h0");
     let chain = Scan::new().carry(&h0).steps(3).run(|step| {
         let h = &step.carries[0];

@@ -1,4 +1,4 @@
-//! Loops that may end early, in compiled functions.
+//! Scans that may end early, in compiled functions.
 
 use hypatia::{All, Array, Builder, DType, Next, Numerics, Scan, Tensor, function, grad, ix, matrix, scalar};
 
@@ -57,7 +57,7 @@ fn rows_of_rows_are_cut_along_their_axis() {
 }
 
 #[test]
-fn a_loop_in_a_loop_counts_its_own_rows() {
+fn a_scan_in_a_scan_counts_its_own_rows() {
     let x = matrix::<f64>("x");
     let total = |row: &Tensor| {
         let inner = Scan::new().sequence(row).carry(0.0 * row.index(ix![0])).run(|s| {

@@ -90,7 +90,7 @@ fn work(term: &Term, data: &Data, operands: &[&Data]) -> i64 {
             n.saturating_mul(8).saturating_add(operands.last().map_or(0, |d| d.count() as i64 * 16))
         }
         Class::Random(_) => n.saturating_mul(32),
-        Class::Loop(_) | Class::Gradient(_) => 0,
+        Class::Scan(_) | Class::Gradient(_) => 0,
     };
     // Every operator costs a little, be there elements or not.
     eighths.saturating_add(8)

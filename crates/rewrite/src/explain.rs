@@ -2,7 +2,7 @@
 //!
 //! The e-graph remembers why any two of its terms are equal; the shortest such proof between what was given and what
 //! was chosen is the explanation. Remembering costs time, so this is a run of its own, for formulas that people read.
-//! Rewritings of loops, before and after the rules, are steps as well: each with the formula after it. What rules do
+//! Rewritings of scans, before and after the rules, are steps as well: each with the formula after it. What rules do
 //! inside of bodies is not told.
 
 use std::fmt;
@@ -54,7 +54,7 @@ pub struct Derived {
     pub rule: String,
     /// What the step costs in truth.
     pub exactness: Exactness,
-    /// The rule as its table has it, or what a rewriting of loops does in words.
+    /// The rule as its table has it, or what a rewriting of scans does in words.
     pub text: String,
     /// Whether the rule was used from right to left.
     pub reversed: bool,
@@ -106,7 +106,7 @@ pub fn explain(graph: &Graph, numerics: Numerics) -> Explanation {
         .collect();
     for stage in &stages {
         match stage {
-            Stage::Loops(rewriting, after) => {
+            Stage::Scans(rewriting, after) => {
                 for (derivation, output) in derivations.iter_mut().zip(&after.outputs) {
                     let formula = formula(after, *output);
                     let last = derivation.steps.last().map_or(&derivation.given, |step| &step.formula);

@@ -294,7 +294,7 @@ impl Facts {
                 let uniform = Facts { number: true, no_minus_zero: true, ..Facts::within(0.0, high) };
                 uniform.fitted(dtype, strict)
             }
-            Class::Leaf(_) | Class::Loop(_) | Class::Gradient(_) => unknown,
+            Class::Leaf(_) | Class::Scan(_) | Class::Gradient(_) => unknown,
         }
     }
 

@@ -71,7 +71,7 @@ fn value_of(
         // Rounding that the user asked for.
         Class::Cast(dtype) => operands[0].cast(node_dtype(graph, node)).cast(dtype),
         // Not worth the time at compile time.
-        Class::Product | Class::Convolution(_) | Class::Random(_) | Class::Loop(_) | Class::Gradient(_) => {
+        Class::Product | Class::Convolution(_) | Class::Random(_) | Class::Scan(_) | Class::Gradient(_) => {
             return None;
         }
         // An index out of range is an error of the call.

@@ -25,7 +25,7 @@
 //! Read the modules in this order: `rules` and its four tables; `pattern`, the text they are written in; `facts`, what
 //! guards may ask; `term`, the e-graph's language, which is the graph's own list of operators; `saturate`; `cost` and
 //! `extract`; `simplify`, which goes from graph to graph and cuts large ones; `fold`, which computes constants after
-//! everything else; `loops`, which rewrites loops and goes into their bodies; `explain`.
+//! everything else; `scans`, which rewrites scans and goes into their bodies; `explain`.
 //!
 //! Always true: the result has the same inputs, outputs and updates; it is never dearer than what was given; equal
 //! graphs give equal results. Deliberately absent: rules that only rearrange (commutativity, associativity), clocks,
@@ -38,11 +38,11 @@ mod explain;
 mod extract;
 mod facts;
 mod fold;
-mod loops;
 mod pattern;
 mod report;
 mod rules;
 mod saturate;
+mod scans;
 mod simplify;
 mod term;
 

@@ -8,13 +8,13 @@ use hypatia_graph::diagnostic::Site;
 use hypatia_graph::text::Few;
 use hypatia_graph::{Diagnostic, Graph};
 
-use crate::loops::Description;
 use crate::saturate::Stop;
+use crate::scans::Description;
 
 /// What [`crate::simplify`] did. Equal for equal graphs, but for `time`.
 #[derive(Clone)]
 pub struct Report {
-    /// How often each rule brought something new, by name; and how many loops each rewriting of loops changed. Bodies
+    /// How often each rule brought something new, by name; and how many scans each rewriting of scans changed. Bodies
     /// count as part of the graph, here and below.
     pub rules: BTreeMap<&'static str, u32>,
     /// Rounds of saturation, over all partitions.
@@ -85,8 +85,8 @@ impl fmt::Display for Unseen {
 /// A part of a simplification.
 #[derive(Clone)]
 pub(crate) enum Stage {
-    /// A rewriting of loops, and the graph after it.
-    Loops(&'static Description, Graph),
+    /// A rewriting of scans, and the graph after it.
+    Scans(&'static Description, Graph),
     /// The rules, and the graph before them.
     Formulas(Graph),
 }
@@ -94,7 +94,7 @@ pub(crate) enum Stage {
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stage::Loops(rewriting, _) => write!(f, "Loops({})", rewriting.name),
+            Stage::Scans(rewriting, _) => write!(f, "Scans({})", rewriting.name),
             Stage::Formulas(_) => f.write_str("Formulas"),
         }
     }
@@ -117,15 +117,15 @@ impl Report {
         }
     }
 
-    /// Notes how many loops were rewritten into what the graph is now.
-    pub(crate) fn note_loops(&mut self, rewriting: &'static Description, count: u32, after: &Graph) {
+    /// Notes how many scans were rewritten into what the graph is now.
+    pub(crate) fn note_scans(&mut self, rewriting: &'static Description, count: u32, after: &Graph) {
         *self.rules.entry(rewriting.name).or_default() += count;
         if let Some(stages) = &mut self.stages {
-            stages.push(Stage::Loops(rewriting, after.clone()));
+            stages.push(Stage::Scans(rewriting, after.clone()));
         }
     }
 
-    /// Adds what was done to the body of a loop, or to a formula before its gradient was taken.
+    /// Adds what was done to the body of a scan, or to a formula before its gradient was taken.
     pub fn include(&mut self, part: &Report) {
         for (rule, count) in &part.rules {
             *self.rules.entry(rule).or_default() += count;

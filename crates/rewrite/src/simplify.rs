@@ -21,7 +21,7 @@ use crate::report::{Report, RiskyForm, Stage, Unseen};
 use crate::rules::RuleSet;
 use crate::saturate::{Limits, Stop, saturate};
 use crate::term::{Egraph, Knowledge, Origin, Term, insert_term};
-use crate::{Numerics, Options, loops, rules_for};
+use crate::{Numerics, Options, rules_for, scans};
 
 /// Graphs with more nodes are cut.
 const LARGEST_WHOLE: usize = 3_000;
@@ -54,12 +54,12 @@ fn simplify_reporting(graph: &Graph, options: Options, mut report: Report) -> (G
         return (graph.clone(), report);
     }
     let rules = rules_for(options);
-    let mut bodies = loops::Bodies::new();
-    let improved = loops::improve(graph, options, &mut bodies, &mut report);
+    let mut bodies = scans::Bodies::new();
+    let improved = scans::improve(graph, options, &mut bodies, &mut report);
     let (mut simplified, mut risky) =
         simplify_formulas(improved.as_ref().unwrap_or(graph), options, rules, &mut report);
-    // Rules may have brought to light what a loop does not need.
-    if let Some(improved) = loops::improve(&simplified, options, &mut bodies, &mut report) {
+    // Rules may have brought to light what a scan does not need.
+    if let Some(improved) = scans::improve(&simplified, options, &mut bodies, &mut report) {
         (simplified, risky) = simplify_formulas(&improved, options, rules, &mut report);
     }
     report.note_risky(risky);
@@ -68,7 +68,7 @@ fn simplify_reporting(graph: &Graph, options: Options, mut report: Report) -> (G
     (simplified, report)
 }
 
-/// The graph with its formulas simplified, loops left as they are, and the risky terms in it that rules did not see in
+/// The graph with its formulas simplified, scans left as they are, and the risky terms in it that rules did not see in
 /// full.
 fn simplify_formulas(
     graph: &Graph,
@@ -117,14 +117,14 @@ fn simplify_parts(
         pass.simplify_part(nodes, rules, report);
         return pass.finish();
     }
-    // The results of one loop stay in one part, so that they keep equal operands.
-    let nodes = loops::side_by_side(graph, nodes);
+    // The results of one scan stay in one part, so that they keep equal operands.
+    let nodes = scans::side_by_side(graph, nodes);
     let mut rest = &nodes[..];
     while !rest.is_empty() {
-        let is_loop = |id: &NodeId| matches!(graph.node(*id).op, Op::Scan(_));
+        let is_scan = |id: &NodeId| matches!(graph.node(*id).op, Op::Scan(_));
         let part = if rest.len() == nodes.len() { first } else { PART };
         let mut size = part.min(rest.len());
-        while size < rest.len() && is_loop(&rest[size]) {
+        while size < rest.len() && is_scan(&rest[size]) {
             size += 1;
         }
         let (part, others) = rest.split_at(size);
@@ -311,11 +311,9 @@ fn add(egraph: &mut Egraph<'_>, op: Op, operands: &[Id], id: NodeId, loaded: &mu
 
 /// An operand from an earlier part: a constant is written again, anything else is a leaf.
 fn load_outside(egraph: &mut Egraph<'_>, graph: &Graph, id: NodeId, loaded: &mut Loaded) -> Id {
-    let constant = graph.uniform(id).filter(|_| graph.ty(id).is_known());
-    let class = match constant {
-        Some(literal) => {
+    let class = match graph.uniform(id).zip(graph.ty(id).extents()) {
+        Some((literal, extents)) => {
             let scalar = add(egraph, Op::Literal(literal), &[], id, loaded);
-            let extents = graph.ty(id).extents().unwrap_or_default();
             let dims = hypatia_graph::op::known_dims(&extents);
             match extents.is_empty() {
                 true => scalar,

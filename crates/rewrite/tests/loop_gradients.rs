@@ -1,4 +1,4 @@
-//! Gradients of loops through the whole of it: made stable, taken, simplified.
+//! Gradients of scans through the whole of it: made stable, taken, simplified.
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]
 
 use std::collections::BTreeSet;
@@ -65,8 +65,8 @@ fn compiled(inputs: &[&Tensor], outputs: Vec<Tensor>) -> Graph {
     result.unwrap()
 }
 
-/// The number of loops, those in bodies included.
-fn loops(graph: &Graph) -> usize {
+/// The number of scans, those in bodies included.
+fn scans(graph: &Graph) -> usize {
     let live = graph.reachable();
     let mut found = BTreeSet::new();
     let mut bodies = BTreeSet::new();
@@ -76,10 +76,10 @@ fn loops(graph: &Graph) -> usize {
             bodies.insert(scan.body.clone());
         }
     }
-    found.len() + bodies.iter().map(|body| loops(&body.graph)).sum::<usize>()
+    found.len() + bodies.iter().map(|body| scans(&body.graph)).sum::<usize>()
 }
 
-/// The number of elements of the largest stack that a loop makes, those in bodies included.
+/// The number of elements of the largest stack that a scan makes, those in bodies included.
 fn largest_stack(graph: &Graph) -> usize {
     let live = graph.reachable();
     let mut largest = 0;
@@ -139,14 +139,14 @@ fn a_recurrent_layer_runs_once_each_way() {
     {
         let mut outputs = grad(&cost, layer.inputs());
         outputs.push(cost);
-        assert_eq!(loops(&compiled(&layer.inputs(), outputs)), 2);
+        assert_eq!(scans(&compiled(&layer.inputs(), outputs)), 2);
     }
-    // Values of the loop that the cost does not read, and a gradient of a second cost.
+    // Values of the scan that the cost does not read, and a gradient of a second cost.
     let cost = scanned.last[0].sqr().sum(All);
     let mut outputs = grad(&cost, [&layer.w, &layer.u]);
     outputs.extend(grad(&scanned.outputs[0].sum(All), [&layer.u]));
     outputs.extend([cost, scanned.carries[0].index([Index::At(3i64.into())])]);
-    assert_eq!(loops(&compiled(&layer.inputs(), outputs)), 3);
+    assert_eq!(scans(&compiled(&layer.inputs(), outputs)), 3);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn nothing_stacks_what_checkpoints_save() {
     assert_eq!(stack(Scan::new()), STEPS * 8);
 }
 
-/// No digits of the derivative of a sigmoid are lost in the tails. That of a tanh is made of its value, which a loop keeps
+/// No digits of the derivative of a sigmoid are lost in the tails. That of a tanh is made of its value, which a scan keeps
 /// anyway: it is right to a rounding of 1.
 #[test]
 fn gradients_of_steps_keep_their_digits_in_the_tails() {

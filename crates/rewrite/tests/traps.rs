@@ -1,4 +1,4 @@
-//! The numeric traps on which Theano's successors and JAX fail (features.md, 6.1), as far as they need no loop: each
+//! The numeric traps on which Theano's successors and JAX fail (features.md, 6.1), as far as they need no scan: each
 //! formula, simplified under `Real` with gradients taken after that, must give the value of real arithmetic.
 //! Expected values are from mpmath (`tests/reference/rewriting_traps.py`), or follow from the policy.
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its graph has failed")]

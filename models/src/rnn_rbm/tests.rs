@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use hypatia::{Function, function, grad, matrix, scalar};
 
 use super::*;
-use crate::descent::Descent;
 
 /// Values made by `tests/reference/rnn_rbm.py`: extents and elements by name.
 fn reference() -> BTreeMap<&'static str, Array> {
@@ -69,16 +68,16 @@ fn biases_cost_and_gradients_are_those_of_numpy_and_of_the_unrolled_formula() {
         let outputs: Vec<&Tensor> = [&biases.0, &biases.1, &cost].into_iter().chain(&gradients).collect();
         function(&[&v, &sample], &outputs, &[]).unwrap()
     };
-    let mut looped = build(model.biases(&v));
+    let mut scanned = build(model.biases(&v));
     let mut written_out = build(unrolled(&model, &v, 6));
     let arguments = [&reference["v"], &reference["sample"]];
-    let looped = looped.call(&arguments).unwrap();
+    let scanned = scanned.call(&arguments).unwrap();
     let written_out = written_out.call(&arguments).unwrap();
     let gradients = parameters.iter().map(|parameter| format!("gradient.{}", parameter.name));
     let names = ["bv_t", "bh_t", "cost"].map(str::to_owned).into_iter().chain(gradients);
     for (number, name) in names.enumerate() {
         let expected = &reference[name.as_str()];
-        assert_close(looped.array(number), expected, &name);
+        assert_close(scanned.array(number), expected, &name);
         assert_close(written_out.array(number), expected, &name);
     }
 }
@@ -156,34 +155,6 @@ fn a_frame_depends_on_the_state_before_it() {
     let mut generate = function(&[], &[&tune], &[]).unwrap();
     let values = generate.call(&[]).unwrap().array(0).to_vec::<f32>().unwrap();
     assert_eq!(values, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
-}
-
-#[test]
-fn updates_clip_and_gain_momentum() {
-    // One parameter whose gradient is x: two steps against the published formulas, worked out by hand.
-    let p = Parameter::new("p", &shared("p", Array::vector(&[0.0_f32, 0.0])));
-    let x = scalar::<f32>("x");
-    let direction = hypatia::constant(Array::vector(&[3.0_f32, 4.0]));
-    let cost = (&p.shared * direction * &x).sum(All);
-    let chain = RbmChain { v_sample: x.clone(), cost, monitor: x.clone() };
-    let run = |clip: Option<f64>, momentum: f64| {
-        p.shared.set_value(Array::vector(&[0.0_f32, 0.0])).unwrap();
-        let (updates, velocities) = Descent { learning_rate: 0.5, clip, momentum }
-            .updates(std::slice::from_ref(&p), chain.gradients(std::slice::from_ref(&p)));
-        assert_eq!(velocities.len(), usize::from(momentum > 0.0));
-        let updates: Vec<(&Shared, Tensor)> =
-            updates.iter().map(|(shared, next)| (shared, next.clone())).collect();
-        let mut step = function(&[&x], &[], &updates).unwrap();
-        step.call(&[&Array::scalar(1.0_f32)]).unwrap();
-        step.call(&[&Array::scalar(1.0_f32)]).unwrap();
-        p.shared.get_value().unwrap().to_vec::<f32>().unwrap()
-    };
-    assert_eq!(run(None, 0.0), [-3.0, -4.0]);
-    // The norm is 5.
-    assert_eq!(run(Some(5.0), 0.0), [-3.0, -4.0]);
-    assert_eq!(run(Some(2.5), 0.0), [-1.5, -2.0]);
-    // v1 = -0.5 g, p1 = 0.5 v1 - 0.5 g = -0.75 g; v2 = 0.5 v1 - 0.5 g = -0.75 g, p2 = p1 + 0.5 v2 - 0.5 g = -1.625 g.
-    assert_eq!(run(None, 0.5), [-1.625 * 3.0, -1.625 * 4.0]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::values::Generator;
 /// The graph of a recipe whose nodes are mostly windows of matrices, written into matrices of the same shape. Three shared
 /// variables get new values, and the results ask for some of the nodes on the way.
 pub fn grow_updates(recipe: &Recipe, dtype: DType) -> Grown {
-    let soil = Soil { float: dtype, mixed: false, symbolic: false, wild: false, special: false, loops: 1 };
+    let soil = Soil { float: dtype, mixed: false, symbolic: false, wild: false, special: false, scans: 1 };
     let mut growth = Growth {
         graph: Graph::new(),
         values: Vec::new(),
@@ -171,13 +171,13 @@ impl Growth {
                 let product = self.add(Op::Map(ScalarFn::Mul), &[product, factor])?;
                 self.add(Op::Map(ScalarFn::Add), &[base, product])
             }
-            _ if self.soil.loops > 0 => self.loop_over_windows(shape),
+            _ if self.soil.scans > 0 => self.scan_over_windows(shape),
             _ => None,
         }
     }
 
-    /// Three steps of a loop whose carries are matrices of that shape, with a captured one; its last values and rows.
-    fn loop_over_windows(&mut self, shape: &[usize]) -> Option<NodeId> {
+    /// Three steps of a scan whose carries are matrices of that shape, with a captured one; its last values and rows.
+    fn scan_over_windows(&mut self, shape: &[usize]) -> Option<NodeId> {
         let dtype = self.soil.float;
         let indices = self.pick_where(|x| x.dtype() == DType::I64 && x.shape() == [3])?;
         let operands = [indices, self.old(shape), self.matrix(shape), self.old(shape)];
@@ -186,7 +186,7 @@ impl Growth {
             values: Vec::new(),
             inputs: Vec::new(),
             generator: Generator(self.generator.next_u64()),
-            soil: Soil { loops: 0, ..self.soil },
+            soil: Soil { scans: 0, ..self.soil },
         };
         let mut carries = Vec::new();
         for (position, name) in ["i", "c", "g", "h"].into_iter().enumerate() {

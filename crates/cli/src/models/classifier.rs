@@ -56,7 +56,7 @@ impl Classifier {
             settings.builder().inputs(&[&index]).given(&self.x, x).given(&self.y, y)
         };
         let gradients = grad(&self.cost, self.parameters.iter().map(|parameter| &parameter.shared));
-        let (updates, _) = Descent::plain(settings.learning_rate).updates(&self.parameters, gradients);
+        let (updates, _) = Descent::sgd(settings.learning_rate).updates(&self.parameters, gradients);
         let counter = |set: &Resident| {
             let function = builder(set).outputs(&[&self.misclassified]).compile()?;
             Ok::<_, TrainError>(ErrorCounter { function, batches: set.batches, batch_size: set.batch_size() })

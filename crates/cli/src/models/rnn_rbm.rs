@@ -12,7 +12,7 @@ use clap::Args;
 use hypatia::{Array, Function, RandomStreams, Shared, Tensor, matrix};
 use hypatia_datasets::music::{MusicSizes, PIANO, PianoRoll, Sampling, Songbook, TempoMap, write_midi};
 use hypatia_datasets::numpy::RandomState;
-use hypatia_models::descent::Descent;
+use hypatia_models::descent::{Descent, Rule};
 use hypatia_models::rnn_rbm::{RbmChain, RnnRbm};
 use serde_json::json;
 
@@ -134,11 +134,10 @@ impl Options {
         let streams = next_streams(&mut rng)?;
         let model = RnnRbm::new(&mut rng, PIANO.len(), self.hidden as usize, self.recurrent as usize);
         let steps = self.gibbs_steps as usize;
-        let descent = Descent {
-            learning_rate: settings.learning_rate,
-            clip: (self.clip > 0.0).then_some(self.clip),
-            momentum: self.momentum,
-        };
+        let momentum = self.momentum;
+        let rule = if momentum > 0.0 { Rule::Nesterov { momentum } } else { Rule::Sgd };
+        let clip = (self.clip > 0.0).then_some(self.clip);
+        let descent = Descent { clip, ..Descent::new(rule, settings.learning_rate) };
         let mut parameters = model.parameters();
         let learnt = parameters.len() - usize::from(!self.learn_initial_state);
         let v = matrix::<f32>("v");
@@ -152,7 +151,7 @@ impl Options {
         let pretrain = if self.pretraining_epochs > 0 {
             let chain = model.static_chain(&streams, &v, steps);
             let gradients = chain.gradients(&parameters[..3]);
-            let (updates, _) = Descent { momentum: 0.0, ..descent }.updates(&parameters[..3], gradients);
+            let (updates, _) = Descent { rule: Rule::Sgd, ..descent }.updates(&parameters[..3], gradients);
             Some(compile(&chain, &updates)?)
         } else {
             None

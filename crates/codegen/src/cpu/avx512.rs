@@ -24,7 +24,7 @@ mod strip;
 #[cfg(test)]
 mod tests;
 
-use hypatia_graph::DType;
+use hypatia_graph::{Broken, DType};
 
 use self::allocate::{Failure, Found, Frame, Function, INDEX, MASK_COUNT, Place, TAIL, emit_block};
 use self::encode::*;
@@ -61,30 +61,36 @@ pub fn is_supported() -> bool {
 /// where that axis is reduced, and `0..1` where there is no axis. If `error[0]` is 0 and an index or start is out of
 /// range, `error` becomes 1, the value, the check. Of memory that the kernel writes, an iteration may read only the
 /// element that it writes itself: iterations are not run in order.
-pub fn emit(kernel: &LoopKernel) -> Option<Vec<u8>> {
+///
+/// There is none for what the portable emitter has to take.
+pub fn emit(kernel: &LoopKernel) -> Result<Option<Vec<u8>>, Broken> {
     let covered = |dtype: DType| dtype != DType::F64;
     if !kernel.types.iter().copied().all(covered) || kernel.extents.len() > 16 {
-        return None;
+        return Ok(None);
     }
-    match normalise(kernel)? {
+    match normalise(kernel) {
         // The starts are checked even if nothing is written.
-        Normal::Empty if !kernel.starts.is_empty() => None,
-        Normal::Empty => {
+        Some(Normal::Empty) if kernel.starts.is_empty() => {
             let mut asm = Assembler::default();
             asm.return_at_once();
-            Some(asm.finish())
+            Ok(Some(asm.finish()))
         }
-        Normal::Loops(parts) => {
+        Some(Normal::Loops(parts)) => {
             let (normal, nest) = *parts;
-            let strip = strip::record(&normal, &nest)?;
+            let Some(strip) = strip::record(&normal, &nest) else { return Ok(None) };
             let has_range = !kernel.extents.is_empty() && !kernel.reduced[0];
+            let emit = |pages| match Emitter::new(&normal, &nest, &strip, has_range) {
+                Some(emitter) => emitter.emit(pages),
+                None => Ok(None),
+            };
             // The frame's size is known at the end, and so is the number of pages to touch at the beginning: mostly none.
-            let (code, pages) = Emitter::new(&normal, &nest, &strip, has_range)?.emit(0)?;
-            if pages == 0 {
-                return Some(code);
-            }
-            Some(Emitter::new(&normal, &nest, &strip, has_range)?.emit(pages)?.0)
+            let code = match emit(0)? {
+                Some((_, pages)) if pages > 0 => emit(pages)?,
+                code => code,
+            };
+            Ok(code.map(|(code, _)| code))
         }
+        Some(Normal::Empty) | None => Ok(None),
     }
 }
 
@@ -154,6 +160,7 @@ impl<'a> Emitter<'a> {
             rare: Vec::new(),
             folds_lanes: nest.folds_lanes(),
             lanes: Vec::new(),
+            broken: None,
         };
         Some(Emitter {
             kernel,
@@ -175,7 +182,12 @@ impl<'a> Emitter<'a> {
     }
 
     /// The code, and the whole pages of its frame.
-    fn emit(mut self, probed_pages: i32) -> Option<(Vec<u8>, i32)> {
+    fn emit(mut self, probed_pages: i32) -> Result<Option<(Vec<u8>, i32)>, Broken> {
+        let code = self.code(probed_pages);
+        self.function.broken.map_or(Ok(code), Err)
+    }
+
+    fn code(&mut self, probed_pages: i32) -> Option<(Vec<u8>, i32)> {
         let saved = self.saved.clone();
         if self.has_range {
             let asm = self.asm();
@@ -204,7 +216,7 @@ impl<'a> Emitter<'a> {
         emit_rare_code(&mut self.function)?;
         let bytes = self.function.frame.bytes()?;
         self.asm().set_reserve(reserve, bytes);
-        Some((self.function.asm.finish(), bytes / 4096))
+        Some((std::mem::take(&mut self.function.asm).finish(), bytes / 4096))
     }
 
     /// The arguments into the frame, run-time starts, pointers, pinned constants.

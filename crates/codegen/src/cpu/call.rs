@@ -111,7 +111,7 @@ impl CpuProgram {
         self.context.times = on.then(|| vec![Duration::ZERO; self.plan.program.count()]);
     }
 
-    /// The time spent in each step since measuring began, by the step's number (see [`Program::step`]); that of a loop
+    /// The time spent in each step since measuring began, by the step's number (see [`Program::step`]); that of a scan
     /// holds that of the steps of its body.
     pub fn times(&self) -> Option<&[Duration]> {
         self.context.times.as_deref()

@@ -35,8 +35,8 @@ pub enum CodeError {
     /// A program that code cannot rely on (see [`crate::kernel::verify`]).
     #[error(transparent)]
     Broken(#[from] Broken),
-    /// More values between steps than memory can hold.
-    #[error("values between steps need {0} bytes of memory, which the system does not give")]
+    /// Out of memory for temporaries.
+    #[error("out of memory: temporaries need {0} bytes")]
     Memory(usize),
 }
 
@@ -78,10 +78,10 @@ impl Code {
         let mut compiler = Compiler::new(JITModule::new(builder), &plan.features)?;
         let steps = plan.program.all_steps();
         for (index, function) in plan.functions.iter().enumerate() {
-            let (Function::Kernel(step) | Function::Loop(step, _)) = function;
+            let (Function::Kernel(step) | Function::Scan(step, _)) = function;
             match (function, &steps[*step].1.kernel) {
                 (Function::Kernel(_), Kernel::Loop(kernel)) => compiler.kernel(kernel)?,
-                (Function::Loop(_, body), Kernel::Scan(kernel)) => compiler.native_loop(kernel, body)?,
+                (Function::Scan(_, body), Kernel::Scan(kernel)) => compiler.native_scan(kernel, body)?,
                 (_, kernel) => return Err(broken!("a kernel that f{index} can be of", kernel).into()),
             }
         }
@@ -152,7 +152,12 @@ impl Compiler {
     /// The function of a kernel.
     fn kernel(&mut self, kernel: &LoopKernel) -> Result<(), CodeError> {
         let id = self.declare()?;
-        if let Some(code) = self.avx512.then(|| avx512::emit(kernel)).flatten() {
+        let code = if self.avx512 {
+            avx512::emit(kernel).map_err(|broken| broken.with_input(kernel))?
+        } else {
+            None
+        };
+        if let Some(code) = code {
             self.module.define_function_bytes(id, 64, &code, &[])?;
             self.bytes += code.len();
             self.module.clear_context(&mut self.context);
@@ -166,8 +171,8 @@ impl Compiler {
         self.define(id)
     }
 
-    /// The function of a native loop.
-    fn native_loop(&mut self, kernel: &ScanKernel, body: &[Inline]) -> Result<(), CodeError> {
+    /// The function of a native scan.
+    fn native_scan(&mut self, kernel: &ScanKernel, body: &[Inline]) -> Result<(), CodeError> {
         let id = self.declare()?;
         let routines = self.routines();
         let mut called = HashMap::new();
@@ -197,7 +202,7 @@ impl Compiler {
                     let declare = || self.module.declare_func_in_func(function, &mut self.context.func);
                     called.entry(*id).or_insert_with(declare);
                 }
-                Inline::Loop(body) => self.declare_called(body, called),
+                Inline::Scan(body) => self.declare_called(body, called),
                 Inline::Kernel { .. } | Inline::Product { .. } => {}
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! A kernel is a function of its own or stands in the midst of other code ([`emit_between`]). Loops of known bounds that run
 //! once, and all loops of a kernel that is unrolled, leave no code; what is then loaded and stored at known places passes
-//! through [`Held`], which keeps it in registers. Every store goes to memory all the same.
+//! through [`RegisterCache`], which keeps it in registers. Every store goes to memory all the same.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -20,8 +20,8 @@ use hypatia_graph::scalar::{Applied, AppliedInteger, Domain};
 use hypatia_graph::{Broken, DType, Literal, ScalarFn, broken};
 use smallvec::SmallVec;
 
-use crate::cpu::held::{Element, Held};
 use crate::cpu::lanes::{IntegerLanes, Lanes, Precision, Width};
+use crate::cpu::register_cache::{CachedElement, RegisterCache};
 use crate::kernel::{Address, Affine, Instruction, LANES, LoopKernel, Store, StoreKind, Value};
 
 /// Routines that code calls.
@@ -40,7 +40,7 @@ pub(super) struct Memory {
     pub(super) base: Ir,
     /// Bytes from there to the first element.
     pub(super) offset: i64,
-    /// The space in which [`Held`] knows elements by their offsets; none where nothing is to be kept in registers.
+    /// The space in which [`RegisterCache`] knows elements by their offsets; none where nothing is to be kept in registers.
     pub(super) space: Option<usize>,
 }
 
@@ -70,8 +70,8 @@ pub(super) fn emit(
         .collect();
     let report = Report { words, raised: 1, failed };
     let range = [begin, end].map(|at| Counter { running: Some(at), plus: 0 });
-    let mut held = Held::default();
-    Emitter::new(builder, kernel, &memories, &mut held, report, routines, fused, false).emit(range)?;
+    let mut cache = RegisterCache::default();
+    Emitter::new(builder, kernel, &memories, &mut cache, report, routines, fused, false).emit(range)?;
     builder.ins().return_(&[]);
     builder.switch_to_block(failed);
     builder.ins().return_(&[]);
@@ -87,13 +87,13 @@ pub(super) fn function_params(builder: &mut FunctionBuilder<'_>) -> Result<[Ir; 
     params.try_into().map_err(|_| broken!("four parameters of a function", params.len()))
 }
 
-/// Emits a kernel whole where the builder stands, with loops or unrolled. Elements in `held` are those of straight code.
+/// Emits a kernel whole where the builder stands, with loops or unrolled. Elements in `cache` are those of straight code.
 #[expect(clippy::too_many_arguments, reason = "all that stands around a kernel")]
 pub(super) fn emit_between(
     builder: &mut FunctionBuilder<'_>,
     kernel: &LoopKernel,
     memories: &[Memory],
-    held: &mut Held,
+    cache: &mut RegisterCache,
     report: Report,
     routines: Routines,
     fused: bool,
@@ -101,7 +101,7 @@ pub(super) fn emit_between(
 ) -> Result<(), Broken> {
     let outermost = kernel.extents.first().copied().unwrap_or(1);
     let range = [Counter::known(0), Counter::known(outermost as i64)];
-    Emitter::new(builder, kernel, memories, held, report, routines, fused, unrolled).emit(range)
+    Emitter::new(builder, kernel, memories, cache, report, routines, fused, unrolled).emit(range)
 }
 
 /// The pointer at that place of a table.
@@ -150,7 +150,7 @@ struct Pointer {
     /// Bytes from there.
     offset: i32,
     /// What is kept in registers goes by this, where the whole address is known.
-    element: Option<Element>,
+    element: Option<CachedElement>,
 }
 
 struct Emitter<'e, 'b> {
@@ -159,7 +159,7 @@ struct Emitter<'e, 'b> {
     routines: Routines,
     fused: bool,
     memories: &'e [Memory],
-    held: &'e mut Held,
+    cache: &'e mut RegisterCache,
     range: [Counter; 2],
     report: Report,
     starts: Vec<Ir>,
@@ -323,7 +323,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
         b: &'e mut FunctionBuilder<'b>,
         kernel: &'e LoopKernel,
         memories: &'e [Memory],
-        held: &'e mut Held,
+        cache: &'e mut RegisterCache,
         report: Report,
         routines: Routines,
         fused: bool,
@@ -338,7 +338,7 @@ impl<'e, 'b> Emitter<'e, 'b> {
             routines,
             fused,
             memories,
-            held,
+            cache,
             range: [Counter::known(0); 2],
             report,
             starts: Vec::new(),
@@ -454,12 +454,13 @@ impl<'e, 'b> Emitter<'e, 'b> {
             base = self.b.ins().iadd(base, *bytes);
         }
         let known = computed.is_empty() && self.running == 0;
-        let element = space.filter(|_| known).map(|space| Element { space, offset: 0 });
+        let element = space.filter(|_| known).map(|space| CachedElement { space, offset: 0 });
         self.further(Pointer { param, base, offset: 0, element }, offset + bytes)
     }
 
     fn further(&mut self, pointer: Pointer, bytes: i64) -> Pointer {
-        let element = pointer.element.map(|element| Element { offset: element.offset + bytes, ..element });
+        let element =
+            pointer.element.map(|element| CachedElement { offset: element.offset + bytes, ..element });
         match i32::try_from(i64::from(pointer.offset) + bytes) {
             Ok(offset) => Pointer { offset, element, ..pointer },
             Err(_) => {
@@ -493,12 +494,12 @@ impl<'e, 'b> Emitter<'e, 'b> {
     /// The value at a place, from a register if it is in one.
     fn load_from(&mut self, pointer: Pointer, ty: Type) -> Ir {
         let Pointer { base, offset, element, .. } = pointer;
-        if let Some(value) = element.and_then(|element| self.held.get(self.b, element, ty)) {
+        if let Some(value) = element.and_then(|element| self.cache.get(self.b, element, ty)) {
             return value;
         }
         let value = self.b.ins().load(ty, flags(ty), base, offset);
         if let Some(element) = element {
-            self.held.learn(element, ty, value);
+            self.cache.learn(element, ty, value);
         }
         value
     }
@@ -507,8 +508,8 @@ impl<'e, 'b> Emitter<'e, 'b> {
         let ty = self.b.func.dfg.value_type(value);
         self.b.ins().store(flags(ty), value, pointer.base, pointer.offset);
         match (pointer.element, self.memories[usize::from(pointer.param)].space) {
-            (Some(element), _) => self.held.set(element, ty, value),
-            (None, Some(space)) => self.held.forget(space),
+            (Some(element), _) => self.cache.set(element, ty, value),
+            (None, Some(space)) => self.cache.forget(space),
             (None, None) => {}
         }
     }

@@ -1,9 +1,9 @@
-//! Loops over steps as machine code, for bodies of little work (`cpu::plan` chooses them).
+//! Scans as machine code, for bodies of little work (`cpu::plan` chooses them).
 //!
-//! The whole loop is one function: the steps, the addresses that move with them, the kernels inline, the condition, rows
+//! The whole scan is one function: the steps, the addresses that move with them, the kernels inline, the condition, rows
 //! repeated after an early end, last rows. Small kernels are unrolled, and elements pass from kernel to kernel and from step
-//! to step in registers (see `held`); kernels for which wide vectors pay are called. The arithmetic and its order are those
-//! of the kernels, so the bits are the same as when a loop is run step by step.
+//! to step in registers (see `register_cache`); kernels for which wide vectors pay are called. The arithmetic and its order are those
+//! of the kernels, so the bits are the same as when a scan is run step by step.
 
 mod product;
 
@@ -17,13 +17,13 @@ use cranelift_frontend::FunctionBuilder;
 use hypatia_graph::{Broken, DType, broken};
 
 use crate::cpu::emit::{Memory, Report, Routines, emit_between, function_params, scalar_type, table_entry};
-use crate::cpu::held::{Element, Held};
 use crate::cpu::plan::{FunctionId, Inline};
+use crate::cpu::register_cache::{CachedElement, RegisterCache};
 use crate::kernel::{self, Kernel, LoopKernel, Place, ScanKernel};
 
-/// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers of the loop's parameters, `error` three
+/// Fills the body of `fn(buffers, begin, end, error)`: buffers is a table of pointers of the scan's parameters, `error` three
 /// words (raised, value, check), where raised is the number of the step that found an index out of range, counted from
-/// the loop itself, which is 1. The range is not looked at. `body` says how each step of the loop's body is carried out,
+/// the scan itself, which is 1. The range is not looked at. `body` says how each step of the scan's body is carried out,
 /// `called` has the functions that it calls.
 pub(super) fn emit(
     builder: &mut FunctionBuilder<'_>,
@@ -70,7 +70,7 @@ struct Spaces<'k> {
     kernel: &'k ScanKernel,
     /// Places with the memory that they are in this step; arena buffers have one for them all.
     memories: Vec<(Place, Memory)>,
-    held: Held,
+    cache: RegisterCache,
 }
 
 impl Native<'_, '_> {
@@ -78,7 +78,7 @@ impl Native<'_, '_> {
         self.b.ins().iconst(types::I64, value)
     }
 
-    /// The steps of a loop whose parameters begin there, and what comes after them.
+    /// The steps of a scan whose parameters begin there, and what comes after them.
     fn scan(&mut self, kernel: &ScanKernel, body: &[Inline], params: &[Origin]) -> Result<(), Broken> {
         self.number += 1;
         if kernel.steps == 0 {
@@ -92,11 +92,11 @@ impl Native<'_, '_> {
         self.b.switch_to_block(head);
         let counter = self.b.declare_var(types::I64);
         let step = self.b.use_var(counter);
-        let mut spaces = Spaces { kernel, memories: Vec::new(), held: Held::default() };
+        let mut spaces = Spaces { kernel, memories: Vec::new(), cache: RegisterCache::default() };
         self.body(&mut spaces, body, params, step)?;
 
         // What the next step begins with.
-        for begin in spaces.held.begins().to_vec() {
+        for begin in spaces.cache.begins().to_vec() {
             let (place, memory) = spaces.memories[begin.element.space].clone();
             let next = match place {
                 Place::Shared(index) => match kernel.carries[index].row.as_ref() {
@@ -127,7 +127,7 @@ impl Native<'_, '_> {
         self.b.switch_to_block(before);
         let none = self.int(0);
         self.b.def_var(counter, none);
-        for begin in spaces.held.begins() {
+        for begin in spaces.cache.begins() {
             let (place, memory) = &spaces.memories[begin.element.space];
             let origin = self.first(kernel, params, place)?;
             let offset = origin.offset + begin.element.offset - memory.offset;
@@ -158,8 +158,8 @@ impl Native<'_, '_> {
                 (Kernel::Loop(kernel), Inline::Call(function)) => {
                     let called = self.called.get(function);
                     let called =
-                        *called.ok_or_else(|| broken!("{function} among the functions that a loop calls"))?;
-                    self.call(called, kernel, &arguments, &mut spaces.held);
+                        *called.ok_or_else(|| broken!("{function} among the functions that a scan calls"))?;
+                    self.call(called, kernel, &arguments, &mut spaces.cache);
                     if each.kernel.checks_indices() || !kernel.starts.is_empty() {
                         self.check_call();
                     }
@@ -168,13 +168,13 @@ impl Native<'_, '_> {
                 (Kernel::Loop(kernel), Inline::Kernel { unrolled }) => {
                     let report = Report { words: self.words, raised: self.number, failed: self.failed };
                     self.number += 1;
-                    let (held, routines) = (&mut spaces.held, self.routines);
-                    emit_between(self.b, kernel, &arguments, held, report, routines, self.fused, *unrolled)?;
+                    let (cache, routines) = (&mut spaces.cache, self.routines);
+                    emit_between(self.b, kernel, &arguments, cache, report, routines, self.fused, *unrolled)?;
                     if each.kernel.checks_indices() {
                         self.check();
                     }
                 }
-                (Kernel::Scan(inner), Inline::Loop(body)) => {
+                (Kernel::Scan(inner), Inline::Scan(body)) => {
                     let origins: Vec<Origin> = arguments
                         .iter()
                         .map(|memory| Origin { base: memory.base, offset: memory.offset })
@@ -182,13 +182,13 @@ impl Native<'_, '_> {
                     self.scan(inner, body, &origins)?;
                     for (param, memory) in inner.params.iter().zip(&arguments) {
                         if let (true, Some(space)) = (param.written, memory.space) {
-                            spaces.held.forget(space);
+                            spaces.cache.forget(space);
                         }
                     }
                 }
                 (Kernel::Product(kernel), Inline::Product { lanes }) => {
                     self.number += 1;
-                    product::emit(self.b, kernel, *lanes, &arguments, &mut spaces.held, self.fused)?;
+                    product::emit(self.b, kernel, *lanes, &arguments, &mut spaces.cache, self.fused)?;
                 }
                 (kernel, _) => return Err(broken!("a kernel that the plan carries out inline", kernel)),
             }
@@ -197,7 +197,13 @@ impl Native<'_, '_> {
     }
 
     /// Calls the function of a kernel.
-    fn call(&mut self, function: FuncRef, kernel: &LoopKernel, arguments: &[Memory], held: &mut Held) {
+    fn call(
+        &mut self,
+        function: FuncRef,
+        kernel: &LoopKernel,
+        arguments: &[Memory],
+        cache: &mut RegisterCache,
+    ) {
         let bytes = 8 * arguments.len() as u32;
         let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = self.b.create_sized_stack_slot(data);
@@ -211,7 +217,7 @@ impl Native<'_, '_> {
         self.b.ins().call(function, &[table, begin, end, self.words]);
         for (param, memory) in kernel.params.iter().zip(arguments) {
             if let (true, Some(space)) = (param.written, memory.space) {
-                held.forget(space);
+                cache.forget(space);
             }
         }
     }
@@ -279,7 +285,7 @@ impl Native<'_, '_> {
                 (Origin { base: self.b.ins().iadd(first.base, moved), ..first }, false)
             }
         };
-        let space = spaces.held.add_space(lasting);
+        let space = spaces.cache.add_space(lasting);
         let memory = Memory { base: origin.base, offset: origin.offset, space: Some(space) };
         spaces.memories.push((place, memory));
         Ok(Memory { offset: memory.offset + further, ..memory })
@@ -300,8 +306,8 @@ impl Native<'_, '_> {
     /// An element of a place, from a register or from memory.
     fn value(&mut self, spaces: &mut Spaces<'_>, memory: Memory, beyond: i64, ty: Type) -> Ir {
         let offset = memory.offset + beyond;
-        let element = memory.space.map(|space| Element { space, offset });
-        match element.and_then(|element| spaces.held.get(self.b, element, ty)) {
+        let element = memory.space.map(|space| CachedElement { space, offset });
+        match element.and_then(|element| spaces.cache.get(self.b, element, ty)) {
             Some(value) => value,
             None => self.load(Origin { base: memory.base, offset }, ty),
         }
@@ -392,5 +398,5 @@ impl Native<'_, '_> {
 
 /// Where a place of the body lies in a step.
 fn locate(kernel: &ScanKernel, place: &Place, step: usize) -> Result<(u16, i64), Broken> {
-    kernel.locate(place, step).ok_or_else(|| broken!("a parameter of the loop that holds {place:?}"))
+    kernel.locate(place, step).ok_or_else(|| broken!("a parameter of the scan that holds {place:?}"))
 }

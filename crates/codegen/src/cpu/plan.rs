@@ -1,9 +1,9 @@
 //! What the processor does for a program: a value, made before any code is.
 //!
 //! A [`Plan`] says of each step which function runs it, in how many parts, how a product is computed and whether together with
-//! the next; which right sides of products are packed, and before which loop; and which loops over steps are one function
+//! the next; which right sides of products are packed, and before which scan; and which scans are one function
 //! (`native`). Each parameter of each step has a slot in one table of pointers, and the plan says what it leads to: a
-//! constant, a place of the program, or a parameter of the loop around it. Emission goes over the plan's functions; loading
+//! constant, a place of the program, or a parameter of the scan around it. Emission goes over the plan's functions; loading
 //! binds its numbers to addresses.
 //!
 //! Always true (see `verify`): what is numbered exists; a function computes the kernel of each step that it runs, and calls
@@ -37,7 +37,7 @@ const PART_WORK: usize = 1 << 14;
 /// Parts of a step, however many threads there are.
 const PARTS: usize = 8;
 
-/// Steps of a loop from which packing the right side of a product beforehand pays.
+/// Steps of a scan from which packing the right side of a product beforehand pays.
 const PACKED_STEPS: usize = 4;
 
 /// Elements of a right side that are worth packing.
@@ -78,11 +78,11 @@ pub struct Plan {
 pub(super) enum Function {
     /// A loop kernel.
     Kernel(usize),
-    /// A loop over steps, with how the steps of its body are carried out.
-    Loop(usize, Vec<Inline>),
+    /// A scan, with how the steps of its body are carried out.
+    Scan(usize, Vec<Inline>),
 }
 
-/// How a step in a native loop is carried out.
+/// How a step in a native scan is carried out.
 pub(super) enum Inline {
     /// A call of its function, which has wider vectors.
     Call(FunctionId),
@@ -96,11 +96,11 @@ pub(super) enum Inline {
         /// 1 for single elements.
         lanes: usize,
     },
-    /// A loop inline, with the steps of its body.
-    Loop(Vec<Inline>),
+    /// A scan inline, with the steps of its body.
+    Scan(Vec<Inline>),
 }
 
-/// A step of a program or of a loop's body.
+/// A step of a program or of a scan's body.
 pub(super) struct Planned {
     /// Its number in the whole program (see [`Program::step`]).
     pub(super) number: usize,
@@ -127,9 +127,9 @@ pub(super) enum Action {
     Convolution { kernel: ConvolutionKernel, plan: ConvolutionPlan },
     /// Random numbers.
     Random { kernel: RandomKernel, parts: usize },
-    /// A loop over steps.
+    /// A scan.
     Scan(Box<Scan>),
-    /// A loop over steps as one function.
+    /// A scan as one function.
     Native { function: FunctionId, steps: usize },
 }
 
@@ -143,11 +143,11 @@ pub(super) struct Product {
     pub(super) packed: Option<PackedId>,
 }
 
-/// A loop over steps, run step by step.
+/// A scan, run step by step.
 pub(super) struct Scan {
     pub(super) steps: usize,
     pub(super) body: Vec<Planned>,
-    /// Matrices that are packed when the loop begins.
+    /// Matrices that are packed when the scan begins.
     pub(super) packings: Vec<(PackedId, Target)>,
     /// Pointers of the body as they are in the first step.
     pub(super) begins: Vec<(Slot, Target)>,
@@ -165,7 +165,7 @@ pub(super) struct Scan {
     pub(super) kept: Vec<(Slot, usize, Slot)>,
 }
 
-/// Where a pointer of a loop leads: as many bytes from where a parameter of the loop begins.
+/// Where a pointer of a scan leads: as many bytes from where a parameter of the scan begins.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Target {
     pub(super) slot: Slot,
@@ -193,7 +193,7 @@ impl Plan {
         let Routine { steps, places, wanted } =
             planner.program(&program, 0, 1, &|_| 1).map_err(|broken| broken.with_input(&*program))?;
         if let Some(wanted) = wanted.first() {
-            return Err(broken!("matrices packed around a loop", wanted.plan).with_input(&*program));
+            return Err(broken!("matrices packed around a scan", wanted.plan).with_input(&*program));
         }
         let Planner { functions, packed, slots, constants, packed_constants, scratch_bytes, .. } = planner;
         let plan = Plan {
@@ -222,7 +222,7 @@ impl Plan {
             let step = &steps[index];
             match &step.action {
                 Action::Scan(scan) if step.number < number => steps = &scan.body,
-                Action::Native { .. } if step.number < number => return "in the native loop".into(),
+                Action::Native { .. } if step.number < number => return "in the native scan".into(),
                 action => return action.to_string(),
             }
         }
@@ -235,11 +235,11 @@ struct Routine {
     steps: Vec<Planned>,
     /// The place that each pointer leads to, but for constants.
     places: Vec<(Slot, Place)>,
-    /// Matrices that a loop around the program is to pack.
+    /// Matrices that a scan around the program is to pack.
     wanted: Vec<Wanted<Place>>,
 }
 
-/// A matrix to be packed before a loop: its place in the program that is being planned, or the loop's parameter, and the bytes
+/// A matrix to be packed before a scan: its place in the program that is being planned, or the scan's parameter, and the bytes
 /// to where it begins.
 struct Wanted<P> {
     id: PackedId,
@@ -368,7 +368,7 @@ impl<'p> Planner<'p> {
         id
     }
 
-    /// Plans a loop that is run as often, whose parameters have the slots from `first` on and are the same in as many runs;
+    /// Plans a scan that is run as often, whose parameters have the slots from `first` on and are the same in as many runs;
     /// gives as well what is to be packed before it.
     fn scan(
         &mut self,
@@ -386,7 +386,7 @@ impl<'p> Planner<'p> {
             self.program(&kernel.body, number + 1, runs.saturating_mul(kernel.steps), &stays)?;
         let slot = |param: u16| first + usize::from(param);
         let locate = |place: &Place, step: usize| {
-            kernel.locate(place, step).ok_or_else(|| broken!("a parameter of the loop that holds {place:?}"))
+            kernel.locate(place, step).ok_or_else(|| broken!("a parameter of the scan that holds {place:?}"))
         };
         let wanted = wanted.into_iter().map(|Wanted { id, plan, place, offset }| {
             let (param, begin) = locate(&place, 0)?;
@@ -533,7 +533,7 @@ impl fmt::Display for Action {
             Action::Scan(scan) => {
                 write!(f, "{} steps, {} matrices packed before", scan.steps, scan.packings.len())
             }
-            Action::Native { steps, .. } => write!(f, "{steps} steps, one native loop"),
+            Action::Native { steps, .. } => write!(f, "{steps} steps, one native scan"),
         }
     }
 }
@@ -550,8 +550,8 @@ impl fmt::Display for Plan {
         for (number, function) in self.functions.iter().enumerate() {
             match function {
                 Function::Kernel(step) => writeln!(f, "f{number}: kernel of step {step}")?,
-                Function::Loop(step, body) => {
-                    writeln!(f, "f{number}: loop of step {step}")?;
+                Function::Scan(step, body) => {
+                    writeln!(f, "f{number}: scan of step {step}")?;
                     show_inline(f, body, step + 1)?;
                 }
             }
@@ -568,7 +568,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// The steps of a native loop from that number on; the number of the next one.
+/// The steps of a native scan from that number on; the number of the next one.
 fn show_inline(f: &mut fmt::Formatter<'_>, body: &[Inline], first: usize) -> Result<(), fmt::Error> {
     fn show(f: &mut fmt::Formatter<'_>, body: &[Inline], mut number: usize) -> Result<usize, fmt::Error> {
         for inline in body {
@@ -579,8 +579,8 @@ fn show_inline(f: &mut fmt::Formatter<'_>, body: &[Inline], first: usize) -> Res
                 Inline::Kernel { unrolled: true } => writeln!(f, "unrolled")?,
                 Inline::Kernel { unrolled: false } => writeln!(f, "inline")?,
                 Inline::Product { lanes } => writeln!(f, "product of {lanes} lanes")?,
-                Inline::Loop(body) => {
-                    writeln!(f, "loop")?;
+                Inline::Scan(body) => {
+                    writeln!(f, "scan")?;
                     number = show(f, body, number)?;
                 }
             }

@@ -1,8 +1,8 @@
-//! Running the steps of a plan, with loops over steps nested in them.
+//! Running the steps of a plan, with scans nested in them.
 //!
 //! Every parameter of every step is a pointer in one table. Those into constants are set when the program is loaded, those of
-//! a program's arguments by each call, those of a loop's body when the loop begins; pointers that move from step to step of a
-//! loop are advanced in place. So a step of a loop costs what its kernels cost, and nothing is allocated. What runs, and in
+//! a program's arguments by each call, those of a scan's body when the scan begins; pointers that move from step to step of a
+//! scan are advanced in place. So a step of a scan costs what its kernels cost, and nothing is allocated. What runs, and in
 //! how many parts, is the plan's to say (see `cpu::plan`).
 #![allow(
     unsafe_code,
@@ -30,7 +30,7 @@ use hypatia_kernels::random;
 /// function's own step, 2 for the one after it and so on.
 pub(super) type Report = [i64; 3];
 
-/// The signature of the function of a loop kernel or of a native loop: pointers of the parameters, range of the outermost
+/// The signature of the function of a loop kernel or of a native scan: pointers of the parameters, range of the outermost
 /// axis, report.
 type LoopFunction = unsafe extern "C" fn(*const *mut u8, i64, i64, *mut Report);
 
@@ -160,7 +160,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes the steps of a loop.
+    /// Makes the steps of a scan.
     fn scan(&mut self, scan: &Scan) -> Result<(), RunError> {
         for (id, from) in &scan.packings {
             let matrix = self.addresses.at(*from);
@@ -376,7 +376,7 @@ fn run_product(product: &Prepared<'_>, context: &mut Context) {
     let run = |part: usize, thread: usize| {
         let Shared { product: Prepared { plan, a, b, c, alpha, beta }, scratch } = *shared;
         // SAFETY: strides and extents are those of the kernel, whose elements lie inside the parameters' buffers, or in
-        // the packed form of B, which was made when the loop began; the program keeps C apart from A and B; the pool
+        // the packed form of B, which was made when the scan began; the program keeps C apart from A and B; the pool
         // gives each thread at work its own number, below the scratch's.
         unsafe {
             let scratch = (*scratch.add(thread)).bytes_mut().as_mut_ptr();

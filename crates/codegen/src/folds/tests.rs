@@ -6,7 +6,7 @@ use hypatia_graph::tensor::{Shared, matrix, shared, tensor3, vector};
 use hypatia_graph::{Array, Literal, Tensor};
 
 use super::*;
-use crate::loops::tests::{check, graph, on_cpu};
+use crate::scan::tests::{check, graph, on_cpu};
 use hypatia_kernels::features::InstructionSet;
 
 /// The relative error that a sum of so many terms may have: a rounding for each halving, and some for the terms themselves

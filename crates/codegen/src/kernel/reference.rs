@@ -259,7 +259,7 @@ impl Run<'_> {
         }
     }
 
-    /// The value that a place of a loop's body holds in a step; an empty one for a place that no buffer has.
+    /// The value that a place of a scan's body holds in a step; an empty one for a place that no buffer has.
     fn taken(
         &self,
         kernel: &ScanKernel,
@@ -282,7 +282,7 @@ impl Run<'_> {
         Ok(value)
     }
 
-    /// Writes the value of a place of a loop's body.
+    /// Writes the value of a place of a scan's body.
     fn put(
         &mut self,
         kernel: &ScanKernel,

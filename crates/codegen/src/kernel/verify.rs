@@ -7,11 +7,11 @@
 //!    elements are written one after another.
 //! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
-//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index; but for bodies of loops,
+//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index; but for bodies of scans,
 //!    whose carries nobody sees after a failure.
 //! 7. A random kernel reads its counter from an `i64` parameter and writes another parameter, of `f32`.
 //!    A convolution writes its result, as a whole, and reads its operands inside their parameters.
-//! 8. The body of a loop over steps is a program for which all this holds; each of its buffers lies, in every step, inside
+//! 8. The body of a scan is a program for which all this holds; each of its buffers lies, in every step, inside
 //!    a parameter of its element type, which is written if the body writes the buffer.
 //!
 //! 9. Values of a body have the types that their operands give, elements those of their parameters; buffers at one place are
@@ -114,7 +114,7 @@ fn verify_sizes(program: &Program) -> Result<(), Broken> {
     Ok(())
 }
 
-/// What holds for the body of a loop as well.
+/// What holds for the body of a scan as well.
 fn verify_steps(program: &Program) -> Result<(), Broken> {
     memory::verify_buffers(program)?;
     for (index, step) in program.steps.iter().enumerate() {

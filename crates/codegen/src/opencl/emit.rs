@@ -33,7 +33,7 @@ pub(super) struct Module {
     pub(super) source: String,
     /// The names of the kernels.
     pub(super) names: Vec<String>,
-    /// What each step launches, by its number; loops over steps launch nothing themselves.
+    /// What each step launches, by its number; scans launch nothing themselves.
     pub(super) launches: Vec<Vec<Launch>>,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn emit(program: &Program, form: Form) -> Result<Module, Broken> {
         let mut of_step = Vec::new();
         for part in parts(&step.kernel) {
             let text = match &part {
-                Kernel::Loop(kernel) => LoopText::emit(kernel, &mut helpers),
+                Kernel::Loop(kernel) => ScanText::emit(kernel, &mut helpers),
                 Kernel::Product(kernel) => product::emit(kernel, form),
                 Kernel::Convolution(kernel) => Ok(convolution::emit(kernel)),
                 Kernel::Random(kernel) => Ok(random::emit(kernel)),
@@ -238,7 +238,7 @@ pub(super) fn index_type(largest: i128) -> &'static str {
 }
 
 /// A loop kernel while it is written.
-struct LoopText<'a> {
+struct ScanText<'a> {
     kernel: &'a LoopKernel,
     helpers: &'a mut BTreeSet<Helper>,
     index: &'static str,
@@ -247,7 +247,7 @@ struct LoopText<'a> {
     depth: usize,
 }
 
-impl LoopText<'_> {
+impl ScanText<'_> {
     fn emit(kernel: &LoopKernel, helpers: &mut BTreeSet<Helper>) -> Result<Option<KernelText>, Broken> {
         let axes: Vec<usize> = (0..kernel.extents.len()).collect();
         let parallel: Vec<usize> = axes
@@ -263,7 +263,7 @@ impl LoopText<'_> {
         let folds = kernel.stores.iter().any(|s| matches!(s.kind, StoreKind::Fold(_) | StoreKind::ArgMax));
         let lanes = folds && kernel.reduced.last() == Some(&true);
         let share = if lanes { LANES } else { 1 };
-        let mut writer = LoopText {
+        let mut writer = ScanText {
             kernel,
             helpers,
             index: index_type(largest_position(kernel).max((items.max(1) * share) as i128)),

@@ -7,7 +7,7 @@ use hypatia_graph::tensor::{Shared, constant, matrix, shared, vector};
 use hypatia_graph::{Array, Tensor, ix};
 
 use crate::kernel::{Kernel, Program};
-use crate::loops::tests::{check, numbers};
+use crate::scan::tests::{check, numbers};
 
 /// A layer's weights; the error passed back through them, and the weights updated.
 fn layer(x: &Tensor, d: &Tensor) -> (Shared, Tensor, Tensor) {
@@ -138,7 +138,7 @@ const OVERLAPPING: [(&str, Update); 24] = [
         let rows = constant(Array::vector(&[5_i64, 0, 0]));
         w.inc_rows(&rows, x.index(ix![..3])).set_index(ix![0], w.index(ix![0]))
     }),
-    ("a row of a loop's rows stays", |w, x, _, _| {
+    ("a row of a scan's rows stays", |w, x, _, _| {
         let rows = Scan::new().sequence(x).run(|step| Next::new().output(step.sequences[0].tanh()));
         rows.outputs[0].set_index(ix![0], w.index(ix![0]))
     }),

@@ -75,7 +75,7 @@ fn parts(graph: &Graph, id: NodeId, leaves: &HashSet<LeafId>) -> Option<Operands
             let parts = node.operands.iter().enumerate().filter(|(i, _)| node.op.carries(*i));
             Some(parts.map(|(_, operand)| *operand).collect())
         }
-        Class::Loop(scan) => {
+        Class::Scan(scan) => {
             let flat = flat_parameters(graph, &node.operands, &scan.body, leaves);
             let body = &scan.body;
             let is_flat = match scan.result {
@@ -123,7 +123,7 @@ fn parts_of_map(graph: &Graph, f: ScalarFn, operands: &[NodeId]) -> Option<Opera
     }
 }
 
-/// Which parameters of a loop's body are flat where they are zero, given those around it: elements and captured values
+/// Which parameters of a scan's body are flat where they are zero, given those around it: elements and captured values
 /// that are, and carries that begin so and stay so.
 pub(super) fn flat_parameters(
     graph: &Graph,
@@ -187,5 +187,5 @@ pub(super) fn uniform(graph: &Graph, id: NodeId) -> Option<Literal> {
 /// Whether a step takes roots, so that it matters what is flat in it.
 pub(super) fn takes_roots(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| matches!(node.op, Op::Map(ScalarFn::Sqrt | ScalarFn::Pow)))
-        || graph.loop_results().any(|(key, _)| takes_roots(&key.body.graph))
+        || graph.scan_nodes().any(|(key, _)| takes_roots(&key.body.graph))
 }

@@ -1,6 +1,6 @@
-//! Which parameters of a loop's body reach which of its results through floats.
+//! Which parameters of a scan's body reach which of its results through floats.
 //!
-//! A parameter is named by its position: inputs, then carries, as in the operands of the loop. Found once a body, in one
+//! A parameter is named by its position: inputs, then carries, as in the operands of the scan. Found once a body, in one
 //! pass over its graph with a bit a parameter.
 
 use smallvec::SmallVec;
@@ -107,7 +107,7 @@ impl Flow {
 }
 
 impl Scan {
-    /// Whether a change of an operand of the loop can reach this result of it.
+    /// Whether a change of an operand of the scan can reach this result of it.
     pub(crate) fn connects(&self, operand: usize) -> bool {
         let flow = self.body.flow();
         match self.result {

@@ -1,6 +1,6 @@
 //! The rules of differentiation, one arm an operator: how the cotangent of a node's value becomes that of an operand.
 //!
-//! A rule never accumulates and never looks at who uses what; the walk of [`super`] alone does. Loops have their own
+//! A rule never accumulates and never looks at who uses what; the walk of [`super`] alone does. Scans have their own
 //! file, as all results of one are pulled back together.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use crate::shape::Axes;
 pub(super) struct Rules<'a> {
     pub(super) graph: &'a mut Graph,
     pub(super) site: Option<Site>,
-    /// Parameters of a loop's step that are flat where they are zero ([`is_flat`]).
+    /// Parameters of a scan's step that are flat where they are zero ([`is_flat`]).
     pub(super) flat: Flat,
 }
 
@@ -71,8 +71,9 @@ impl<'a> Rules<'a> {
         self.map(ScalarFn::Select, &[condition, then, otherwise])
     }
 
+    /// The extents, all of which are known: [`super::differentiate`] refuses other graphs.
     pub(super) fn extents(&self, id: NodeId) -> SmallVec<[usize; 4]> {
-        self.graph.ty(id).shape.iter().map(|e| e.known().unwrap_or(0)).collect()
+        self.graph.ty(id).shape.iter().filter_map(|extent| extent.known()).collect()
     }
 
     /// The same number everywhere, of the type of `x`.
@@ -553,7 +554,7 @@ fn pullback_map(
             g.mul(c, slope)
         }
         ScalarFn::Tanh => {
-            // Of the value alone, so that a loop keeps nothing else for it. Where the argument is at hand, rules find the form
+            // Of the value alone, so that a scan keeps nothing else for it. Where the argument is at hand, rules find the form
             // that keeps its digits where the tanh is nearly 1.
             let (one, square) = (g.like(x, 1.0), g.sqr(out));
             let slope = g.sub(one, square);

@@ -1,15 +1,15 @@
 //! Formulas made stable before gradients are taken of them.
 //!
 //! What a gradient refers to (its origins, variables and constants) is cut out of the formulas that use it, so that it is
-//! found again afterwards: a formula ends at a cut, and its users begin with a leaf in its place. A graph with loops is
-//! made stable as a whole before its first gradient, so that values and gradients read the same loops; then, and in a
-//! graph without loops, what further gradients are taken of.
+//! found again afterwards: a formula ends at a cut, and its users begin with a leaf in its place. A graph with scans is
+//! made stable as a whole before its first gradient, so that values and gradients read the same scans; then, and in a
+//! graph without scans, what further gradients are taken of.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::loops::Loops;
+use super::scans::Scans;
 use super::{Roles, import};
 use crate::graph::{Graph, NodeId, Operands};
 use crate::leaf::{Leaf, LeafKind, fresh_leaf_id};
@@ -69,9 +69,9 @@ struct Stable {
 }
 
 impl Stable {
-    /// Stabilises `forward`, whose first outputs are the cuts, as a whole, so that all formulas read the same loops.
+    /// Stabilises `forward`, whose first outputs are the cuts, as a whole, so that all formulas read the same scans.
     ///
-    /// A loop that has taken in what is made of its own result needs a cut before that cut is there; then every cut is
+    /// A scan that has taken in what is made of its own result needs a cut before that cut is there; then every cut is
     /// stabilised by itself, and the other outputs after them.
     fn new(
         forward: Graph,
@@ -125,16 +125,16 @@ fn stays(graph: &Graph, id: NodeId) -> bool {
 pub(super) fn stable_forward(
     out: &mut Graph,
     roles: &Roles<'_>,
-    loops: &mut Loops<'_>,
+    scans: &mut Scans<'_>,
 ) -> BTreeMap<NodeId, NodeId> {
     let cuts: BTreeSet<NodeId> = (roles.variables.iter().chain(roles.constants).copied())
         .chain(roles.origins())
         .filter(|id| !stays(out, *id))
         .collect();
     let cut = Cut::new(out, &cuts, &[]);
-    let stable = Stable::new(loops.settle(cut.forward), &cut.of_leaf, &cuts, loops.stabilise);
+    let stable = Stable::new(scans.settle(cut.forward), &cut.of_leaf, &cuts, scans.stabilise);
     for graph in &stable.graphs {
-        loops.note(graph);
+        scans.note(graph);
     }
     let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     let mut imported = stable.tables();
@@ -147,16 +147,16 @@ pub(super) fn stable_forward(
     placed
 }
 
-/// A graph with all its formulas stabilised, if it has loops and gradients; the gradients are not taken.
-pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> Cow<'g, Graph> {
+/// A graph with all its formulas stabilised, if it has scans and gradients; the gradients are not taken.
+pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, scans: &mut Scans<'_>) -> Cow<'g, Graph> {
     let live = graph.reachable();
     let gradients: Vec<NodeId> = graph
         .nodes()
         .filter(|(id, node)| live[id.index()] && matches!(node.op, Op::Grad(_)))
         .map(|(id, _)| id)
         .collect();
-    let has_loops = graph.loop_results().any(|(_, (id, _))| live[id.index()]);
-    if gradients.is_empty() || !has_loops || graph.check().is_err() {
+    let has_scans = graph.scan_nodes().any(|(_, (id, _))| live[id.index()]);
+    if gradients.is_empty() || !has_scans || graph.check().is_err() {
         return graph;
     }
     let asked = gradients.iter().flat_map(|id| &graph.node(*id).operands).copied();
@@ -164,7 +164,7 @@ pub(super) fn stable_whole<'g>(graph: Cow<'g, Graph>, loops: &mut Loops<'_>) -> 
         asked.filter(|id| !stays(&graph, *id) && !matches!(graph.node(*id).op, Op::Grad(_))).collect();
     let roots: Vec<NodeId> = graph.roots().collect();
     let cut = Cut::new(&graph, &cuts, &roots);
-    let stable = Stable::new(cut.forward, &cut.of_leaf, &cuts, loops.stabilise);
+    let stable = Stable::new(cut.forward, &cut.of_leaf, &cuts, scans.stabilise);
     let mut out = graph.emptied();
     let mut placed: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     let mut imported = stable.tables();

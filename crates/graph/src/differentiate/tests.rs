@@ -2,7 +2,7 @@ use super::differentiate;
 use crate::array::Array;
 use crate::body::Body;
 use crate::collect::{Request, Unused, collect};
-use crate::compose::{All, AxisSet, arange, full, stack};
+use crate::compose::{All, AxisSet, arange, stack};
 use crate::dtype::{DType, Literal};
 use crate::gradient::{Gradient, grad};
 use crate::graph::Graph;
@@ -66,18 +66,18 @@ fn assert_close(found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64, what:
     }
 }
 
-/// Checks gradients of a cost that has a loop, and gradients of these, against those of the same cost without one.
-fn check(looped: &Tensor, unrolled: &Tensor, variables: &[&Tensor], inputs: &Inputs<'_>) {
+/// Checks gradients of a cost that has a scan, and gradients of these, against those of the same cost without one.
+fn check(rolled: &Tensor, unrolled: &Tensor, variables: &[&Tensor], inputs: &Inputs<'_>) {
     let with_gradients = |cost: &Tensor| {
         let first = Gradient::of(cost).disconnected(Disconnected::Zero).wrt(variables.iter().copied());
         let mut outputs = vec![cost.clone()];
         outputs.extend(first.iter().cloned());
         (outputs, first)
     };
-    let (found, first) = with_gradients(looped);
+    let (found, first) = with_gradients(rolled);
     let (expected, first_expected) = with_gradients(unrolled);
     assert_close(&values(&found, inputs), &values(&expected, inputs), 1e-12, "gradient");
-    check_differences(looped, &first, variables, inputs);
+    check_differences(rolled, &first, variables, inputs);
     let second = |first: &[Tensor]| {
         let squares = first.iter().map(|g| g.sqr().sum(All)).reduce(|a, b| a + b).unwrap();
         Gradient::of(&squares).disconnected(Disconnected::Zero).wrt(variables.iter().copied())
@@ -123,8 +123,8 @@ fn row(x: &Tensor, t: usize) -> Tensor {
     x.index([Index::At((t as i64).into())])
 }
 
-/// The loops of a graph, those in bodies included: bodies with operands, without which of their results is meant.
-fn loops(graph: &Graph) -> usize {
+/// The scans of a graph, those in bodies included: bodies with operands, without which of their results is meant.
+fn scans(graph: &Graph) -> usize {
     let live = graph.reachable();
     let mut found = BTreeSet::new();
     let mut bodies: BTreeSet<Arc<Body>> = BTreeSet::new();
@@ -134,10 +134,10 @@ fn loops(graph: &Graph) -> usize {
             bodies.insert(scan.body.clone());
         }
     }
-    found.len() + bodies.iter().map(|body| loops(&body.graph)).sum::<usize>()
+    found.len() + bodies.iter().map(|body| scans(&body.graph)).sum::<usize>()
 }
 
-/// The widths of what a graph's loops stack.
+/// The widths of what a graph's scans stack.
 fn stacked(graph: &Graph) -> Vec<String> {
     let live = graph.reachable();
     let rows = graph.nodes().filter(|(id, node)| {
@@ -202,14 +202,14 @@ fn a_recurrent_layer_is_that_of_its_steps() {
         let last = |h: &Tensor| h.sqr().sum(All);
         check(&last(&scanned.last[0]), &last(&all[n - 1]), &layer.variables(), &inputs);
         let rows = |h: &Tensor| (h.sqr() * 0.5 + h.sin()).sum(All);
-        let looped = rows(&scanned.carries[0]) + last(&scanned.last[0]);
+        let rolled = rows(&scanned.carries[0]) + last(&scanned.last[0]);
         let unrolled = rows(&stack(&all, 0)) + last(&all[n - 1]);
-        check(&looped, &unrolled, &layer.variables(), &inputs);
+        check(&rolled, &unrolled, &layer.variables(), &inputs);
     }
 }
 
 #[test]
-fn a_loop_and_its_gradient_are_two_loops() {
+fn a_scan_and_its_gradient_are_two_scans() {
     let layer = Recurrent::new();
     let scanned = Scan::new()
         .sequence(&layer.x)
@@ -222,10 +222,10 @@ fn a_loop_and_its_gradient_are_two_loops() {
         outputs
     };
     let graph = taken(&outputs(&cost), &layer.inputs(6));
-    assert_eq!(loops(&graph), 2);
+    assert_eq!(scans(&graph), 2);
     // Only what a step had before is kept, not what it gave, beside the cotangents of x.
     assert_eq!(stacked(&graph), ["f64[6, 2, 4]", "f64[6, 2, 3]"]);
-    // Asked for one after another, and of two costs: one loop forwards all the same.
+    // Asked for one after another, and of two costs: one scan forwards all the same.
     let other = scanned.carries[0].sqr().sum(All);
     let mut separate: Vec<Tensor> = layer.variables().iter().flat_map(|v| grad(&cost, [*v])).collect();
     separate.extend(grad(&other, [&layer.u]));
@@ -268,8 +268,8 @@ fn several_carries_with_outputs_beside_them() {
         let variables = [&x, &a, &b, &w];
         let rows = |y: &Tensor| (y.sqr() * 0.3).sum(All);
         check(&rows(&scanned.outputs[0]), &rows(&stack(&ys, 0)), &variables, &inputs);
-        let looped = rows(&scanned.outputs[0]) + &scanned.last[0] * &scanned.last[1];
-        check(&looped, &(rows(&stack(&ys, 0)) + &p * &q), &variables, &inputs);
+        let rolled = rows(&scanned.outputs[0]) + &scanned.last[0] * &scanned.last[1];
+        check(&rolled, &(rows(&stack(&ys, 0)) + &p * &q), &variables, &inputs);
         // Of a result that the output does not reach, and of the second carry alone.
         check(&scanned.last[1].sqr(), &q.sqr(), &variables, &inputs);
     }
@@ -307,8 +307,8 @@ fn taps_of_sequences_and_carries() {
     }
     let inputs = [(&x, noise(&[n], 1)), (&begin, noise(&[3], 2)), (&w, noise(&[], 3))];
     let cost = |rows: &Tensor, last: &Tensor| rows.sqr().sum(All) + last.exp();
-    let looped = cost(&scanned.carries[0], &scanned.last[0]);
-    check(&looped, &cost(&stack(&all[3..], 0), &all[n + 1]), &[&x, &begin, &w], &inputs);
+    let rolled = cost(&scanned.carries[0], &scanned.last[0]);
+    check(&rolled, &cost(&stack(&all[3..], 0), &all[n + 1]), &[&x, &begin, &w], &inputs);
 }
 
 #[test]
@@ -318,11 +318,11 @@ fn sequences_read_backwards_and_captured_expressions_used_twice() {
     let step = |x: &Tensor, h: &Tensor| h * &outside * 0.3 + (x * &outside).sin() + &w;
     let scanned = Scan::new()
         .sequence(&x)
-        .carry(full(0.5, DType::F64, &[]))
+        .carry(constant(Array::scalar(0.5)))
         .go_backwards()
         .run(|s| Next::new().carry(step(&s.sequences[0], &s.carries[0])));
     let n = 4;
-    let mut h = full(0.5, DType::F64, &[]);
+    let mut h = constant(Array::scalar(0.5));
     for t in (0..n).rev() {
         h = step(&row(&x, t), &h);
     }
@@ -330,7 +330,7 @@ fn sequences_read_backwards_and_captured_expressions_used_twice() {
 }
 
 #[test]
-fn loops_in_loops() {
+fn scans_in_scans() {
     let (x, h0, w) = (matrix::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
     let inner = |x: &Tensor, h: &Tensor| (h * &w + x).tanh();
     let scanned = Scan::new().sequence(&x).carry(&h0).run(|outer| {
@@ -357,14 +357,14 @@ fn loops_in_loops() {
     }
     let inputs = [(&x, noise(&[n, m], 1)), (&h0, noise(&[], 2)), (&w, noise(&[], 3))];
     let cost = |ys: &Tensor, h: &Tensor| ys.sqr().sum(All) + h;
-    let looped = cost(&scanned.outputs[0], &scanned.last[0]);
-    check(&looped, &cost(&stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
-    let mut outputs = grad(&looped, [&x, &h0, &w]);
-    outputs.push(looped);
+    let rolled = cost(&scanned.outputs[0], &scanned.last[0]);
+    check(&rolled, &cost(&stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
+    let mut outputs = grad(&rolled, [&x, &h0, &w]);
+    outputs.push(rolled);
     // Both forwards, both back.
     let graph = taken(&outputs, &inputs);
-    assert_eq!(loops(&graph), 4);
-    // Outputs that the cost reads, the outer carry and the inner loop's last value; what the inner loop had before its
+    assert_eq!(scans(&graph), 4);
+    // Outputs that the cost reads, the outer carry and the inner scan's last value; what the inner scan had before its
     // steps and what it gave; cotangents of x.
     assert_eq!(stacked(&graph), ["f64[3]", "f64[3]", "f64[3]", "f64[3, 4]", "f64[3, 4]", "f64[3, 4]"]);
 }
@@ -404,7 +404,7 @@ fn gradients_reach_back_as_far_as_truncation_says() {
 }
 
 #[test]
-fn loops_that_end_early() {
+fn scans_that_end_early() {
     let (x, h0, w) = (vector::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
     let step = |x: &Tensor, h: &Tensor| h * &w + x.exp();
     for (bound, made, checkpointed) in
@@ -438,8 +438,8 @@ fn loops_that_end_early() {
         let cost = |hs: &Tensor, ys: &Tensor, h: &Tensor| {
             (hs.sqr() * &weights).sum(All) + (ys * 0.1).sin().sum(All) + h.sqr()
         };
-        let looped = cost(&scanned.carries[0].padded(), &scanned.outputs[0].padded(), &scanned.last[0]);
-        check(&looped, &cost(&stack(&hs, 0), &stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
+        let rolled = cost(&scanned.carries[0].padded(), &scanned.outputs[0].padded(), &scanned.last[0]);
+        check(&rolled, &cost(&stack(&hs, 0), &stack(&ys, 0), &h), &[&x, &h0, &w], &inputs);
         check(&scanned.last[0].sqr(), &h.sqr(), &[&x, &h0, &w], &inputs);
     }
 }
@@ -458,7 +458,7 @@ fn nothing_beyond_the_end_spoils_a_gradient() {
 }
 
 #[test]
-fn truncation_counts_from_the_step_that_ended_the_loop() {
+fn truncation_counts_from_the_step_that_ended_the_scan() {
     let (h0, w) = (scalar::<f64>("h0"), scalar::<f64>("w"));
     // h = 3, 9 / 2, 27 / 4 with w = 3 / 2 and h0 = 2: three of ten steps.
     let run = |k: u32| {
@@ -508,7 +508,7 @@ fn gradients_taken_in_a_step() {
 }
 
 #[test]
-fn a_loop_without_steps_passes_its_gradient_on() {
+fn a_scan_without_steps_passes_its_gradient_on() {
     let (x, h0, w) = (vector::<f64>("x"), scalar::<f64>("h0"), scalar::<f64>("w"));
     for until in [false, true] {
         let scanned = Scan::new().sequence(&x).carry(&h0).run(|s| {
@@ -545,12 +545,12 @@ fn exact_numbers_have_the_bits_of_the_unrolled_gradient() {
 }
 
 #[test]
-fn what_a_loop_does_not_reach_is_named() {
+fn what_a_scan_does_not_reach_is_named() {
     let (x, w, v) = (vector::<f64>("x"), scalar::<f64>("w"), scalar::<f64>("v"));
     let scanned = Scan::new()
         .sequence(&x)
-        .carry(full(0.0, DType::F64, &[]))
-        .carry(full(1.0, DType::F64, &[]))
+        .carry(constant(Array::scalar(0.0)))
+        .carry(constant(Array::scalar(1.0)))
         .run(|s| Next::new().carry(&s.carries[0] + &s.sequences[0] * &w).carry(&s.carries[1] * &v));
     let problem = |cost: &Tensor, variable: &Tensor| {
         let request = Request {
@@ -564,7 +564,7 @@ fn what_a_loop_does_not_reach_is_named() {
     assert_eq!(problem(&scanned.last[0], &w), Ok(()));
     assert!(problem(&scanned.last[0], &v).unwrap_err().contains("the cost does not depend on `v`"));
     assert!(problem(&scanned.last[1], &w).unwrap_err().contains("the cost does not depend on `w`"));
-    // Constants cut at a result, the others of the same loop not.
+    // Constants cut at a result, the others of the same scan not.
     let cost = scanned.last[0].sqr() * &scanned.last[1];
     let inputs = [(&x, noise(&[3], 1)), (&w, Array::scalar(0.5f64)), (&v, Array::scalar(0.8f64))];
     let gradients = Gradient::of(&cost)
@@ -585,7 +585,7 @@ fn maps_need_no_carry() {
     check(&mapped.sin().sum(All), &unrolled.sin().sum(All), &[&x, &w], &inputs);
 }
 
-/// The number of elements of the largest stack that a loop of a graph makes, those in bodies included.
+/// The number of elements of the largest stack that a scan of a graph makes, those in bodies included.
 fn largest_stack(graph: &Graph) -> usize {
     let live = graph.reachable();
     let mut largest = 0;
@@ -642,7 +642,7 @@ fn checkpoints_keep_to_truncation_and_to_what_is_in_them() {
             scan = scan.truncate_gradient(k);
         }
         let scanned = scan.run(|s| {
-            // A checkpointed loop in the step.
+            // A checkpointed scan in the step.
             let inner = Scan::new().carry(&s.carries[0]).steps(5);
             let inner = if checkpointed { inner.checkpointed() } else { inner };
             let inner = inner.run(|s| Next::new().carry((&s.carries[0] * &w + 0.1).sin()));
@@ -681,7 +681,7 @@ fn the_smallest_values_are_kept() {
 }
 
 #[test]
-fn results_of_loops_have_cotangents_and_are_variables() {
+fn results_of_scans_have_cotangents_and_are_variables() {
     let layer = Recurrent::new();
     let n = 4;
     let inputs = layer.inputs(n);
@@ -807,16 +807,16 @@ fn norms_are_flat_at_zero() {
         let at = |i: i64| v.index([Index::from(i)]);
         (at(0).sqr() + at(1).sqr()).sqrt()
     });
-    // A sum of squares that a loop makes, outside of it and in its steps.
+    // A sum of squares that a scan makes, outside of it and in its steps.
     let squares = |v: &Tensor, inside: bool| {
-        let begin = full(0.0, DType::F64, &[]);
+        let begin = constant(Array::scalar(0.0));
         let scanned = Scan::new().sequence(v).carry(begin).run(|s| {
             let sum = &s.carries[0] + s.sequences[0].sqr();
             Next::new().output(sum.sqrt()).carry(sum)
         });
         if inside { scanned.outputs[0].sum(All) } else { scanned.last[0].sqrt() }
     };
-    zero("loop", 3, &|v| squares(v, false));
+    zero("scan", 3, &|v| squares(v, false));
     zero("steps", 3, &|v| squares(v, true));
     zero("captured", 3, &|v| {
         let norm = v.sqr().sum(All);
@@ -832,9 +832,9 @@ fn norms_are_flat_at_zero() {
     assert_close(&found, &[vec![0.6, -0.8]], 1e-15, "norm");
 }
 
-/// A loop of no steps: zeros for what it captures and for what it begins with and forgets, nothing for its elements.
+/// A scan of no steps: zeros for what it captures and for what it begins with and forgets, nothing for its elements.
 #[test]
-fn loops_of_no_steps_have_gradients() {
+fn scans_of_no_steps_have_gradients() {
     let (x, h, past, w, n) = (
         matrix::<f64>("x"),
         vector::<f64>("h"),
@@ -842,7 +842,7 @@ fn loops_of_no_steps_have_gradients() {
         scalar::<f64>("w"),
         scalar::<i64>("n"),
     );
-    let loops: Vec<(&str, Scan)> = vec![
+    let scans: Vec<(&str, Scan)> = vec![
         ("plain", Scan::new().sequence(&x)),
         ("truncated", Scan::new().sequence(&x).truncate_gradient(2)),
         ("truncated to nothing", Scan::new().sequence(&x).truncate_gradient(0)),
@@ -851,7 +851,7 @@ fn loops_of_no_steps_have_gradients() {
         ("steps", Scan::new().sequence(&x).steps(&n)),
         ("fixed", Scan::new().sequence(&x).steps(0)),
     ];
-    for (name, scan) in loops {
+    for (name, scan) in scans {
         for until in [false, true] {
             let scanned = scan.clone().carry(&h).carry_taps(&past, &[-2, -1]).run(|s| {
                 let next = (&s.sequences[0] + &s.carries[0] * &w).tanh() + &s.carries[1];
@@ -888,7 +888,7 @@ fn loops_of_no_steps_have_gradients() {
             assert_eq!(tapped, [vec![], vec![0.0; 2], vec![0.0, 0.0, 1.0, 1.0], vec![0.0]], "{name}");
         }
     }
-    // A second derivative, and a gradient in a step of a loop over nothing.
+    // A second derivative, and a gradient in a step of a scan over nothing.
     let penalty = |x: &Tensor| {
         let cost = map(&[x], |e| (&e[0] * &w).sqr()).sum(All);
         grad(&grad(&cost, [&w])[0].sqr(), [&w]).remove(0)

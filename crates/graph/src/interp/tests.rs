@@ -108,7 +108,7 @@ fn inputs_are_checked() {
     );
 }
 
-/// `h = h + x`; the output is the next `h`, and the loop ends where that exceeds 5.
+/// `h = h + x`; the output is the next `h`, and the scan ends where that exceeds 5.
 fn running_sum(until: bool, extent: Extent) -> Arc<Body> {
     let ty = TensorType::new(DType::F32, &[extent]);
     let (x, h) = (parameter(None, ty.clone(), LeafKind::Input), parameter(None, ty, LeafKind::Carry));
@@ -129,7 +129,7 @@ fn running_sum(until: bool, extent: Extent) -> Arc<Body> {
 
 const RESULTS: [ScanResult; 3] = [ScanResult::Rows(0), ScanResult::Last(0), ScanResult::Steps];
 
-fn run_loop(body: &Arc<Body>, steps: Dim, operands: &[&Array]) -> Result<Vec<Array>, Diagnostic> {
+fn run_scan(body: &Arc<Body>, steps: Dim, operands: &[&Array]) -> Result<Vec<Array>, Diagnostic> {
     let all = RESULTS.map(|result| {
         let scan = Scan { body: body.clone(), steps, result, backward: Backward::default() };
         evaluate_node(&Op::Scan(Box::new(scan)), operands)
@@ -138,34 +138,34 @@ fn run_loop(body: &Arc<Body>, steps: Dim, operands: &[&Array]) -> Result<Vec<Arr
 }
 
 #[test]
-fn loops_run_step_by_step() {
+fn scans_run_step_by_step() {
     let xs = f32s(&[4, 2], &[1.0, 2.0, 3.0, 1.0, 2.0, 2.0, 9.0, 9.0]);
     let h = f32s(&[2], &[0.5, 0.0]);
     for extent in [Extent::Known(2), Extent::Unknown] {
-        let found = run_loop(&running_sum(false, extent), Dim::Known(4), &[&xs, &h]).unwrap();
+        let found = run_scan(&running_sum(false, extent), Dim::Known(4), &[&xs, &h]).unwrap();
         assert_eq!(found[0], f32s(&[4, 2], &[1.5, 2.0, 4.5, 3.0, 6.5, 5.0, 15.5, 14.0]));
         assert_eq!(found[1..], [f32s(&[2], &[15.5, 14.0]), Array::scalar(4i64)]);
         // The third step meets the condition and is the last; its row is repeated.
         let found =
-            run_loop(&running_sum(true, extent), Dim::Operand, &[&xs, &h, &Array::scalar(4i64)]).unwrap();
+            run_scan(&running_sum(true, extent), Dim::Operand, &[&xs, &h, &Array::scalar(4i64)]).unwrap();
         assert_eq!(found[0], f32s(&[4, 2], &[1.5, 2.0, 4.5, 3.0, 6.5, 5.0, 6.5, 5.0]));
         assert_eq!(found[1..], [f32s(&[2], &[6.5, 5.0]), Array::scalar(3i64)]);
         let none = f32s(&[0, 2], &[]);
-        let found = run_loop(&running_sum(true, extent), Dim::Known(0), &[&none, &h]).unwrap();
+        let found = run_scan(&running_sum(true, extent), Dim::Known(0), &[&none, &h]).unwrap();
         assert_eq!(found, [none, h.clone(), Array::scalar(0i64)]);
     }
 }
 
 #[test]
-fn loops_that_cannot_run_say_why() {
+fn scans_that_cannot_run_say_why() {
     let (xs, h) = (f32s(&[4, 2], &[0.0; 8]), f32s(&[2], &[0.0; 2]));
     let body = running_sum(true, Extent::Unknown);
-    let message = |operands: &[&Array]| run_loop(&body, Dim::Operand, operands).unwrap_err().to_string();
+    let message = |operands: &[&Array]| run_scan(&body, Dim::Operand, operands).unwrap_err().to_string();
     assert_eq!(
         message(&[&xs, &h, &Array::scalar(-1i64)]),
-        "error: the number of steps of a loop is negative\n  expected  0 or more\n  found     -1"
+        "error: the number of steps of a scan is negative\n  expected  0 or more\n  found     -1"
     );
-    assert!(message(&[&xs, &h, &Array::scalar(3i64)]).contains("another length than the loop has steps"));
+    assert!(message(&[&xs, &h, &Array::scalar(3i64)]).contains("another length than the scan has steps"));
     assert!(message(&[&h, &h, &Array::scalar(2i64)]).contains("another type than its body expects"));
     // The sum of `f32[2]` and `f32[3]` is ill typed when it is met.
     let wide = f32s(&[3], &[0.0; 3]);
@@ -173,7 +173,7 @@ fn loops_that_cannot_run_say_why() {
 }
 
 #[test]
-fn results_of_one_loop_are_made_together() {
+fn results_of_one_scan_are_made_together() {
     let mut graph = Graph::new();
     let xs = input(&mut graph, TensorType::known(DType::F32, &[3, 1]));
     let h = input(&mut graph, TensorType::known(DType::F32, &[1]));
@@ -223,7 +223,7 @@ fn what_is_out_of_range_is_said() {
     assert!(message(&Op::Map(ScalarFn::Add), &[&x, &indices]).contains("not defined on these element types"));
 }
 
-/// The loop of a text, on inputs.
+/// The scan of a text, on inputs.
 fn results(text: &str, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
     interpret(&graph, inputs).map(|evaluation| evaluation.outputs).map_err(|e| e.to_string())
@@ -254,9 +254,9 @@ fn carries_are_written_together() {
     );
 }
 
-/// Row `i` of the result is the sum of powers of `x[i]` with exponents 1 to `n`, by a loop in a loop.
+/// Row `i` of the result is the sum of powers of `x[i]` with exponents 1 to `n`, by a scan in a scan.
 #[test]
-fn loops_nest() {
+fn scans_nest() {
     let text = "\
         input %x: f64[?]\n\
         input %n: i64[]\n\
@@ -296,17 +296,17 @@ fn only_what_is_wanted_is_computed() {
           next %i = %0\n\
         }\n"
         .replace("%0 = add(%i, %1)", "%1 = broadcast{axes=[], dims=[1]}(1i64)\n%0 = add(%i, %1)\n%2 = gather{batch=0}(%x, %0)\n%3 = max{axes=[0]}(%0)\n%4 = ge(%3, 5i64)");
-    let loops = |wanted: &str| {
+    let scans = |wanted: &str| {
         text.clone()
             + "input %x: f32[2]\ninput %i: i64[1]\n%0 = scan{body=b0, result="
             + wanted
             + ", steps=7}(%x, %i)\noutput %0\n"
     };
     let inputs = [f32s(&[2], &[0.0; 2]), Array::vector(&[0i64])];
-    assert_eq!(results(&loops("steps"), &inputs).unwrap(), [Array::scalar(5i64)]);
-    let rows = results(&loops("rows 1"), &inputs).unwrap();
+    assert_eq!(results(&scans("steps"), &inputs).unwrap(), [Array::scalar(5i64)]);
+    let rows = results(&scans("rows 1"), &inputs).unwrap();
     assert_eq!(rows, [Array::new(&[7, 1], &[1i64, 2, 3, 4, 5, 5, 5]).unwrap()]);
-    let message = results(&loops("rows 0"), &inputs).unwrap_err();
+    let message = results(&scans("rows 0"), &inputs).unwrap_err();
     assert!(message.contains("is out of range for axis"), "{message}");
 }
 
@@ -333,11 +333,11 @@ fn shapes_stay_from_step_to_step() {
     let inputs = [Array::vector(&[2i64, 2, 3]), f32s(&[2], &[1.0, 2.0])];
     assert_eq!(
         results(&text("%0", "%h"), &inputs).unwrap_err(),
-        "error: output 0 of a loop changes its shape from step to step\n  before  i64[2]\n  step 2  i64[3]"
+        "error: output 0 of a scan changes its shape from step to step\n  before  i64[2]\n  step 2  i64[3]"
     );
     assert_eq!(
         results(&text("%n", "%1"), &inputs).unwrap_err(),
-        "error: the next value of `h` of a loop has another type than the one before\n  \
+        "error: the next value of `h` of a scan has another type than the one before\n  \
          expected  f32[2]\n  found     f32[4]"
     );
     assert!(results(&text("%n", "%h"), &inputs).is_ok());

@@ -162,7 +162,7 @@ fn what_needs_the_number_of_rows_before_is_refused() {
         ("flatten", rows.flatten(1)),
         ("elementwise", line + &long),
         ("constant", line * arange(10).cast(DType::F64)),
-        ("another loop", rows - &other.outputs[0]),
+        ("another scan", rows - &other.outputs[0]),
         ("dot", line.dot(&long)),
         ("both sides", rows.dot(rows.t())),
         ("concatenate", concatenate(&[line.clone(), long.clone()], 0)),
@@ -188,7 +188,7 @@ fn what_needs_the_number_of_rows_before_is_refused() {
         let faults = collected(&[formula], &[&x, &w, &n, &m, &long]).expect_err(name);
         assert_eq!(faults.0.len(), 1, "{name}: {faults}");
         let fault = &faults.0[0];
-        assert!(fault.title.starts_with("the rows of a loop that may end early"), "{name}: {faults}");
+        assert!(fault.title.starts_with("the rows of a scan that may end early"), "{name}: {faults}");
         assert!(faults.to_string().contains("`.padded()`"), "{name}: {faults}");
         assert!(fault.at.is_some_and(|site| site.file().ends_with("made/tests.rs")), "{name}: {faults}");
     }

@@ -37,8 +37,8 @@ pub enum Class<'o> {
     Convolution(&'o [ConvAxis]),
     /// Each is a random number of that key.
     Random(u64),
-    /// A loop computes them.
-    Loop(&'o Scan),
+    /// A scan computes them.
+    Scan(&'o Scan),
     /// A gradient not yet taken.
     Gradient(&'o Grad),
 }
@@ -100,7 +100,7 @@ impl Op {
             Op::Dot => Class::Product,
             Op::Conv(axes) => Class::Convolution(axes),
             Op::Random { key, .. } => Class::Random(*key),
-            Op::Scan(scan) => Class::Loop(scan),
+            Op::Scan(scan) => Class::Scan(scan),
             Op::Grad(grad) => Class::Gradient(grad),
         }
     }
@@ -124,7 +124,7 @@ impl Op {
             | Class::Product
             | Class::Convolution(_)
             | Class::Random(_)
-            | Class::Loop(_) => true,
+            | Class::Scan(_) => true,
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -141,7 +141,7 @@ impl Op {
             Class::Index if matches!(self, Op::Iota(_)) => 0,
             Class::View(_) | Class::Random(_) => 1,
             Class::Assembly if self.write().is_some() => 2,
-            Class::Loop(scan) => scan.body.inputs() + scan.body.carries(),
+            Class::Scan(scan) => scan.body.inputs() + scan.body.carries(),
             Class::Leaf(_)
             | Class::Literal(_)
             | Class::Index
@@ -170,7 +170,7 @@ impl Op {
             | Class::Assembly
             | Class::Product
             | Class::Convolution(_)
-            | Class::Loop(_)
+            | Class::Scan(_)
             | Class::Gradient(_) => operand < self.values(operand + 1),
         }
     }
@@ -186,7 +186,7 @@ impl Op {
             Class::Cast(dtype) => dtype.is_float(),
             Class::View(View::Same) => false,
             Class::Fold(along) => !matches!(along, Along::Reduce(Fold::All | Fold::Any, _)),
-            Class::Loop(scan) => scan.connects(operand),
+            Class::Scan(scan) => scan.connects(operand),
             Class::Gradient(grad) => grad.connects(operand),
             Class::Leaf(_)
             | Class::Literal(_)

@@ -1,15 +1,15 @@
-//! What a node that is one result of a loop says of the loop.
+//! What a node that is one result of a scan says of the scan.
 
 use std::sync::Arc;
 
 use super::Dim;
 use crate::body::Body;
 
-/// One result of a loop.
+/// One result of a scan.
 ///
 /// The operands are those of the body: a value for each of its inputs (for a sequence, one with a leading axis over the
 /// steps), then the initial value of each carry, then the steps where they are [`Dim::Operand`]. The results of one
-/// loop are the nodes with equal operands and equal attributes but for `result`; whoever executes them makes the loop
+/// scan are the nodes with equal operands and equal attributes but for `result`; whoever executes them makes the scan
 /// once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Scan {
@@ -17,17 +17,17 @@ pub struct Scan {
     pub body: Arc<Body>,
     /// How many steps are made, at most if the body has a condition to end at.
     pub steps: Dim,
-    /// Which of the loop's results this node is.
+    /// Which of the scan's results this node is.
     pub result: ScanResult,
     /// How its gradient is taken.
     pub backward: Backward,
 }
 
-/// What a loop gives.
+/// What a scan gives.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ScanResult {
-    /// The values of an output of the body, stacked along a new leading axis of extent `steps`. Where the loop ended early
-    /// the last row made is repeated, which expressions leave out ([`crate::made`]); rows of a loop that made no step do not exist.
+    /// The values of an output of the body, stacked along a new leading axis of extent `steps`. Where the scan ended early
+    /// the last row made is repeated, which expressions leave out ([`crate::made`]); rows of a scan that made no step do not exist.
     Rows(u16),
     /// The value of a carry after the last step; the initial one where no step was made.
     Last(u16),
@@ -35,7 +35,7 @@ pub enum ScanResult {
     Steps,
 }
 
-/// How the gradient of a loop is taken.
+/// How the gradient of a scan is taken.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Backward {
     /// The number of last steps through which cotangents flow; `None` for all. Through earlier ones nothing flows, so

@@ -78,7 +78,7 @@ fn sequences_are_read_backwards_and_cut_to_the_steps() {
 }
 
 #[test]
-fn a_condition_ends_the_loop_with_the_step_that_meets_it() {
+fn a_condition_ends_the_scan_with_the_step_that_meets_it() {
     let limit = scalar::<f32>("limit");
     let doubled = Scan::new().carry(1.0).steps(6).run(|step| {
         let next = &step.carries[0] * 2.0;
@@ -110,7 +110,7 @@ fn what_does_not_depend_on_the_step_is_captured_whole() {
     let (x, w) = (matrix::<f32>("x"), matrix::<f32>("w"));
     let scanned =
         Scan::new().sequence(&x).run(|step| Next::new().output(&step.sequences[0] * w.exp().sum(0)));
-    let Op::Scan(scan) = &scanned.outputs[0].0.op else { panic!("no loop") };
+    let Op::Scan(scan) = &scanned.outputs[0].0.op else { panic!("no scan") };
     assert_eq!(scan.body.inputs(), 2);
     assert!(
         scan.body.graph.nodes().all(|(_, node)| !matches!(node.op, Op::Reduce(..))),
@@ -127,7 +127,7 @@ fn a_gradient_in_a_step_may_be_for_something_outside() {
         let cost = (&step.sequences[0] * (&w * 2.0)).sqr();
         Next::new().output(&grad(&cost, [&w])[0])
     });
-    let Op::Scan(scan) = &scanned.outputs[0].0.op else { panic!("no loop") };
+    let Op::Scan(scan) = &scanned.outputs[0].0.op else { panic!("no scan") };
     assert_eq!(scan.body.inputs(), 2);
     let captured = scan.body.graph.inputs[1];
     assert_eq!(scan.body.graph.leaf(captured).and_then(|leaf| leaf.name.as_deref()), Some("w"));
@@ -161,7 +161,7 @@ fn draws_of_a_step_advance_from_step_to_step_and_from_call_to_call() {
 fn shared_variables_updated_in_a_step_must_be_updated_by_the_function() {
     let count = shared("count", Array::scalar(5f32));
     let scanned = Scan::new().steps(4).run(|_| Next::new().output(&count * 1.0).update(&count, &count + 1.0));
-    assert!(problem(&scanned.outputs[0], &[]).contains("a loop updates `count` at every step"));
+    assert!(problem(&scanned.outputs[0], &[]).contains("a scan updates `count` at every step"));
     let request =
         Request { outputs: scanned.outputs.clone(), updates: scanned.updates.clone(), ..Request::default() };
     let result = interpret(&collect(&request).unwrap(), &[]).unwrap();
@@ -174,7 +174,7 @@ fn mistakes_are_named() {
     let (x, m) = (vector::<f32>("x"), matrix::<f32>("m"));
     let (short, long) = (input("short", DType::F32, &[Some(3)]), input("long", DType::F32, &[Some(4)]));
     let lengths = map(&[&short, &long], |e| &e[0] + &e[1]);
-    assert!(problem(&lengths, &[&short, &long]).contains("another length than the loop has steps"));
+    assert!(problem(&lengths, &[&short, &long]).contains("another length than the scan has steps"));
     let changed = Scan::new().carry(0.0).steps(2).run(|step| Next::new().carry(&step.carries[0] + &x));
     assert!(problem(&changed.last[0], &[&x]).contains("changes the type of a carry"));
     let converted =
@@ -183,11 +183,11 @@ fn mistakes_are_named() {
     let endless = Scan::new().carry(0.0).run(|step| Next::new().carry(&step.carries[0]));
     assert!(problem(&endless.last[0], &[]).contains("needs a number of steps"));
     let negative = Scan::new().carry(0.0).steps(-1).run(|step| Next::new().carry(&step.carries[0]));
-    assert!(problem(&negative.last[0], &[]).contains("a loop of -1 steps"));
+    assert!(problem(&negative.last[0], &[]).contains("a scan of -1 steps"));
     let fractional = Scan::new().carry(0.0).steps(x.sum(0)).run(|step| Next::new().carry(&step.carries[0]));
     assert!(problem(&fractional.last[0], &[&x]).contains("an integer scalar"));
     let lost = Scan::new().carry(0.0).carry(0.0).steps(2).run(|step| Next::new().carry(&step.carries[0]));
-    assert!(problem(&lost.last[1], &[]).contains("a loop with 2 carries gives the next values of 1"));
+    assert!(problem(&lost.last[1], &[]).contains("a scan with 2 carries gives the next values of 1"));
     let vague =
         Scan::new().carry(&x).steps(2).run(|step| Next::new().carry(&step.carries[0]).until(x.gt(0.0)));
     assert!(problem(&vague.last[0], &[&x]).contains("a bool scalar"));
@@ -204,7 +204,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn a_loop_of_one_step_is_the_step() {
+fn a_scan_of_one_step_is_the_step() {
     let (x, h0) = (input("x", DType::F32, &[Some(1), Some(2)]), input("h0", DType::F32, &[Some(2)]));
     let scanned = Scan::new()
         .sequence(&x)
@@ -263,5 +263,5 @@ fn steps_may_be_asked_for_at_the_call() {
     assert_eq!(known.ty(known.outputs[0]).to_string(), "f32[3]");
     arguments.values.insert(graph.inputs[0], -2);
     let Err(Unspecialised::Faults(faults)) = specialise(&graph, &arguments) else { panic!("passed") };
-    assert!(faults.to_string().contains("a loop of -2 steps"), "{faults}");
+    assert!(faults.to_string().contains("a scan of -2 steps"), "{faults}");
 }

@@ -84,9 +84,9 @@ fn faults_are_told_once() {
     assert!(found.contains("inner extents of `dot` differ"), "{found}");
 }
 
-/// The same in the body of a loop: without steps, whose rows have the extents that a step would give, and with some.
+/// The same in the body of a scan: without steps, whose rows have the extents that a step would give, and with some.
 #[test]
-fn extents_that_contradict_each_other_in_a_loop_are_named() {
+fn extents_that_contradict_each_other_in_a_scan_are_named() {
     for line in ON_A_FAULT {
         let text = format!(
             "body b0 {{\nsequence %x: f32[]\ncaptured %v: f32[?]\ncaptured %m: f32[?, ?]\n\

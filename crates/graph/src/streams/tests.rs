@@ -276,7 +276,7 @@ fn what_is_outside_of_a_domain_is_refused() {
 fn streams_and_draws_are_given_back_when_dropped() {
     let streams = RandomStreams::new(3);
     let steps = vector::<f32>("x");
-    let looped = Scan::new().sequence(&steps).run(|step| {
+    let rolled = Scan::new().sequence(&steps).run(|step| {
         let noise = streams.normal([2], 0.0, 1.0);
         let kept = streams.multinomial(constant(Array::vector(&[0.5f32, 0.5])));
         Next::new().output(noise * kept * &step.sequences[0])
@@ -301,7 +301,7 @@ fn streams_and_draws_are_given_back_when_dropped() {
     assert_eq!(value.item(), Some(1.0));
     again = Graph::new();
     assert!(cells.iter().all(|cell| cell.upgrade().is_some()) && again.is_empty());
-    drop((looped, draw, own, request));
+    drop((rolled, draw, own, request));
     let kept = cells.iter().filter(|cell| cell.upgrade().is_some()).count();
     assert_eq!(kept, 0, "{kept} of {} states", cells.len());
 }

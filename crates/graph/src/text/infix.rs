@@ -191,7 +191,7 @@ fn print(graph: &Graph, id: NodeId, operands: &[Printed]) -> Printed {
         Class::Indexed(batch) => call(node.op.name(), &format!(", batch={batch}")),
         Class::Convolution(_) => call(node.op.name(), ""),
         Class::Random(key) => Printed::operand(format!("random({}, key={key})", first()), depth),
-        Class::Loop(scan) => {
+        Class::Scan(scan) => {
             let result = match scan.result {
                 ScanResult::Rows(output) => format!("rows {output}"),
                 ScanResult::Last(carry) => format!("last {carry}"),

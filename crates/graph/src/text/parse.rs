@@ -50,10 +50,10 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
 
 /// What a graph consists of.
 const STATEMENTS: &str = "`input`, `shared`, `constant`, `body`, `output`, `update` or the name of a node";
-/// What the body of a loop consists of.
+/// What the body of a scan consists of.
 const STATEMENTS_OF_BODIES: &str = "`sequence`, `captured`, `carry`, `constant`, `body`, `row`, `until`, `next`, `updates`, the name of a node or `}`";
 
-/// Loops in loops beyond this are refused: passes over bodies are recursive.
+/// Scans in scans beyond this are refused: passes over bodies are recursive.
 const MAX_DEPTH: usize = 16;
 
 /// A name as a key: numbers of unnamed nodes are no names.
@@ -74,13 +74,13 @@ struct Parser<'a> {
     /// The shared variables of the function.
     shared: BTreeMap<Key, Arc<Leaf>>,
     /// What is known of the body being read, beside its graph.
-    draft: Option<Draft>,
+    draft: Option<UnplacedStep>,
     /// How many bodies are being read, one in another.
     depth: usize,
 }
 
 #[derive(Default)]
-struct Draft {
+struct UnplacedStep {
     sequences: usize,
     condition: Option<NodeId>,
     updated: Vec<Arc<Leaf>>,
@@ -148,7 +148,7 @@ impl Parser<'_> {
             return Err(self.reader.error(place, "a new name", found));
         }
         if self.depth == MAX_DEPTH {
-            let expected = format!("at most {MAX_DEPTH} loops in each other");
+            let expected = format!("at most {MAX_DEPTH} scans in each other");
             return Err(self.reader.error(place, expected, "one more"));
         }
         self.reader.enter_block()?;
@@ -156,7 +156,7 @@ impl Parser<'_> {
         let graph = std::mem::take(&mut self.graph);
         let nodes = std::mem::take(&mut self.nodes);
         let leaves = std::mem::take(&mut self.leaves);
-        let draft = self.draft.replace(Draft::default());
+        let draft = self.draft.replace(UnplacedStep::default());
         self.statements()?;
         let place = self.reader.place();
         if !self.reader.takes("}") {
@@ -166,7 +166,7 @@ impl Parser<'_> {
         let mut inner = std::mem::replace(&mut self.graph, graph);
         self.nodes = nodes;
         self.leaves = leaves;
-        let Draft { sequences, condition, updated } =
+        let UnplacedStep { sequences, condition, updated } =
             std::mem::replace(&mut self.draft, draft).unwrap_or_default();
         inner.outputs.extend(condition);
         let mut body = Body::new(inner, sequences, condition.is_some());
@@ -186,7 +186,7 @@ impl Parser<'_> {
             return Err(self.reader.error(place, "a condition of type `bool[]`", format!("`{ty}`")));
         }
         match &mut self.draft {
-            Some(Draft { condition: condition @ None, .. }) => {
+            Some(UnplacedStep { condition: condition @ None, .. }) => {
                 *condition = Some(id);
                 Ok(())
             }

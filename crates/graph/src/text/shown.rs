@@ -160,7 +160,7 @@ mod tests {
         let named = x.exp().named(&"n".repeat(100_000)) + 1.0;
         let large = constant(Array::vector(&vec![0.5f32; 1 << 20])) + &x;
         let cost = doubled.sum(crate::compose::All);
-        let loops = Scan::new()
+        let scans = Scan::new()
             .sequence(&x)
             .carry(&chain)
             .run(|step| Next::new().carry(&step.carries[0] * &step.sequences[0]).output(doubled.sum(0)));
@@ -169,7 +169,7 @@ mod tests {
         let sum = draws.iter().cloned().reduce(|a, b| a + b).unwrap();
         let gradient = &grad(&cost, [&x])[0];
         for tensor in
-            [&doubled, &chain, &wide, &named, &large, gradient, &loops.carries[0], &loops.last[0], &sum]
+            [&doubled, &chain, &wide, &named, &large, gradient, &scans.carries[0], &scans.last[0], &sum]
         {
             let (display, debug) = (tensor.to_string(), format!("{tensor:?}"));
             assert!(display.len() <= 1000 && debug.len() <= 1200, "{}: {display}", display.len());
@@ -193,11 +193,11 @@ mod tests {
             format!("{graph:?}"),
             format!("{next:?}"),
             format!("{scan:?}"),
-            format!("{loops:?}"),
+            format!("{scans:?}"),
             format!("{noise:?}"),
             format!("{:?}", crate::gradient::Gradient::of(&cost).consider_constant(many)),
             format!("{:?}", large.leaf()),
-            format!("{:?}", loops.last[0].op()),
+            format!("{:?}", scans.last[0].op()),
         ] {
             assert!(text.len() < 20_000, "{}: {}", text.len(), &text[..2000]);
         }

@@ -88,7 +88,7 @@ fn every_operator_returns_as_it_was() {
     }
 }
 
-/// Loops with every attribute, one in another, and a body used by two loops.
+/// Scans with every attribute, one in another, and a body used by two scans.
 const LOOPS: &str = "\
 input %xs: f32[5, 3]
 input %w: f32[3, 3]
@@ -142,7 +142,7 @@ update %count = %1
 ";
 
 #[test]
-fn loops_return_as_they_were() {
+fn scans_return_as_they_were() {
     assert_eq!(reprinted(LOOPS), LOOPS);
     let graph = parse(LOOPS).unwrap();
     verify(&graph, Stage::Collected).unwrap();
@@ -166,9 +166,9 @@ fn loops_return_as_they_were() {
     assert_eq!(ids(&inner.unwrap()), [shared[1]]);
 }
 
-/// A variable that only a loop names has a line all the same.
+/// A variable that only a scan names has a line all the same.
 #[test]
-fn variables_that_only_loops_update_return() {
+fn variables_that_only_scans_update_return() {
     let text = "\
 shared %w: f32[2]
 body b0 {
@@ -337,7 +337,7 @@ fn errors_point_at_the_text() {
         ),
         (
             "body b {\n sequence %x: f32[]\n}\ninput %x: f32[3]\n%0 = scan{body=b, result=steps, steps=2}(%x)",
-            "5:6: expected operands that `scan` takes, found that a sequence of a loop has another length",
+            "5:6: expected operands that `scan` takes, found that a sequence of a scan has another length",
         ),
         ("}", "1:1: expected `input`, `shared`, `constant`, `body`"),
         ("output 1i64 }", "1:13: expected the end of the line, found `}`"),
@@ -357,13 +357,13 @@ fn errors_point_at_the_text() {
 }
 
 #[test]
-fn loops_nest_so_far() {
+fn scans_nest_so_far() {
     let nested = |depth: usize| {
         let open: String = (0..depth).map(|level| format!("body b{level} {{\n")).collect();
         open + &"}\n".repeat(depth)
     };
     assert!(parse(&nested(16)).is_ok());
-    assert_eq!(parse(&nested(17)).unwrap_err().expected, "at most 16 loops in each other");
+    assert_eq!(parse(&nested(17)).unwrap_err().expected, "at most 16 scans in each other");
     assert!(parse(&nested(100_000)).is_err());
 }
 
@@ -468,7 +468,7 @@ fn any_leaf() -> impl Strategy<Value = Leaf> {
     )
 }
 
-/// What a graph, or the body of a loop, is made of.
+/// What a graph, or the body of a scan, is made of.
 #[derive(Debug)]
 struct Level {
     leaves: Vec<Leaf>,
@@ -509,8 +509,8 @@ fn add_steps(graph: &mut Graph, steps: &[(Op, [u32; 6], Option<String>)]) {
     }
 }
 
-/// All results of a loop with that body, on new inputs of the graph.
-fn add_loop(graph: &mut Graph, body: &Arc<Body>, roots: &[u32; 8]) {
+/// All results of a scan with that body, on new inputs of the graph.
+fn add_scan(graph: &mut Graph, body: &Arc<Body>, roots: &[u32; 8]) {
     let length = roots[0] as usize % 4;
     let mut operands: Vec<NodeId> = Vec::new();
     for (position, id) in body.parameters().enumerate() {
@@ -560,7 +560,7 @@ fn body_of(level: Level, inner: Option<&Arc<Body>>, shared: &[Arc<Leaf>]) -> Arc
     }
     let sequences = level.roots[7] as usize % (graph.inputs.len() + 1);
     if let Some(inner) = inner {
-        add_loop(&mut graph, inner, &level.roots);
+        add_scan(&mut graph, inner, &level.roots);
     }
     add_steps(&mut graph, &level.steps);
     let len = graph.len() as u32;
@@ -585,7 +585,7 @@ fn body_of(level: Level, inner: Option<&Arc<Body>>, shared: &[Arc<Leaf>]) -> Arc
 
 proptest! {
     #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
-    /// Random well-typed graphs, some with loops of random bodies, some of which hold loops.
+    /// Random well-typed graphs, some with scans of random bodies, some of which hold scans.
     #[test]
     fn graphs_return_as_they_were(level in any_level(200), bodies in proptest::collection::vec(any_level(40), 0..3)) {
         let leaves: Vec<Arc<Leaf>> = level.leaves.into_iter().map(Arc::new).collect();
@@ -600,7 +600,7 @@ proptest! {
             }
         }
         if let Some(body) = &body {
-            add_loop(&mut graph, body, &level.roots);
+            add_scan(&mut graph, body, &level.roots);
         }
         add_steps(&mut graph, &level.steps);
         let roots = level.roots;

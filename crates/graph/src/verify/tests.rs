@@ -208,7 +208,7 @@ fn stages_leave_nothing_behind() {
     );
 }
 
-/// A loop that keeps all promises at every stage; `change` gets the graph of its body.
+/// A scan that keeps all promises at every stage; `change` gets the graph of its body.
 fn broken_body(change: impl FnOnce(&mut Graph, &mut usize, &mut bool)) -> Vec<String> {
     let graph = parse(
         "body b0 {\n\
@@ -275,7 +275,7 @@ fn updates_of_bodies_are_their_carries() {
     );
     let found = broken_body(|graph, _, _| graph.updates.push(graph.updates[0]));
     assert!(found.contains(&"`h` is updated twice".to_string()), "{found:?}");
-    // Without a next value the loop has an operand too many as well, which is the fault of the graph that holds it.
+    // Without a next value the scan has an operand too many as well, which is the fault of the graph that holds it.
     let found = broken_body(|graph, _, _| graph.updates.clear());
     assert!(found.contains(&"node 2 (`leaf`) is a carry without a next value".to_string()), "{found:?}");
     let found = broken_body(|graph, _, _| graph.updates[0].0 = graph.inputs[1]);
@@ -285,13 +285,13 @@ fn updates_of_bodies_are_their_carries() {
 #[test]
 fn conditions_and_sequences_of_bodies_exist() {
     let found = broken_body(|graph, _, _| graph.outputs[1] = node_of(graph, "max"));
-    assert_eq!(found, ["node 5 (`max`) is the condition to end a loop at and has another type"]);
+    assert_eq!(found, ["node 5 (`max`) is the condition to end a scan at and has another type"]);
     let found = broken_body(|graph, _, until| {
         graph.outputs.clear();
         *until = true;
     });
     assert!(
-        found.contains(&"the body of a loop with a condition to end at has no output for it".to_string()),
+        found.contains(&"the body of a scan with a condition to end at has no output for it".to_string()),
         "{found:?}"
     );
     let found = broken_body(|_, sequences, _| *sequences = 3);
@@ -307,13 +307,13 @@ fn what_belongs_outside_stays_outside() {
         let both = graph.add(Op::Map(crate::scalar::ScalarFn::Mul), &[shared, sum], None);
         graph.outputs[0] = both;
     });
-    assert_eq!(found, ["node 8 (`leaf`) is a shared variable in the body of a loop"]);
+    assert_eq!(found, ["node 8 (`leaf`) is a shared variable in the body of a scan"]);
     let carry = parameter(Some("h".into()), TensorType::scalar(DType::F32), LeafKind::Carry);
     let found = broken(|graph| {
         let outside = graph.add_leaf(&carry);
         graph.outputs.push(outside);
     });
-    assert_eq!(found, ["node 6 (`leaf`) is a carry outside of its loop"]);
+    assert_eq!(found, ["node 6 (`leaf`) is a carry outside of its scan"]);
     let found = broken(|graph| {
         let w = graph.updates[0].1;
         let ty = graph.ty(w).clone();

@@ -9,6 +9,8 @@
 //! Always true between blocks: only pinned values and accumulators are in registers; a value used in another block than
 //! its own is pinned or has a home on the stack.
 
+use hypatia_graph::{Broken, broken};
+
 use super::encode::*;
 use super::strip::{
     Access, Accumulator, Checked, Class, Constant, Element, Id, Join, Narrowing, Node, Strip, joined_zeros,
@@ -134,6 +136,8 @@ pub(super) struct Function<'a> {
     /// Whether the folds run along the lanes.
     pub(super) folds_lanes: bool,
     pub(super) lanes: Vec<(i32, PoolOffset)>,
+    /// What was found that cannot be: the code is worth nothing.
+    pub(super) broken: Option<Broken>,
 }
 
 impl Function<'_> {
@@ -218,10 +222,8 @@ impl Function<'_> {
         let place = self.pointers[access.group];
         if let Some(offset) = access.offset {
             self.asm.load(scratch, place);
-            // A scalar's node always has a home.
-            if let Some(home) = self.home_of_scalar(offset) {
-                self.asm.add(scratch, Memory::at(RSP, home));
-            }
+            let home = self.home_of_scalar(offset);
+            self.asm.add(scratch, home);
             return scratch;
         }
         match place {
@@ -233,8 +235,13 @@ impl Function<'_> {
         }
     }
 
-    fn home_of_scalar(&self, id: Id) -> Option<i32> {
-        self.homes[id.index() * self.most_copies]
+    /// Where a scalar is, which always has a place of its own.
+    fn home_of_scalar(&mut self, id: Id) -> Memory {
+        let home = self.homes[id.index() * self.most_copies];
+        if home.is_none() {
+            self.broken = Some(broken!("a place for the scalar {id:?}"));
+        }
+        Memory::at(RSP, home.unwrap_or(0))
     }
 
     /// Writes lanes that are in a vector register, or a truth value in a mask; uses the two vector registers.
@@ -479,7 +486,10 @@ impl Block<'_, '_> {
             if next == end { u32::MAX } else { self.uses[next as usize] }
         };
         // A node locks at most seven vectors and four masks, fewer than there are.
-        let victim = candidates.max_by_key(|&r| next_use(file.owner[usize::from(r)])).unwrap_or(0);
+        let Some(victim) = candidates.max_by_key(|&r| next_use(file.owner[usize::from(r)])) else {
+            self.function.broken = Some(broken!("a register that is not locked"));
+            return 0;
+        };
         let owner = file.owner[usize::from(victim)];
         self.spill(owner, victim, class);
         let file = self.file(class);
@@ -519,6 +529,9 @@ impl Block<'_, '_> {
         }
         let key = self.key(id, copy);
         let slot = self.slot[key].or_else(|| self.function.home(id, copy));
+        if slot.is_none() {
+            self.function.broken = Some(broken!("node {id:?} in a register or in memory"));
+        }
         Memory::at(RSP, slot.unwrap_or(0))
     }
 
@@ -655,8 +668,8 @@ impl Block<'_, '_> {
                 self.function.asm.vector(VMOVD, x, 0, RAX, Masking::All, None);
                 self.function.asm.load_int(RAX, RAX);
                 self.function.asm.multiply(RAX, RAX, bytes);
-                let home = self.function.home_of_scalar(id).unwrap_or(0);
-                self.function.asm.store(Memory::at(RSP, home), RAX);
+                let home = self.function.home_of_scalar(id);
+                self.function.asm.store(home, RAX);
                 self.release_operands(id, copy);
             }
             Node::Unary(form, x, immediate) => {

@@ -63,7 +63,7 @@ type Code = unsafe extern "sysv64" fn(*const *mut u8, i64, i64, *mut [i64; 3]);
 
 /// Runs the kernel on a part of its outermost axis.
 fn run_part(kernel: &LoopKernel, buffers: &mut [Buffer], begin: i64, end: i64) -> Option<[i64; 3]> {
-    let bytes = emit(kernel)?;
+    let bytes = emit(kernel).unwrap()?;
     let mut memory = region::alloc(bytes.len(), region::Protection::READ_WRITE).unwrap();
     // SAFETY: the allocation has at least that many bytes and nothing else refers to it.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_mut_ptr::<u8>(), bytes.len()) };
@@ -347,7 +347,7 @@ const SPECIAL: [f32; 30] = [
 #[test]
 fn rare_code_is_emitted() {
     for function in [ScalarFn::Sin, ScalarFn::Cos, ScalarFn::Tan, ScalarFn::Mod, ScalarFn::FloorDiv] {
-        assert!(emit(&elementwise(function, DType::F32, 100)).is_some(), "{function}");
+        assert!(emit(&elementwise(function, DType::F32, 100)).unwrap().is_some(), "{function}");
     }
 }
 

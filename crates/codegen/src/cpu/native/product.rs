@@ -1,4 +1,4 @@
-//! Small matrix products in native loops.
+//! Small matrix products in native scans.
 //!
 //! Only products whose plan sums the terms of an element in their order, in one range of stretches, are taken; then the bits
 //! are those of the plan.
@@ -12,7 +12,7 @@ use cranelift_frontend::{FunctionBuilder, Variable};
 use hypatia_graph::{Broken, DType, broken};
 
 use crate::cpu::emit::{Memory, flags};
-use crate::cpu::held::{Element, Held};
+use crate::cpu::register_cache::{CachedElement, RegisterCache};
 use crate::kernel::{Matrix, ProductKernel, Scale};
 use hypatia_kernels::product::{piece, stretches};
 
@@ -29,17 +29,17 @@ pub(super) fn emit(
     kernel: &ProductKernel,
     lanes: usize,
     memories: &[Memory],
-    held: &mut Held,
+    cache: &mut RegisterCache,
     fused: bool,
 ) -> Result<(), Broken> {
-    Emitter { b, kernel, memories, held, fused }.emit(lanes)
+    Emitter { b, kernel, memories, cache, fused }.emit(lanes)
 }
 
 struct Emitter<'e, 'b> {
     b: &'e mut FunctionBuilder<'b>,
     kernel: &'e ProductKernel,
     memories: &'e [Memory],
-    held: &'e mut Held,
+    cache: &'e mut RegisterCache,
     fused: bool,
 }
 
@@ -117,7 +117,7 @@ impl Emitter<'_, '_> {
             let (base, at) = self.address(memory.base, memory.offset + offset);
             self.b.ins().store(flags(ty), value, base, at);
             if let Some(space) = memory.space {
-                self.held.set(Element { space, offset: memory.offset + offset }, ty, value);
+                self.cache.set(CachedElement { space, offset: memory.offset + offset }, ty, value);
             }
         }
         Ok(())
@@ -237,8 +237,8 @@ impl Emitter<'_, '_> {
 
     /// A value from a register if it is in one.
     fn read(&mut self, memory: Memory, offset: i64, ty: Type) -> Ir {
-        let element = memory.space.map(|space| Element { space, offset: memory.offset + offset });
-        if let Some(value) = element.and_then(|element| self.held.get(self.b, element, ty)) {
+        let element = memory.space.map(|space| CachedElement { space, offset: memory.offset + offset });
+        if let Some(value) = element.and_then(|element| self.cache.get(self.b, element, ty)) {
             return value;
         }
         let (base, offset) = self.address(memory.base, memory.offset + offset);

@@ -1,6 +1,6 @@
-//! Which loops over steps become one function, and how it carries out each step.
+//! Which scans become one function, and how it carries out each step.
 //!
-//! Where all kernels of a body are loop kernels or products of few elements, or such loops again, walking the steps and
+//! Where all kernels of a body are loop kernels or products of few elements, or such scans again, walking the steps and
 //! calling a function for each of them would be most of the time there is. Small kernels are unrolled; kernels for which
 //! wide vectors pay are called. Random numbers, products that are not summed term by term, and kernels so large that threads
 //! pay stand against it.
@@ -25,22 +25,22 @@ const MOST_UNROLLED: usize = 150;
 /// Multiply-adds of a product, at most.
 const MOST_PRODUCT: usize = 200;
 
-/// Instructions of code for a whole loop, at most.
+/// Instructions of code for a whole scan, at most.
 const MOST_CODE: usize = 3000;
 
 impl<'p> Planner<'p> {
-    /// The function of a loop, if it is to be one.
+    /// The function of a scan, if it is to be one.
     pub(super) fn native(&mut self, kernel: &'p ScanKernel, number: usize) -> Option<FunctionId> {
         let (body, size) = self.inline(kernel, number)?;
         if size > MOST_CODE {
             return None;
         }
-        self.functions.push(Function::Loop(number, body));
+        self.functions.push(Function::Scan(number, body));
         Some(FunctionId(self.functions.len() - 1))
     }
 
-    /// How the steps of a loop are carried out in one function, and about the instructions of its code; nothing if a step
-    /// stands against it. Kernels that it calls have functions of their own also where the loop is not one function.
+    /// How the steps of a scan are carried out in one function, and about the instructions of its code; nothing if a step
+    /// stands against it. Kernels that it calls have functions of their own also where the scan is not one function.
     fn inline(&mut self, kernel: &'p ScanKernel, number: usize) -> Option<(Vec<Inline>, usize)> {
         let mut number = number + 1;
         let (mut body, mut code) = (Vec::new(), 0);
@@ -57,7 +57,7 @@ impl<'p> Planner<'p> {
                 },
                 Kernel::Scan(kernel) => {
                     let (body, size) = self.inline(kernel, number)?;
-                    (Inline::Loop(body), size)
+                    (Inline::Scan(body), size)
                 }
                 Kernel::Product(kernel) => {
                     let lanes = lanes(kernel);

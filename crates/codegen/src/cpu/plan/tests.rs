@@ -7,9 +7,9 @@ use hypatia_graph::tensor::{matrix, scalar};
 use hypatia_kernels::features::Features;
 
 use super::{Action, Function, FunctionId, Inline, PackedId, Plan, Product, Scan as PlannedScan, Target};
-use crate::loops::tests::{graph, numbers};
+use crate::scan::tests::{graph, numbers};
 
-/// A loop run step by step, before which two matrices are packed, and a loop that is one function.
+/// A scan run step by step, before which two matrices are packed, and a scan that is one function.
 fn plan() -> Plan {
     let (x, w, v) = (matrix::<f32>("x"), matrix::<f32>("w"), matrix::<f32>("v"));
     let a = scalar::<f32>("a");
@@ -55,16 +55,16 @@ fn plans_that_do_not_hold_are_refused() {
         }),
         ("functions of other kernels", |plan| plan.functions.reverse()),
         ("a function of no step", |plan| plan.functions.push(Function::Kernel(99))),
-        ("a native loop that lacks a step", |plan| {
+        ("a native scan that lacks a step", |plan| {
             for function in &mut plan.functions {
-                if let Function::Loop(_, body) = function {
+                if let Function::Scan(_, body) = function {
                     body.pop();
                 }
             }
         }),
-        ("a native loop that carries out a kernel as a product", |plan| {
+        ("a native scan that carries out a kernel as a product", |plan| {
             for function in &mut plan.functions {
-                if let Function::Loop(_, body) = function {
+                if let Function::Scan(_, body) = function {
                     body[0] = Inline::Product { lanes: 4 };
                 }
             }
@@ -78,7 +78,7 @@ fn plans_that_do_not_hold_are_refused() {
         }),
         ("a pointer that two things set", |plan| plan.places.push(plan.places[0].clone())),
         ("a pointer beyond the table", |plan| plan.slots -= 1),
-        ("a loop that sets a pointer from elsewhere", |plan| the_scan(plan).begins[0].1.slot += 10),
+        ("a scan that sets a pointer from elsewhere", |plan| the_scan(plan).begins[0].1.slot += 10),
         ("a step with the pointers of another", |plan| plan.steps[0].slots += 1),
         ("a condition in another step's parameter", |plan| {
             the_scan(plan).until = Some(Target { slot: 0, offset: 0 })

@@ -1,15 +1,15 @@
 //! What must hold of a plan, since loading and running rely on it; checked in the order of this list.
 //!
-//! 1. A function is that of a step: of a loop kernel, or of a loop over steps with as many steps, of the same kinds, as are
+//! 1. A function is that of a step: of a loop kernel, or of a scan with as many steps, of the same kinds, as are
 //!    carried out inline. It calls only functions before it, each of the kernel called.
-//! 2. The steps of a program, or of a loop's body, are those of the plan, in kind and number. A loop step runs the function of
+//! 2. The steps of a program, or of a scan's body, are those of the plan, in kind and number. A loop step runs the function of
 //!    an equal kernel.
-//! 3. A product is planned for its kernel, with a packed right side where the plan has one: packed by a loop around it, or
+//! 3. A product is planned for its kernel, with a packed right side where the plan has one: packed by a scan around it, or
 //!    of a constant. No matrix is packed twice.
 //!    A convolution is planned for its kernel.
 //! 4. The second step of a pair follows the first.
-//! 5. The parameters of a step have slots of their own, and a loop reads and sets no others than its own and its body's. Every
-//!    slot is set by one thing: a constant, a place of the program, or the loop around it.
+//! 5. The parameters of a step have slots of their own, and a scan reads and sets no others than its own and its body's. Every
+//!    slot is set by one thing: a constant, a place of the program, or the scan around it.
 
 use hypatia_graph::{Broken, broken};
 use hypatia_kernels::product::ProductShape;
@@ -32,10 +32,10 @@ impl Plan {
             packed: vec![Packed::Never; self.packed.len()],
         };
         for (number, function) in self.functions.iter().enumerate() {
-            let (Function::Kernel(step) | Function::Loop(step, _)) = function;
+            let (Function::Kernel(step) | Function::Scan(step, _)) = function;
             match (function, check.kernel(*step)?) {
                 (Function::Kernel(_), Kernel::Loop(_)) => {}
-                (Function::Loop(_, body), Kernel::Scan(kernel)) => check.inline(kernel, body, number)?,
+                (Function::Scan(_, body), Kernel::Scan(kernel)) => check.inline(kernel, body, number)?,
                 (_, kernel) => return Err(broken!("a kernel that f{number} can be of", kernel)),
             }
         }
@@ -58,7 +58,7 @@ enum Packed {
     Never,
     /// Around the steps that are being looked at.
     Here,
-    /// In a loop that has ended.
+    /// In a scan that has ended.
     Elsewhere,
 }
 
@@ -114,14 +114,14 @@ impl<'p> Check<'p> {
     fn inline(&self, kernel: &ScanKernel, body: &[Inline], function: usize) -> Result<(), Broken> {
         let steps = &kernel.body.steps;
         if steps.len() != body.len() {
-            return Err(broken!("all steps of a loop in f{function}", body.len()));
+            return Err(broken!("all steps of a scan in f{function}", body.len()));
         }
         for (step, inline) in steps.iter().zip(body) {
             match (&step.kernel, inline) {
                 (Kernel::Loop(kernel), Inline::Call(id)) => self.computes(*id, kernel, function)?,
                 (Kernel::Loop(_), Inline::Kernel { .. }) => {}
                 (Kernel::Product(kernel), Inline::Product { lanes }) if *lanes > 0 && kernel.k > 0 => {}
-                (Kernel::Scan(kernel), Inline::Loop(body)) => self.inline(kernel, body, function)?,
+                (Kernel::Scan(kernel), Inline::Scan(body)) => self.inline(kernel, body, function)?,
                 (kernel, _) => return Err(broken!("a kernel that f{function} carries out", kernel)),
             }
         }
@@ -160,8 +160,8 @@ impl<'p> Check<'p> {
                 (Kernel::Product(_), Action::InPair) | (Kernel::Random(_), Action::Random { .. }) => {}
                 (Kernel::Scan(_), Action::Native { function, .. }) => {
                     match self.plan.functions.get(function.0) {
-                        Some(Function::Loop(step, _)) if step == number => {}
-                        _ => return Err(broken!("{function} to be the loop of step {number}")),
+                        Some(Function::Scan(step, _)) if step == number => {}
+                        _ => return Err(broken!("{function} to be the scan of step {number}")),
                     }
                 }
                 (Kernel::Scan(kernel), Action::Scan(scan)) => {
@@ -188,7 +188,7 @@ impl<'p> Check<'p> {
                         .chain(scan.moves.iter().map(|(slot, _)| slot));
                     if let Some(slot) = moved.find(|slot| scan.begins.iter().all(|(begun, _)| begun != *slot))
                     {
-                        return Err(broken!("a pointer that the loop of step {number} sets", slot));
+                        return Err(broken!("a pointer that the scan of step {number} sets", slot));
                     }
                     self.program(&kernel.body, &scan.body)?;
                     for (id, _) in &scan.packings {

@@ -36,7 +36,7 @@ pub(super) fn verify_buffers(program: &Program) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Whether the body of a loop kernel is well-typed.
+/// Whether the body of a scan kernel is well-typed.
 pub(super) fn verify_types(kernel: &LoopKernel) -> Result<(), Broken> {
     let ty = |value: &Value| kernel.types.get(value.index()).copied();
     let param = |address: &Address| kernel.params.get(usize::from(address.param)).map(|param| param.dtype);
@@ -158,7 +158,7 @@ pub(super) fn verify_operands(kernel: &ConvolutionKernel) -> Result<(), Broken> 
     Ok(())
 }
 
-/// Whether what a loop over steps reads is apart from what it writes, each thing that it writes is apart from the others, and
+/// Whether what a scan reads is apart from what it writes, each thing that it writes is apart from the others, and
 /// all that its steps need is there.
 pub(super) fn verify_roles(kernel: &ScanKernel) -> Result<(), Broken> {
     let param = |param: u16| kernel.params.get(usize::from(param));

@@ -133,7 +133,7 @@ fn the_product(program: &mut Program) -> &mut ProductKernel {
 }
 
 fn the_scan(program: &mut Program) -> &mut ScanKernel {
-    let Kernel::Scan(kernel) = &mut program.steps[0].kernel else { panic!("no loop over steps") };
+    let Kernel::Scan(kernel) = &mut program.steps[0].kernel else { panic!("no scan") };
     kernel
 }
 
