@@ -91,9 +91,11 @@ impl Tensor {
         let places: Vec<usize> = (rank - self.rank()..rank).collect();
         let all = if rank > self.rank() { spread(self, &places, rank, None, site) } else { self.clone() };
         let first = rank - times.len();
-        times.into_iter().enumerate().fold(all, |tiled, (number, times)| match times {
+        times.into_iter().enumerate().fold(all, |tiled, (number, times)| match &times {
             Size::Number(1) => tiled,
-            times => tiled.copied("tile", first + number, first + number, times, site),
+            Size::Number(_) | Size::Tensor(_) => {
+                tiled.copied("tile", first + number, first + number, times, site)
+            }
         })
     }
 
