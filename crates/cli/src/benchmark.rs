@@ -12,6 +12,7 @@ mod classifiers;
 mod machine;
 mod music;
 mod samplers;
+mod sentiment;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -49,6 +50,7 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "hmc_3x10", build: samplers::hmc_3x10 },
     Workload { name: "hmc_128x105", build: samplers::hmc_128x105 },
     Workload { name: "mcrbm", build: samplers::mcrbm },
+    Workload { name: "lstm", build: sentiment::lstm },
 ];
 
 /// How the function of a workload is compiled.

@@ -24,6 +24,13 @@ use crate::kernel::{
 use crate::scan::{self, Results, StepGraph};
 use crate::schedule::{Compute, Inline, Schedule, Whole, axis_groups};
 
+/// The most elements along each axis, and axes, of a fold that is written out.
+const FEW: usize = 4;
+/// The most instructions of a fold that is written out.
+const FEW_INSTRUCTIONS: usize = 80;
+/// The extent from which an axis is worth being the innermost loop instead of one of a few elements.
+const LONG: usize = 8;
+
 /// Memory before it has a place: that of a leaf, of a stored node, or what a kernel needs besides.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Memory {
@@ -225,7 +232,56 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
+    /// A fold over a few elements that lie beside others, as in pooling: the elements by name, joined one after another as a
+    /// loop would. `None` where a loop is better: there are more, or computing them takes more.
+    fn small_fold(
+        &mut self,
+        id: NodeId,
+        operand: NodeId,
+        axes: Axes,
+        fold: Fold,
+    ) -> Result<Option<()>, Broken> {
+        let extents = self.schedule.shape(operand);
+        let folded: SmallVec<[usize; 4]> = axes.iter().map(|axis| extents[axis]).collect();
+        let count = element_count(&folded);
+        let few = folded.len() > 1 && folded.iter().all(|n| (1..=FEW).contains(n)) && count <= FEW * FEW;
+        let kept = self.schedule.shape(id);
+        if !few || element_count(&kept) == 0 {
+            return Ok(None);
+        }
+        let mut body = Body::new(self.schedule, id, &kept);
+        let own = body.iterations();
+        let dtype = self.graph.ty(id).dtype;
+        let mut total = body.push(Instruction::Literal(fold.identity(dtype)), dtype);
+        for element in 0..count {
+            let mut rest = element;
+            let mut others = own.iter();
+            let mut position: SmallVec<[Affine; 4]> = smallvec![body.origin(); extents.len()];
+            for axis in (0..extents.len()).rev().filter(|axis| axes.contains(*axis)) {
+                position[axis].offset = (rest % extents[axis]) as i64;
+                rest /= extents[axis];
+            }
+            for axis in axes.others(extents.len()) {
+                position[axis] = others.next().ok_or_else(|| broken!("an axis of the fold {id}"))?.clone();
+            }
+            let value = body.value(operand, &position)?;
+            total = body.push(Instruction::Map(fold.join(), smallvec![total, value]), dtype);
+        }
+        if body.kernel.body.len() > FEW_INSTRUCTIONS {
+            return Ok(None);
+        }
+        let address = body.address(id, &own, true);
+        body.kernel.stores.push(Store { address, value: total, kind: StoreKind::Plain });
+        self.finish(id, body);
+        Ok(Some(()))
+    }
+
     fn reduce(&mut self, id: NodeId, operand: NodeId, axes: Axes, kind: StoreKind) -> Result<(), Broken> {
+        if let StoreKind::Fold(fold) = kind
+            && self.small_fold(id, operand, axes, fold)?.is_some()
+        {
+            return Ok(());
+        }
         let extents = self.schedule.shape(operand);
         let mut body = Body::new(self.schedule, id, &extents);
         let position = body.iterations();
@@ -796,7 +852,8 @@ pub(crate) fn affines(kernel: &mut LoopKernel) -> impl Iterator<Item = &mut Affi
 }
 
 /// Puts the loops into their final form: no axis of extent 1, folds innermost unless the innermost axis is kept,
-/// neighbouring axes that every address crosses in one stride joined into one, no fold over nothing.
+/// neighbouring axes that every address crosses in one stride joined into one, no fold over nothing, a few elements not the
+/// innermost loop where there is a longer one.
 pub(crate) fn tidy(kernel: &mut LoopKernel) {
     let rank = kernel.extents.len();
     let last = (0..rank).rev().find(|&axis| kernel.extents[axis] != 1);
@@ -838,6 +895,17 @@ pub(crate) fn tidy(kernel: &mut LoopKernel) {
     }
     if !kernel.reduced.contains(&true) {
         store_alone(kernel);
+        let rank = kernel.extents.len();
+        let plain = kernel.stores.iter().all(|store| store.kind == StoreKind::Plain);
+        if let [.., before, innermost] = kernel.extents[..]
+            && plain
+            && innermost <= FEW
+            && before >= LONG
+        {
+            // Vectors run along the axis that fills them.
+            kernel.extents.swap(rank - 2, rank - 1);
+            affines(kernel).for_each(|affine| affine.strides.swap(rank - 2, rank - 1));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why safe code cannot reach undefined behaviour through this crate. Nothing is defined here: this is the argument that the
 //! `SAFETY` comments lean on, in one place.
 //!
-//! **Who can do harm.** Generated machine code, OpenCL kernels, and the kernels of matrix products and random numbers read
+//! **Who can do harm.** Generated machine code, OpenCL kernels, and the kernels of matrix products, convolutions and random numbers read
 //! and write through pointers and check nothing. Files with `unsafe` code are few and named in `docs/architecture.md`; the
 //! compiler denies it elsewhere. So what has to be shown is that whatever a caller of safe functions gives, these pointers
 //! lead to memory that is there, that is as large as code takes it to be, and that nobody else touches meanwhile.
@@ -27,7 +27,7 @@
 //!
 //! **No element is touched by two threads.** Parts of a loop kernel are ranges of its outermost axis, if that is kept; kept
 //! iterations write distinct elements (`verify`), and kernels that write one element after another are not divided. Parts of
-//! a product write disjoint regions of its result, whose elements are distinct (`verify`), those of a packing disjoint panels, and
+//! a product or convolution write disjoint regions of its result, whose elements are distinct (`verify`), those of a packing disjoint panels, and
 //! those of random numbers disjoint blocks. Scratch memory and reports are one for each thread; [`Pool::run`] gives no two parts
 //! at work the same number, and returns only when every worker has left, also where a part panics.
 //!

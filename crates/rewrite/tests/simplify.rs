@@ -47,6 +47,36 @@ fn strict(text: &str) -> String {
     formula(&simplified, simplified.outputs[0])
 }
 
+/// A step of descent on a table of which the cost reads some rows adds to these rows, whatever the rate is.
+#[test]
+fn a_table_is_changed_only_where_it_is_read() {
+    let table = shared("table", Array::zeros(DType::F32, &[50, 4]).unwrap());
+    let (rows, rate) = (input("rows", DType::I64, &[Some(6)]), input("rate", DType::F32, &[]));
+    let cost = table.take(&rows).sin().sum(All);
+    let gradient = grad(&cost, [&table]).remove(0);
+    for next in [
+        &table - &gradient * 0.1,
+        &table - &gradient * &rate,
+        &table - &gradient / &rate,
+        &table - &rate * &gradient,
+    ] {
+        let request = Request {
+            inputs: vec![rows.clone(), rate.clone()],
+            updates: vec![(table.clone(), next)],
+            unused: Unused::Ignore,
+            ..Request::default()
+        };
+        let simplified = trained(&collect(&request).unwrap(), Numerics::Real);
+        let update = simplified.node(simplified.updates[0].1);
+        assert_eq!(update.op.name(), "scatter_add", "{simplified}");
+        assert!(matches!(simplified.node(update.operands[0]).op, Op::Leaf(_)), "{simplified}");
+        let large = |id: &NodeId| simplified.ty(*id).element_count() == Some(200);
+        let live = simplified.reachable();
+        let whole = simplified.nodes().map(|(id, _)| id).filter(|id| live[id.index()] && large(id)).count();
+        assert_eq!(whole, 2, "{simplified}");
+    }
+}
+
 #[test]
 fn products_with_a_factor_in_common_are_one() {
     let declared = "x: f32[20, 30]; y: f32[20, 30]; p: f32[30, 30]; ";

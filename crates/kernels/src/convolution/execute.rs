@@ -258,11 +258,7 @@ impl<E: Element> Part<'_, E> {
                         self.memory.sums,
                         row as isize,
                     );
-                    for filter in 0..chunk {
-                        let sums = self.memory.sums.wrapping_add(filter * plan.taps() * row);
-                        let result = result.wrapping_add((first + filter) * results);
-                        self.overlap(sums, row, &rows, &run, result);
-                    }
+                    self.overlap(chunk, row, &rows, &run, result.wrapping_add(first * results));
                 }
             });
         }
@@ -322,25 +318,25 @@ impl<E: Element> Part<'_, E> {
                     self.copy_columns(x, &rows, &run, offsets, terms.len());
                     (b, offsets) = (self.memory.columns.cast_const(), copied_terms.cast_const());
                 }
-                for group in 0..groups {
-                    let group = piece(vectors, groups, group);
-                    let column = group.start * lanes;
-                    for tile in 0..tiles {
-                        let tile = piece(chunk, tiles, tile);
-                        let a = (first_row + tile.start) * depth + terms.start * tile.len();
+                for tile in 0..tiles {
+                    let tile = piece(chunk, tiles, tile);
+                    let a = (first_row + tile.start) * depth + terms.start * tile.len();
+                    for (size, groups) in sizes(vectors, groups) {
+                        let column = groups.start * lanes;
                         let offset_tile = OffsetTile {
                             depth: terms.len(),
                             a: self.memory.filters.wrapping_add(a).cast_const(),
                             b,
                             step: tile.len() as isize,
-                            offsets: found.wrapping_add(group.start),
+                            offsets: found.wrapping_add(groups.start),
                             terms: offsets,
                             c: c.wrapping_offset(tile.start as isize * c_row).wrapping_add(column),
                             c_row,
-                            columns: (places - column).min(group.len() * lanes),
+                            columns: places - column,
+                            tiles: groups.len() / size,
                             begins: part == 0,
                         };
-                        self.kernels.offsets[group.len() - 1][tile.len() - 1][0](&offset_tile);
+                        self.kernels.offsets[size - 1][tile.len() - 1][0](&offset_tile);
                     }
                 }
             }
@@ -384,15 +380,16 @@ impl<E: Element> Part<'_, E> {
         }
     }
 
-    /// Adds the products of a block with all taps of a filter to where they belong.
+    /// Adds the products of a block with all taps of some filters to where they belong.
     unsafe fn overlap(
         &self,
-        sums: *const E,
+        filters: usize,
         row: usize,
         rows: &Range<usize>,
         run: &Range<usize>,
         result: *mut E,
     ) {
+        let (sums, results) = (self.memory.sums.cast_const(), self.plan.results());
         let axes = &self.plan.axes;
         let middle = axes[1].input;
         let [_, height, width] = axes.each_ref().map(|axis| axis.result);
@@ -415,6 +412,9 @@ impl<E: Element> Part<'_, E> {
                     if axes[1..].iter().all(|axis| axis.spread == axis.stride) {
                         let (down, top) = targets(&axes[1], t[1], &(j..j + count));
                         (self.kernels.add_rows)(&AddRows {
+                            planes: filters,
+                            from_plane: self.plan.taps() * row,
+                            to_plane: results,
                             rows: down.len(),
                             columns: across.len(),
                             from: from.wrapping_add((down.start - j) * run.len() + across.start - run.start),
@@ -424,13 +424,14 @@ impl<E: Element> Part<'_, E> {
                         });
                         continue;
                     }
-                    for k in 0..count {
+                    for (filter, k) in (0..filters).flat_map(|filter| (0..count).map(move |k| (filter, k))) {
                         let Some(line) = axes[1].target(j + k, t[1]) else { continue };
-                        let line = result.wrapping_add((slab * height + line) * width);
+                        let from = from.wrapping_add(filter * self.plan.taps() * row + k * run.len());
+                        let line = result.wrapping_add(filter * results + (slab * height + line) * width);
                         for element in across.clone() {
                             let Some(at) = axes[2].target(element, t[2]) else { continue };
                             let to = line.wrapping_add(at);
-                            *to = *to + *from.wrapping_add(k * run.len() + element - run.start);
+                            *to = *to + *from.wrapping_add(element - run.start);
                         }
                     }
                 }
@@ -484,21 +485,21 @@ impl<E: Element> Part<'_, E> {
                         let group = piece(vectors, groups, group);
                         let kernels = self.kernels.offsets[group.len() - 1];
                         let tiles = rows.len().div_ceil(kernels.len());
-                        for tile in 0..tiles {
-                            let tile = piece(rows.len(), tiles, tile);
+                        for (size, rows) in sizes(rows.len(), tiles) {
                             let offset_tile = OffsetTile {
                                 depth: stretch.len(),
                                 a: x,
                                 b: self.memory.filters.wrapping_add(group.start * lanes).cast_const(),
                                 step: row as isize,
-                                offsets: row_offsets.wrapping_add(tile.start).cast_const(),
+                                offsets: row_offsets.wrapping_add(rows.start).cast_const(),
                                 terms: terms.cast_const(),
-                                c: sums.wrapping_add(tile.start * row + group.start * lanes),
+                                c: sums.wrapping_add(rows.start * row + group.start * lanes),
                                 c_row: row as isize,
                                 columns: group.len() * lanes,
+                                tiles: rows.len() / size,
                                 begins: done % SUMS == 0,
                             };
-                            kernels[tile.len() - 1][1](&offset_tile);
+                            kernels[size - 1][1](&offset_tile);
                         }
                     }
                     done += 1;
@@ -535,6 +536,9 @@ impl<E: Element> Part<'_, E> {
                 return;
             }
             (self.kernels.add_rows)(&AddRows {
+                planes: 1,
+                from_plane: 0,
+                to_plane: 0,
                 rows: 1,
                 columns: count,
                 from: sums,
@@ -598,6 +602,13 @@ impl<E: Element> Part<'_, E> {
             term += count;
         }
     }
+}
+
+/// `total` in as many nearly equal pieces: those of the larger size, then those of the smaller one, by what they cover.
+fn sizes(total: usize, pieces: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let (whole, rest) = (total / pieces.max(1), total % pieces.max(1));
+    let larger = rest * (whole + 1);
+    [(whole + 1, 0..larger), (whole, larger..total)].into_iter().filter(|(_, range)| !range.is_empty())
 }
 
 /// The elements of the input that lie between the first and the last position that results need.

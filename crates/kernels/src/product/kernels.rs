@@ -97,9 +97,10 @@ pub(crate) struct PairTile<E> {
     pub(crate) beta: E,
 }
 
-/// A tile of a product of which one factor lies where offsets say: `C = A * B`, or `C + A * B` unless it `begins`. Either rows
+/// Tiles of a product of which one factor lies where offsets say: `C = A * B`, or `C + A * B` unless it `begins`. Either rows
 /// of A have offsets, and B lies in rows of whole vectors; or the vectors of a row of B have them, and the rows of A lie side
-/// by side. Every term has an offset, which is added to all of them.
+/// by side. Every term has an offset, which is added to all of them. There are as many `tiles` one after another, below each
+/// other or side by side, that share the other factor.
 pub(crate) struct OffsetTile<E> {
     pub(crate) depth: usize,
     pub(crate) a: *const E,
@@ -112,8 +113,9 @@ pub(crate) struct OffsetTile<E> {
     pub(crate) terms: *const isize,
     pub(crate) c: *mut E,
     pub(crate) c_row: isize,
-    /// Columns of C to write, at least 1.
+    /// Columns of C to write, at least 1 in each tile.
     pub(crate) columns: usize,
+    pub(crate) tiles: usize,
     /// There are no sums in C yet.
     pub(crate) begins: bool,
 }
@@ -132,8 +134,11 @@ pub(crate) struct Columns<E> {
     pub(crate) to_term: isize,
 }
 
-/// `to[r * to_row + i] += from[r * from_row + i]` for `r < rows` and `i < columns`.
+/// `to[p * to_plane + r * to_row + i] += from[p * from_plane + r * from_row + i]` for `p < planes`, `r < rows`, `i < columns`.
 pub(crate) struct AddRows<E> {
+    pub(crate) planes: usize,
+    pub(crate) from_plane: usize,
+    pub(crate) to_plane: usize,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) from: *const E,
@@ -653,7 +658,7 @@ pub(crate) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
     }
 }
 
-/// A tile of `ROWS` rows and `VECTORS` vectors, with offsets of the rows of A if `BY_ROWS`, else of the vectors of B.
+/// Tiles of `ROWS` rows and `VECTORS` vectors, with offsets of the rows of A if `BY_ROWS`, else of the vectors of B.
 ///
 /// # Safety
 /// See [`Vector`] and [`OffsetTile`].
@@ -661,67 +666,82 @@ pub(crate) unsafe fn long_dot<V: Vector>(tile: &DotTile<V::Element>) {
 pub(crate) unsafe fn offset<V: Vector, const ROWS: usize, const VECTORS: usize, const BY_ROWS: bool>(
     tile: &OffsetTile<V::Element>,
 ) {
-    // SAFETY: the caller gives a tile within valid memory and the instruction set. Pointers beyond the last term are made with
+    // SAFETY: the caller gives tiles within valid memory and the instruction set. Pointers beyond the last term are made with
     // wrapping arithmetic and not followed.
     unsafe {
-        let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
-        let (mut a, mut b) = (tile.a, tile.b);
-        let mut rows = [a; ROWS];
-        let mut vectors = [b; VECTORS];
-        if BY_ROWS {
-            for i in 0..ROWS {
-                rows[i] = a.wrapping_offset(*tile.offsets.add(i));
-            }
-        } else {
-            for v in 0..VECTORS {
-                vectors[v] = b.wrapping_offset(*tile.offsets.add(v));
-            }
-        }
-        for term in 0..tile.depth {
-            let at = *tile.terms.add(term);
-            let mut row = [V::splat(V::Element::ZERO); VECTORS];
-            for v in 0..VECTORS {
-                row[v] = V::load(if BY_ROWS {
-                    b.wrapping_add(v * V::LANES)
-                } else {
-                    vectors[v].wrapping_offset(at)
-                });
-            }
-            for i in 0..ROWS {
-                let x = V::splat(if BY_ROWS { *rows[i].wrapping_offset(at) } else { *a.wrapping_add(i) });
+        // A local copy, so that the compiler knows that stores to C do not change it.
+        let OffsetTile { depth, a: first_a, b: first_b, step, terms, c_row, begins, tiles, .. } = *tile;
+        let (mut offsets, mut c, mut columns) = (tile.offsets, tile.c, tile.columns);
+        for _ in 0..tiles {
+            let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
+            let (mut a, mut b) = (first_a, first_b);
+            let mut rows = [a; ROWS];
+            let mut vectors = [b; VECTORS];
+            if BY_ROWS {
+                for i in 0..ROWS {
+                    rows[i] = a.wrapping_offset(*offsets.add(i));
+                }
+            } else {
                 for v in 0..VECTORS {
-                    sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                    vectors[v] = b.wrapping_offset(*offsets.add(v));
+                }
+            }
+            for term in 0..depth {
+                let at = *terms.add(term);
+                let mut row = [V::splat(V::Element::ZERO); VECTORS];
+                for v in 0..VECTORS {
+                    row[v] = V::load(if BY_ROWS {
+                        b.wrapping_add(v * V::LANES)
+                    } else {
+                        vectors[v].wrapping_offset(at)
+                    });
+                }
+                for i in 0..ROWS {
+                    let x = V::splat(if BY_ROWS { *rows[i].wrapping_offset(at) } else { *a.wrapping_add(i) });
+                    for v in 0..VECTORS {
+                        sums[i][v] = x.multiply_add(row[v], sums[i][v]);
+                    }
+                }
+                if BY_ROWS {
+                    b = b.wrapping_offset(step);
+                } else {
+                    a = a.wrapping_offset(step);
+                }
+            }
+            if columns >= VECTORS * V::LANES {
+                // Read before writing, as in `panel`.
+                if !begins {
+                    for i in 0..ROWS {
+                        for v in 0..VECTORS {
+                            let c = c.wrapping_offset(i as isize * c_row).wrapping_add(v * V::LANES);
+                            sums[i][v] = V::load(c).add(sums[i][v]);
+                        }
+                    }
+                }
+                for i in 0..ROWS {
+                    for v in 0..VECTORS {
+                        sums[i][v].store(c.wrapping_offset(i as isize * c_row).wrapping_add(v * V::LANES));
+                    }
+                }
+            } else {
+                for v in 0..VECTORS {
+                    let mask = V::mask(columns.saturating_sub(v * V::LANES));
+                    for i in 0..ROWS {
+                        let c = c.wrapping_offset(i as isize * c_row).wrapping_add(v * V::LANES);
+                        if !begins {
+                            sums[i][v] = V::load_masked(c, mask).add(sums[i][v]);
+                        }
+                        sums[i][v].store_masked(c, mask);
+                    }
                 }
             }
             if BY_ROWS {
-                b = b.wrapping_offset(tile.step);
+                offsets = offsets.wrapping_add(ROWS);
+                c = c.wrapping_offset(ROWS as isize * c_row);
             } else {
-                a = a.wrapping_offset(tile.step);
-            }
-        }
-        let whole = tile.columns >= VECTORS * V::LANES;
-        let mut masks = [V::mask(0); VECTORS];
-        for v in 0..VECTORS {
-            masks[v] = V::mask(tile.columns.saturating_sub(v * V::LANES));
-        }
-        // Read before writing, as in `panel`.
-        if !tile.begins {
-            for i in 0..ROWS {
-                for v in 0..VECTORS {
-                    let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
-                    let old = if whole { V::load(c) } else { V::load_masked(c, masks[v]) };
-                    sums[i][v] = old.add(sums[i][v]);
-                }
-            }
-        }
-        for i in 0..ROWS {
-            for v in 0..VECTORS {
-                let c = tile.c.wrapping_offset(i as isize * tile.c_row).wrapping_add(v * V::LANES);
-                if whole {
-                    sums[i][v].store(c);
-                } else {
-                    sums[i][v].store_masked(c, masks[v]);
-                }
+                offsets = offsets.wrapping_add(VECTORS);
+                c = c.wrapping_add(VECTORS * V::LANES);
+                columns = columns.saturating_sub(VECTORS * V::LANES);
             }
         }
     }
@@ -776,20 +796,23 @@ pub(crate) unsafe fn columns<V: Vector>(columns: &Columns<V::Element>) {
 pub(crate) unsafe fn add_rows<V: Vector>(add: &AddRows<V::Element>) {
     // SAFETY: the caller gives valid memory for what the extents and strides reach, and the instruction set.
     unsafe {
-        let (mut from, mut to) = (add.from, add.to);
-        for _ in 0..add.rows {
-            let mut i = 0;
-            while i + V::LANES <= add.columns {
-                V::load(to.wrapping_add(i)).add(V::load(from.wrapping_add(i))).store(to.wrapping_add(i));
-                i += V::LANES;
+        for plane in 0..add.planes {
+            let mut from = add.from.wrapping_add(plane * add.from_plane);
+            let mut to = add.to.wrapping_add(plane * add.to_plane);
+            for _ in 0..add.rows {
+                let mut i = 0;
+                while i + V::LANES <= add.columns {
+                    V::load(to.wrapping_add(i)).add(V::load(from.wrapping_add(i))).store(to.wrapping_add(i));
+                    i += V::LANES;
+                }
+                // One by one: a masked store would stall the next load of the row.
+                while i < add.columns {
+                    *to.wrapping_add(i) = *to.wrapping_add(i) + *from.wrapping_add(i);
+                    i += 1;
+                }
+                from = from.wrapping_offset(add.from_row);
+                to = to.wrapping_offset(add.to_row);
             }
-            // One by one: a masked store would stall the next load of the row.
-            while i < add.columns {
-                *to.wrapping_add(i) = *to.wrapping_add(i) + *from.wrapping_add(i);
-                i += 1;
-            }
-            from = from.wrapping_offset(add.from_row);
-            to = to.wrapping_offset(add.to_row);
         }
     }
 }
