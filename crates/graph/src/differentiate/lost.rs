@@ -226,11 +226,10 @@ impl<'g> Walk<'g> {
 
 /// Whether the value is one of a few, which say yes, no, or which: a factor of that kind is a mask.
 fn is_mask(op: &Op) -> bool {
-    match op {
-        Op::Map(f) => *f == ScalarFn::Sign || !f.properties().is_flat,
-        Op::Cast(dtype) => *dtype == DType::Bool,
-        other => matches!(other, Op::ArgMax(_)),
+    if let Op::Map(f) = op {
+        return *f == ScalarFn::Sign || !f.properties().is_flat;
     }
+    matches!(op, Op::Cast(DType::Bool) | Op::ArgMax(_))
 }
 
 /// Whether each operand is a term of the value, or a part that lies beside the others.
