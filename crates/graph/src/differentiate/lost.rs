@@ -19,9 +19,14 @@ use crate::scalar::ScalarFn;
 
 /// A warning for every operator of a graph at which a gradient is lost, in their order.
 pub fn lost_gradients(graph: &Graph) -> Vec<Diagnostic> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut told) = (Vec::new(), Vec::new());
     warn(graph, &mut HashSet::new(), &mut warnings);
-    warnings
+    for warning in warnings {
+        if !told.contains(&warning) {
+            told.push(warning);
+        }
+    }
+    told
 }
 
 /// Adds the warnings of the gradients of a graph, and of those asked for in the bodies of its scans.
@@ -111,19 +116,37 @@ impl<'g> Walk<'g> {
             if let Op::Scan(scan) = &node.op {
                 self.warn_in_body(scan, &node.operands, warnings);
             }
-            if node.op.is_flat() && self.depends[id.index()] && self.is_lost(id) {
-                let warning = warning(self.graph, id);
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
+            if node.op.is_flat() && self.depends[id.index()] {
+                let ends = self.ends(id);
+                if self.is_lost(id, &ends) {
+                    warnings.extend(ends.into_iter().map(|end| warning(self.graph, end)));
                 }
             }
         }
     }
 
+    /// The flat operators at or below one at which slopes end: `argmax` in `argmax(x) == y`.
+    fn ends(&self, flat: NodeId) -> Vec<NodeId> {
+        let (mut seen, mut ends, mut pending) = (HashSet::new(), Vec::new(), vec![flat]);
+        while let Some(id) = pending.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let node = self.graph.node(id);
+            if node.operands.iter().any(|operand| self.has_slope[operand.index()]) {
+                ends.push(id);
+                continue;
+            }
+            let inside = node.operands.iter().enumerate().filter(|(i, _)| goes_in(&node.op, *i));
+            pending.extend(inside.map(|(_, operand)| *operand).filter(|o| self.depends[o.index()]));
+        }
+        ends
+    }
+
     /// Whether a term of an origin hangs on what a flat operator gives, rather than a part of something with a slope.
-    fn is_lost(&self, flat: NodeId) -> bool {
+    fn is_lost(&self, flat: NodeId, ends: &[NodeId]) -> bool {
         let node = self.graph.node(flat);
-        let is_mask = is_mask(&node.op);
+        let is_mask = is_mask(&node.op) || ends.iter().all(|end| is_mask(&self.graph.node(*end).op));
         // What goes into the flat operator, found where it is asked for.
         let mut below: Option<HashSet<NodeId>> = None;
         let mut seen = BTreeSet::from([flat]);
@@ -203,11 +226,10 @@ impl<'g> Walk<'g> {
 
 /// Whether the value is one of a few, which say yes, no, or which: a factor of that kind is a mask.
 fn is_mask(op: &Op) -> bool {
-    match op {
-        Op::Map(f) => *f == ScalarFn::Sign || !f.properties().is_flat,
-        Op::Cast(dtype) => *dtype == DType::Bool,
-        other => matches!(other, Op::ArgMax(_)),
+    if let Op::Map(f) = op {
+        return *f == ScalarFn::Sign || !f.properties().is_flat;
     }
+    matches!(op, Op::Cast(DType::Bool) | Op::ArgMax(_))
 }
 
 /// Whether each operand is a term of the value, or a part that lies beside the others.
