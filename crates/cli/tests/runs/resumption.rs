@@ -92,6 +92,7 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
     for (model, words, epochs, cuts) in [
         ("logreg", &[][..], 6, every),
         ("mlp", &["--hidden", "30"], 6, few),
+        ("lenet", &["--filters", "2", "3", "--hidden", "10"], 6, few),
         ("rbm", &["--hidden", "20", "-k", "2"], 6, every),
         ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6, few),
         // Two epochs for each layer, then four, after which the patience is over.
