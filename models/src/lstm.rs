@@ -78,9 +78,10 @@ impl Lstm {
         (&states.carries[0] * &mask).sum(0) / mask.sum(0)
     }
 
-    /// The state and the cell after a step.
+    /// The state and the cell after a step, of what is below (the word by its weights, plus biases) and those before it.
+    #[must_use]
     #[track_caller]
-    fn step(&self, below: &Tensor, h: &Tensor, c: &Tensor) -> (Tensor, Tensor) {
+    pub fn step(&self, below: &Tensor, h: &Tensor, c: &Tensor) -> (Tensor, Tensor) {
         let units = extents(&self.b)[0] / 4;
         let gates = (below + h.dot(&self.u)).split(&[units; 4], 1);
         let c = gates[1].sigmoid() * c + gates[0].sigmoid() * gates[3].tanh();

@@ -1,12 +1,12 @@
-//! What tests of several models share: values of `tests/reference/sequences.py`.
+//! What tests of several models share: values of the scripts in `tests/reference`.
 
 use std::collections::BTreeMap;
 
 use hypatia::Array;
 
-/// The arrays whose names begin with `prefix`, by the rest of the name, in single precision.
-pub(crate) fn reference(prefix: &str) -> BTreeMap<&'static str, Array> {
-    let text = include_str!("../../tests/reference/sequences.txt");
+/// The arrays of a text, in single precision: lines of a name, the extents (`4x3`, or `scalar`) and the elements. Those
+/// whose names begin with `prefix`, by the rest of the name.
+pub(crate) fn read(text: &'static str, prefix: &str) -> BTreeMap<&'static str, Array> {
     let line = |line: &'static str| {
         let mut words = line.split(' ');
         let name = words.next().unwrap().strip_prefix(prefix)?;
@@ -18,6 +18,11 @@ pub(crate) fn reference(prefix: &str) -> BTreeMap<&'static str, Array> {
         Some((name, Array::new(&shape, &values).unwrap()))
     };
     text.lines().filter_map(line).collect()
+}
+
+/// The arrays of `tests/reference/sequences.py` whose names begin with `prefix`, by the rest of the name.
+pub(crate) fn reference(prefix: &str) -> BTreeMap<&'static str, Array> {
+    read(include_str!("../../tests/reference/sequences.txt"), prefix)
 }
 
 #[track_caller]

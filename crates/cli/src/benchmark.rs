@@ -6,11 +6,13 @@
 //! weights come from [`hypatia_datasets::numpy`], so that the first costs can be compared with those of others. A new workload
 //! is a function below this module and a line in [`WORKLOADS`].
 
+mod autoencoders;
 mod boltzmann;
 mod classifiers;
 mod machine;
 mod music;
 mod samplers;
+mod sentiment;
 mod weights;
 
 use std::time::{Duration, Instant};
@@ -33,6 +35,11 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "mlp", build: classifiers::mlp },
     Workload { name: "lenet_b500", build: classifiers::lenet_b500 },
     Workload { name: "lenet_b20", build: classifiers::lenet_b20 },
+    Workload { name: "da", build: autoencoders::da },
+    Workload { name: "ca", build: autoencoders::ca },
+    Workload { name: "ca_3d", build: autoencoders::ca_3d },
+    Workload { name: "sda_pretrain", build: autoencoders::sda_pretrain },
+    Workload { name: "sda_finetune", build: classifiers::sda_finetune },
     Workload { name: "rbm_cd1", build: boltzmann::rbm_cd1 },
     Workload { name: "rbm_pcd15", build: boltzmann::rbm_pcd15 },
     Workload { name: "rbm_sample", build: boltzmann::rbm_sample },
@@ -43,6 +50,7 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "hmc_3x10", build: samplers::hmc_3x10 },
     Workload { name: "hmc_128x105", build: samplers::hmc_128x105 },
     Workload { name: "mcrbm", build: samplers::mcrbm },
+    Workload { name: "lstm", build: sentiment::lstm },
 ];
 
 /// How the function of a workload is compiled.

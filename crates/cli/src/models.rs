@@ -7,6 +7,7 @@ mod best;
 pub mod classifier;
 mod dbn;
 mod lenet;
+mod logistic_cg;
 mod logreg;
 mod lstm;
 mod mcrbm;
@@ -25,6 +26,7 @@ use crate::model::Model;
 /// Every model, in the order of the tutorials.
 pub const MODELS: &[Model] = &[
     logreg::MODEL,
+    logistic_cg::MODEL,
     mlp::MODEL,
     lenet::MODEL,
     autoencoders::DENOISING,

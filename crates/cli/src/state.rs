@@ -52,7 +52,8 @@ impl Checkpoint {
         self.typed_array(name, like.ty().dtype, &extents(like))
     }
 
-    fn typed_array(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<Array, TrainError> {
+    /// The array of that name, type and shape.
+    pub(crate) fn typed_array(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<Array, TrainError> {
         let tensor = self.tensor(name, saved_type(dtype), shape)?;
         let mut array = Array::zeros(dtype, shape)?;
         let mut bytes = little_endian(&tensor.bytes, dtype.size());

@@ -4,7 +4,9 @@
 //! pass over W; as one product that scales and accumulates it reads and writes W once. [`fuse_updates`] reads an update as
 //! a sum of terms with scalar factors and, where exactly W and products are left, writes it anew with the factors
 //! gathered. Several thin products, as the statistics of data and model that a Boltzmann machine learns from, are one
-//! product over the length of both. Regrouping rounds differently in the last place, as any order of a sum does.
+//! product over the length of both; that is worth it beside other terms too, as a penalty of each weight has them, which
+//! are then added to W before the product is. Regrouping rounds differently in the last place, as any order of a sum
+//! does.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use smallvec::{SmallVec, smallvec};
 /// `base * beta + product * alpha`; the factors are of rank 0.
 #[derive(Copy, Clone, Debug)]
 pub struct Accumulation {
-    /// The value scaled by `beta`.
+    /// The value scaled by `beta`: the variable, or a sum of it and other terms.
     pub base: NodeId,
     /// A product of matrices that nothing else uses.
     pub product: NodeId,
@@ -55,29 +57,39 @@ fn fused_update(
     let is_base = |id: NodeId| graph.node(id).op == Op::Leaf(leaf);
     let is_product =
         |id: NodeId| graph.node(id).op == Op::Dot && graph.ty(id).dtype.is_float() && uses[id.index()] == 1;
-    let (base, beta) = terms.iter().find(|(id, _)| is_base(*id))?;
+    let (bases, others): (Vec<_>, Vec<_>) =
+        terms.iter().filter(|(id, _)| !is_product(*id)).partition(|(id, _)| is_base(*id));
+    let [(base, beta)] = bases[..] else { return None };
     let mut products: Vec<(NodeId, &Factor)> =
         terms.iter().filter(|(id, _)| is_product(*id)).map(|(id, factor)| (*id, factor)).collect();
     products.sort_by_key(|(id, _)| *id);
     let (_, alpha) = *products.first()?;
-    if products.len() + 1 != terms.len() {
+    // One product beside other terms is read by their kernel as well as it is added to what that wrote.
+    if !others.is_empty() && products.len() == 1 {
         return None;
     }
     let site = graph.node(old).site;
-    let base = copies[base.index()]?;
     let products: SmallVec<[(NodeId, f64); 2]> = products
         .iter()
         .map(|(id, factor)| Some((copies[id.index()]?, factor.over(alpha)?)))
         .collect::<Option<_>>()?;
     let product = if let [(only, _)] = products[..] { only } else { joined(out, &products)? };
     let shape = graph.ty(old).extents()?;
-    let mut scaled = |value: NodeId, factor: &Factor| -> Option<NodeId> {
+    let scaled = |out: &mut Graph, value: NodeId, factor: &Factor| -> Option<NodeId> {
         let factor = factor.build(copies, out, value)?;
         let factor = out.add(Op::Broadcast { axes: smallvec![], dims: known_dims(&shape) }, &[factor], site);
         Some(out.add(Op::Map(ScalarFn::Mul), &[value, factor], site))
     };
-    let (base, product) = (scaled(base, beta)?, scaled(product, alpha)?);
-    let sum = out.add(Op::Map(ScalarFn::Add), &[base, product], site);
+    let mut start = scaled(out, copies[base.index()]?, beta)?;
+    for (other, factor) in &others {
+        let other = scaled(out, copies[other.index()]?, factor)?;
+        start = out.add(Op::Map(ScalarFn::Add), &[start, other], site);
+    }
+    if !others.is_empty() {
+        start = scaled(out, start, &Factor::one())?;
+    }
+    let product = scaled(out, product, alpha)?;
+    let sum = out.add(Op::Map(ScalarFn::Add), &[start, product], site);
     if let Some(name) = graph.name(old) {
         out.set_name(sum, name.into());
     }
@@ -139,12 +151,9 @@ fn accumulation(graph: &Graph, leaf: LeafId, id: NodeId) -> Option<Accumulation>
     let (base, beta) = scaled(node.operands[0])?;
     let (product, alpha) = scaled(node.operands[1])?;
     let is_product = graph.node(product).op == Op::Dot && graph.ty(product).dtype.is_float();
-    (is_product && graph.node(base).op == Op::Leaf(leaf)).then_some(Accumulation {
-        base,
-        product,
-        alpha,
-        beta,
-    })
+    let begins = matches!(graph.node(base).op, Op::Leaf(own) if own == leaf)
+        || graph.node(base).op == Op::Map(ScalarFn::Add);
+    (is_product && begins).then_some(Accumulation { base, product, alpha, beta })
 }
 
 /// A scalar factor: a sum of constants times products of rank-0 nodes.

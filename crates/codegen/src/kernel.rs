@@ -13,6 +13,7 @@
 //! another. Sums and products of many floats come as several kernels, one a stage (see [`crate::folds`]), so no partial result
 //! joins more than 32 values, and a sum of `n` of them has some `log(n)` roundings.
 
+pub(crate) mod checked;
 pub mod reference;
 pub(crate) mod region;
 pub mod verify;

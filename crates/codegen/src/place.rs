@@ -15,6 +15,7 @@ use hypatia_graph::leaf::LeafKind;
 use hypatia_graph::{Array, Broken, DType, Graph, LeafId, NodeId, Op, broken};
 use smallvec::{SmallVec, smallvec};
 
+use crate::kernel::checked::{CheckedIndices, checked_indices};
 use crate::kernel::region::{Region, reads_only_what_it_writes};
 use crate::kernel::{
     Address, Affine, Buffer, BufferId, Instruction, Kernel, LoopKernel, Param, Place, Program, Step, Store,
@@ -195,10 +196,12 @@ impl<'g> Placer<'g> {
                 }
             }
         }
-        let early = self.steps.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
-        let checked: BTreeSet<_> = early.flat_map(|(_, step)| start_checks(step)).collect();
+        let early = || self.steps.iter().enumerate().filter(|(index, _)| !cause.contains_key(index));
+        let checked: BTreeSet<_> = early().flat_map(|(_, step)| start_checks(step)).collect();
+        let indices: Vec<_> = early().filter_map(|(_, step)| index_checks(step)).flatten().collect();
         let may_fail = |step: &UnplacedStep| {
-            step.kernel.checks_indices() || start_checks(step).any(|check| !checked.contains(&check))
+            index_checks(step).is_none_or(|found| found.iter().any(|index| !indices.contains(index)))
+                || start_checks(step).any(|check| !checked.contains(&check))
         };
         // Nobody sees the carries of a scan that has failed.
         let seen = |id: &NodeId| {
@@ -437,6 +440,11 @@ fn start_checks(step: &UnplacedStep) -> impl Iterator<Item = (Memory, usize, usi
     let memory = |param: u16| step.arguments[usize::from(param)];
     let starts = step.kernel.starts().iter();
     starts.map(move |start| (memory(start.param), start.extent, start.limit, start.is_range))
+}
+
+/// The indices that a step checks, if that can be told; those checked before anything is written need no further check.
+fn index_checks(step: &UnplacedStep) -> Option<Vec<CheckedIndices<Memory>>> {
+    checked_indices(&step.kernel, |param| step.arguments[usize::from(param)])
 }
 
 /// The leaf and the node if a step copies elements of the one to the same places of the other, and nothing else, not

@@ -7,6 +7,11 @@ mod chunks;
 mod reviews;
 mod slots;
 
+use std::path::Path;
+
+use crate::DataError;
+use crate::pickle::{Items, Pickle};
+
 pub use chunks::Agreement;
 pub use reviews::{Review, Reviews, UNKNOWN_WORD};
 pub use slots::{Sentence, SlotData};
@@ -25,9 +30,8 @@ pub fn padded_length(longest: usize) -> usize {
     longest.div_ceil(step) * step
 }
 
-/// Text files are bounded by the words that they hold, which pickles charge for.
-fn layout(path: &std::path::Path, what: &str, expected: &str, found: impl ToString) -> crate::DataError {
-    crate::DataError::Layout {
+fn layout(path: &Path, what: &str, expected: &str, found: impl ToString) -> DataError {
+    DataError::Layout {
         path: path.to_owned(),
         what: what.to_owned(),
         expected: expected.to_owned(),
@@ -36,8 +40,7 @@ fn layout(path: &std::path::Path, what: &str, expected: &str, found: impl ToStri
 }
 
 /// The items of a list or tuple, or what was found instead.
-fn items<'a>(value: Option<crate::pickle::Pickle<'a>>) -> Result<crate::pickle::Items<'a>, String> {
-    use crate::pickle::Pickle;
+fn items(value: Option<Pickle<'_>>) -> Result<Items<'_>, String> {
     match value {
         Some(Pickle::List(items) | Pickle::Tuple(items)) => Ok(items),
         Some(other) => Err(other.to_string()),

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod flat;
 mod flow;
+mod lost;
 mod rematerialise;
 mod rules;
 mod scans;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use self::checkpoint::checkpointed;
 pub use self::flow::{Flow, Parameters};
+pub use self::lost::lost_gradients;
 use self::rules::{Rules, pullback};
 use self::scans::Scans;
 use self::stable::{stable_forward, stable_whole};

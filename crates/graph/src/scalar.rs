@@ -37,7 +37,7 @@ macro_rules! scalar_functions {
             /// divided by zero gives 0. Its gradient is zero.
             FloorDiv "floordiv" 2
                 Number(math::floor_quotient, math::floor_quotient_double, Integers::floor_quotient)
-                { work: 20, takes_steps: true, edge: Edge::Jump } as floordiv;
+                { work: 20, takes_steps: true, is_flat: true, edge: Edge::Jump } as floordiv;
             /// `x - floor(x / y) * y`: the sign of the divisor, Python's `%`; exact for floats but for the one sum that
             /// brings the sign of `x` to that of `y`. An integer modulo zero gives 0.
             Mod "mod" 2
@@ -62,7 +62,7 @@ macro_rules! scalar_functions {
             Abs "abs" 1 Number(Floats::abs, Integers::abs) { rounds: false } as abs;
             /// -1, 0 or 1, 0 of -0; NaN stays NaN. Its gradient is zero.
             Sign "sign" 1 Number(Floats::sign, Integers::sign)
-                { work: 2, rounds: false, edge: Edge::Jump } as sign;
+                { work: 2, rounds: false, is_flat: true, edge: Edge::Jump } as sign;
             /// `x * x`.
             Sqr "sqr" 1 Number(Floats::sqr, Integers::sqr) { zeros: Zeros::Flat } as sqr;
             /// Square root. Its slope at 0 is infinite; of a sum of squares (`x.sqr().sum(All)`, a variance) the gradient
@@ -172,13 +172,17 @@ macro_rules! scalar_functions {
                 { work: 40, ulps: 2.5, zeros: Zeros::OfOperands, edge: Edge::End, smooth: BETWEEN_ONES } as erfinv;
             /// Largest integer not above; integers, here and in the next three, stay what they are. Its gradient is zero,
             /// as that of the other roundings.
-            Floor "floor" 1 Float(Floats::floor) { work: 2, rounds: false, edge: Edge::Jump } as floor;
+            Floor "floor" 1 Float(Floats::floor)
+                { work: 2, rounds: false, is_flat: true, edge: Edge::Jump } as floor;
             /// Smallest integer not below.
-            Ceil "ceil" 1 Float(Floats::ceil) { work: 2, rounds: false, edge: Edge::Jump } as ceil;
+            Ceil "ceil" 1 Float(Floats::ceil)
+                { work: 2, rounds: false, is_flat: true, edge: Edge::Jump } as ceil;
             /// Towards zero.
-            Trunc "trunc" 1 Float(Floats::trunc) { work: 2, rounds: false, edge: Edge::Jump } as trunc;
+            Trunc "trunc" 1 Float(Floats::trunc)
+                { work: 2, rounds: false, is_flat: true, edge: Edge::Jump } as trunc;
             /// To the nearest integer, halves to the even one.
-            Round "round" 1 Float(Floats::nearest) { work: 2, rounds: false, edge: Edge::Jump } as round;
+            Round "round" 1 Float(Floats::nearest)
+                { work: 2, rounds: false, is_flat: true, edge: Edge::Jump } as round;
             /// `x < y`; false where either is NaN, as are the next five but `neq`.
             Lt "lt" 2 Compare(Floats::lt, Integers::lt, Masks::truth_lt) { edge: Edge::Jump } as lt;
             /// `x <= y`.
@@ -298,6 +302,8 @@ pub struct Properties {
     pub takes_steps: bool,
     /// Whether it tends to a number on both sides.
     pub saturates: bool,
+    /// Whether a value of floats moves by jumps only, so that its derivative is 0 wherever there is one.
+    pub is_flat: bool,
     /// Whether it overflows or loses digits, so that rules can do something once they see what its operand is.
     pub is_sensitive: bool,
     /// How it compares with other formulas of the same meaning.
@@ -319,6 +325,7 @@ impl Properties {
         rounds: true,
         takes_steps: false,
         saturates: false,
+        is_flat: false,
         is_sensitive: false,
         risk: Risk::None,
         zeros: Zeros::Anywhere,

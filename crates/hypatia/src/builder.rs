@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hypatia_graph::array::IntoArray;
 use hypatia_graph::collect::{Request, Unused, collect};
-use hypatia_graph::differentiate::check;
+use hypatia_graph::differentiate::{check, lost_gradients};
 use hypatia_graph::made::cuts;
 use hypatia_graph::specialise::Arguments;
 use hypatia_graph::text::Few;
@@ -171,6 +171,7 @@ impl Builder {
         let cuts = cuts.iter().map(|cut| (cut.output, cut.axis)).collect();
         let graph = collect(&self.request)?;
         check(&graph)?;
+        let lost_gradients = lost_gradients(&graph);
         let inputs = self.request.inputs.iter().filter_map(|t| t.leaf().cloned());
         let inputs: Vec<Input> =
             inputs.map(|leaf| Input { default: self.defaults.get(&leaf.id).cloned(), leaf }).collect();
@@ -179,6 +180,7 @@ impl Builder {
             self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
         let mut function = Function {
             graph,
+            lost_gradients,
             inputs,
             needs: Vec::new(),
             results,

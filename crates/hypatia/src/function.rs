@@ -26,6 +26,8 @@ use crate::profile::{Profile, ProfileRow};
 /// A function that can be called.
 pub struct Function {
     pub(crate) graph: Graph,
+    /// Warnings of gradients that are lost in it.
+    pub(crate) lost_gradients: Vec<Diagnostic>,
     pub(crate) inputs: Vec<Input>,
     /// Integer inputs whose values extents depend on.
     pub(crate) needs: Vec<LeafId>,
@@ -252,10 +254,12 @@ impl Function {
         self.executables.recent()?.engine.plan()
     }
 
-    /// What to know of the executable last used: terms that may overflow or lose digits, where simplification did not see
-    /// all of the formula.
+    /// What to know of the function: gradients that are lost at operators which move by jumps
+    /// ([`lost_gradients`](hypatia_graph::differentiate::lost_gradients)), and, of the executable last used, terms that may
+    /// overflow or lose digits, where simplification did not see all of the formula.
     pub fn warnings(&self) -> Vec<Diagnostic> {
-        self.stages().map_or_else(Vec::new, |stages| stages.report.warnings())
+        let risky = self.stages().map(|stages| stages.report.warnings());
+        self.lost_gradients.iter().cloned().chain(risky.into_iter().flatten()).collect()
     }
 
     /// The graph as it was collected, before anything is known of the arguments.
@@ -273,7 +277,12 @@ impl Function {
     pub fn profile(&self) -> Profile {
         let executables = self.executables.counts();
         let Some(executable) = self.executables.recent() else {
-            return Profile { rows: Vec::new(), executables, stop: Stop::Saturated, warnings: Vec::new() };
+            return Profile {
+                rows: Vec::new(),
+                executables,
+                stop: Stop::Saturated,
+                warnings: self.warnings(),
+            };
         };
         let times = executable.engine.times().unwrap_or(&[]);
         let steps = executable.stages.program.all_steps();
@@ -288,6 +297,6 @@ impl Function {
             bytes: step.kernel.bytes(),
         });
         let report = &executable.stages.report;
-        Profile { rows: rows.collect(), executables, stop: report.stop, warnings: report.warnings() }
+        Profile { rows: rows.collect(), executables, stop: report.stop, warnings: self.warnings() }
     }
 }

@@ -166,3 +166,43 @@ fn gradients_with_respect_to_results_of_a_scan() {
     }
     assert!((found.scalar(2).unwrap() - slope).abs() < 1e-14, "{} {slope}", found.scalar(2).unwrap());
 }
+
+/// Two products and a penalty of each weight: the products are one, which is added to what the other terms gave, in the
+/// variable's own memory.
+#[test]
+fn an_update_by_products_and_other_terms_is_one_product() {
+    let (m, k, n) = (40, 3, 50);
+    let numbers = |seed: usize, count: usize| -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + seed * 11) % 64) as f32 / 64.0 - 0.5).collect()
+    };
+    let start = numbers(1, m * n);
+    let w = shared("w", Array::new(&[m, n], &start));
+    let [a, c] = [2, 3].map(|seed| numbers(seed, k * m));
+    let [b, d] = [4, 5].map(|seed| numbers(seed, k * n));
+    let strength = numbers(6, n);
+    let array =
+        |values: &[f32], columns: usize| constant(Array::new(&[values.len() / columns, columns], values));
+    let rate = scalar::<f32>("rate");
+    // Inputs, so that nothing is computed when compiling.
+    let [a_in, c_in] = ["a", "c"].map(|name| input(name, DType::F32, &[Some(k), Some(m)]));
+    let penalty = &w * (&w * array(&strength, n).reshape([n])).abs();
+    let step = (a_in.t().dot(array(&b, n)) + c_in.t().dot(array(&d, n)) * 0.5 + penalty) * &rate;
+    let mut update = function(&[&a_in, &c_in, &rate], &[], &[(&w, &w - step)]).unwrap();
+    let products = update.stages().unwrap().program.steps.iter();
+    let products =
+        products.filter(|step| matches!(step.kernel, hypatia::codegen::kernel::Kernel::Product(_)));
+    assert_eq!(products.count(), 1);
+    let [a_is, c_is] = [&a, &c].map(|values| Array::new(&[k, m], values).unwrap());
+    update.call(&[&a_is, &c_is, &Array::scalar(0.25_f32)]).unwrap();
+    let found = w.get_value().unwrap().to_vec::<f32>().unwrap();
+    for (at, found) in found.into_iter().enumerate() {
+        let (i, j) = (at / n, at % n);
+        let dot = |x: &[f32], y: &[f32]| {
+            (0..k).map(|t| f64::from(x[t * m + i]) * f64::from(y[t * n + j])).sum::<f64>()
+        };
+        let old = f64::from(start[at]);
+        let penalty = old * (old * f64::from(strength[j])).abs();
+        let expected = old - 0.25 * (dot(&a, &b) + 0.5 * dot(&c, &d) + penalty);
+        assert!((f64::from(found) - expected).abs() < 1e-6, "{at}: {found} for {expected}");
+    }
+}

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use egg::{EGraph, FlatTerm, Id};
+use hypatia_graph::differentiate::lost_gradients;
 use hypatia_graph::text::{Few, abridged, formula};
 use hypatia_graph::{Diagnostic, Graph, NodeId, Op};
 use smallvec::SmallVec;
@@ -30,7 +31,7 @@ pub struct Explanation {
     pub derivations: Vec<Derivation>,
     /// Why saturation stopped.
     pub stop: Stop,
-    /// Risky terms that stayed because the rules did not see everything.
+    /// Gradients that are lost, and risky terms that stayed because the rules did not see everything.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -129,7 +130,9 @@ pub fn explain(graph: &Graph, numerics: Numerics) -> Explanation {
             }
         }
     }
-    Explanation { derivations, stop: report.stop, warnings: report.warnings() }
+    let mut warnings = lost_gradients(graph);
+    warnings.extend(report.warnings());
+    Explanation { derivations, stop: report.stop, warnings }
 }
 
 /// The steps for each output; none where they would be too long to read.

@@ -47,6 +47,36 @@ fn strict(text: &str) -> String {
     formula(&simplified, simplified.outputs[0])
 }
 
+/// A step of descent on a table of which the cost reads some rows adds to these rows, whatever the rate is.
+#[test]
+fn a_table_is_changed_only_where_it_is_read() {
+    let table = shared("table", Array::zeros(DType::F32, &[50, 4]).unwrap());
+    let (rows, rate) = (input("rows", DType::I64, &[Some(6)]), input("rate", DType::F32, &[]));
+    let cost = table.take(&rows).sin().sum(All);
+    let gradient = grad(&cost, [&table]).remove(0);
+    for next in [
+        &table - &gradient * 0.1,
+        &table - &gradient * &rate,
+        &table - &gradient / &rate,
+        &table - &rate * &gradient,
+    ] {
+        let request = Request {
+            inputs: vec![rows.clone(), rate.clone()],
+            updates: vec![(table.clone(), next)],
+            unused: Unused::Ignore,
+            ..Request::default()
+        };
+        let simplified = trained(&collect(&request).unwrap(), Numerics::Real);
+        let update = simplified.node(simplified.updates[0].1);
+        assert_eq!(update.op.name(), "scatter_add", "{simplified}");
+        assert!(matches!(simplified.node(update.operands[0]).op, Op::Leaf(_)), "{simplified}");
+        let large = |id: &NodeId| simplified.ty(*id).element_count() == Some(200);
+        let live = simplified.reachable();
+        let whole = simplified.nodes().map(|(id, _)| id).filter(|id| live[id.index()] && large(id)).count();
+        assert_eq!(whole, 2, "{simplified}");
+    }
+}
+
 #[test]
 fn products_with_a_factor_in_common_are_one() {
     let declared = "x: f32[20, 30]; y: f32[20, 30]; p: f32[30, 30]; ";
@@ -87,6 +117,40 @@ fn formulas_become_what_was_meant() {
     ];
     for (given, expected) in cases {
         assert_eq!(real(given), expected, "{given}");
+    }
+}
+
+/// The largest number of elements that a function is computed of.
+fn largest_map(graph: &Graph) -> usize {
+    let maps = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Map(_)));
+    let elements = maps.map(|(_, node)| node.ty.extents().unwrap().iter().product());
+    elements.max().unwrap_or(0)
+}
+
+/// Factors of a sum that lack some of its axes: the product is never made.
+#[test]
+fn sums_move_inside_of_products() {
+    // Extents are powers of ten times primes, so that a product of extents tells which they were.
+    let declared = "a: f32[2, 1, 50]; w: f32[1, 30, 50]; v: f32[2, 30, 1]; c: f32[50]; ";
+    for (given, largest) in [
+        ("sum(a * w)", 100),
+        ("sum((a * w) ** 2)", 30 * 50),
+        ("sum((a * w) * (a * w))", 30 * 50),
+        ("sum((a * w) ** 2, axis=[1, 2])", 30 * 50),
+        ("sum((a * w) ** 2, axis=0)", 30 * 50),
+        ("sum((a * w) * a, axis=0)", 30 * 50),
+        ("sum((a * w) * w, axis=1)", 30 * 50),
+        ("sum((w * a) * (3 * a), axis=0)", 30 * 50),
+        ("mean((a * w) ** 2)", 30 * 50),
+        ("sum(w / a)", 100),
+        ("sum((w * v) * c, axis=[0, 1])", 30 * 50),
+    ] {
+        let graph = parse_formula(&format!("{declared}{given}")).unwrap().graph().unwrap();
+        let (simplified, report) = simplify(&graph, Numerics::Real);
+        assert_eq!(report.stop, Stop::Saturated, "{given}");
+        let text = formula(&simplified, simplified.outputs[0]);
+        println!("{given}: {} {text}", largest_map(&simplified));
+        assert!(largest_map(&simplified) <= largest, "{given}: {text}");
     }
 }
 

@@ -1,23 +1,13 @@
 use std::collections::BTreeMap;
 
-use hypatia::{Function, function, grad, matrix, scalar};
+use hypatia::{Function, function, grad, matrix};
 
 use super::*;
+use crate::tests::{assert_close, read};
 
 /// Values made by `tests/reference/rnn_rbm.py`: extents and elements by name.
 fn reference() -> BTreeMap<&'static str, Array> {
-    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/rnn_rbm.txt"));
-    let line = |line: &'static str| {
-        let mut words = line.split(' ');
-        let (name, extents) = (words.next().unwrap(), words.next().unwrap());
-        let shape: Vec<usize> = match extents {
-            "scalar" => Vec::new(),
-            extents => extents.split('x').map(|extent| extent.parse().unwrap()).collect(),
-        };
-        let values: Vec<f32> = words.map(|word| word.parse::<f64>().unwrap() as f32).collect();
-        (name, Array::new(&shape, &values).unwrap())
-    };
-    text.lines().map(line).collect()
+    read(include_str!("../../../tests/reference/rnn_rbm.txt"), "")
 }
 
 /// The tiny model with the parameters of the reference.
@@ -46,14 +36,6 @@ fn unrolled(model: &RnnRbm, v: &Tensor, frames: i64) -> (Tensor, Tensor) {
         u = model.next_state(&u, &v.index(ix![frame]));
     }
     (hypatia::stack(&bv, 0), hypatia::stack(&bh, 0))
-}
-
-fn assert_close(found: &Array, expected: &Array, what: &str) {
-    assert_eq!(found.shape(), expected.shape(), "{what}");
-    let pairs = found.to_vec::<f32>().unwrap().into_iter().zip(expected.to_vec::<f32>().unwrap());
-    for (found, expected) in pairs {
-        assert!((found - expected).abs() <= 2e-6 * (1.0 + expected.abs()), "{what}: {found}, {expected}");
-    }
 }
 
 #[test]

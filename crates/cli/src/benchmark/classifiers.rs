@@ -1,6 +1,6 @@
 //! Training steps of the classifiers.
 
-use hypatia::{Diagnostics, RandomStreams, Shared, Tensor, grad, scalar, shared};
+use hypatia::{Diagnostics, Shared, Tensor, grad, scalar, shared};
 
 use super::weights::{ROWS, assign, filters, glorot, random_images, weight_generator};
 use super::{Compilation, Step};
@@ -8,10 +8,10 @@ use crate::models::classifier::minibatch_inputs;
 use crate::resident::rows_of;
 use hypatia_datasets::numpy::RandomState;
 use hypatia_datasets::{CLASSES, IMAGE_PIXELS, IMAGE_SIDE};
-use hypatia_models::dbn::Dbn;
 use hypatia_models::lenet::LeNet;
 use hypatia_models::logistic_regression::LogisticRegression;
 use hypatia_models::mlp::Mlp;
+use hypatia_models::sda::Sda;
 
 /// A classifier as formulas of a minibatch `x`, `y`.
 struct Formulas<'a> {
@@ -67,19 +67,30 @@ fn lenet(compilation: Compilation, batch_size: usize) -> Result<Step, Diagnostic
     descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, batch_size, 0.1)
 }
 
-/// Fine-tuning of the deep belief network: 784-1000-1000-1000-10.
+/// Fine-tuning of the deep belief network.
 pub(super) fn dbn_finetune(compilation: Compilation) -> Result<Step, Diagnostics> {
+    finetune(compilation, 10)
+}
+
+/// Fine-tuning of the stacked denoising autoencoder, which is the same perceptron.
+pub(super) fn sda_finetune(compilation: Compilation) -> Result<Step, Diagnostics> {
+    finetune(compilation, 1)
+}
+
+/// A step of the perceptron 784-1000-1000-1000-10.
+fn finetune(compilation: Compilation, batch_size: usize) -> Result<Step, Diagnostics> {
     const LAYERS: [usize; 3] = [1000, 1000, 1000];
     let (x, y) = minibatch_inputs();
-    let streams = RandomStreams::new(1234);
-    let model = Dbn::new(&mut RandomState::new(1234), &streams, &x, IMAGE_PIXELS, &LAYERS, CLASSES);
+    let model = Sda::new(&mut RandomState::new(1234), &x, IMAGE_PIXELS, &LAYERS, CLASSES);
     let mut generator = weight_generator();
-    for (layer, rbm) in model.sigmoid_layers.iter().zip(&model.rbm_layers) {
-        assign(&layer.w, glorot(&mut generator, rbm.n_visible, rbm.n_hidden, 4.0));
+    let mut inputs = IMAGE_PIXELS;
+    for (layer, units) in model.sigmoid_layers.iter().zip(LAYERS) {
+        assign(&layer.w, glorot(&mut generator, inputs, units, 4.0));
+        inputs = units;
     }
     let cost = model.finetune_cost(&y);
     let parameters = model.params().into_iter().cloned().collect();
-    descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, 10, 0.1)
+    descend(compilation, &Formulas { x: &x, y: &y, cost, parameters }, batch_size, 0.1)
 }
 
 /// A step of gradient descent.

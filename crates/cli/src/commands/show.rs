@@ -1,6 +1,7 @@
 //! `hypatia show MODEL`: the functions of a model at each stage of their compilation.
 
 use std::fmt::Write;
+use std::io::Write as _;
 
 use clap::{Arg, ArgMatches, Command};
 use hypatia::Function;
@@ -59,6 +60,10 @@ pub(super) fn execute(matches: &ArgMatches) -> Result<u8, Failure> {
         Failure::failed("the function is compiled at its first call, when the shapes of its inputs are known")
     })?;
     print(&text)?;
+    for warning in function.iter().flat_map(|function| function.warnings()) {
+        // What was asked for stands on standard output already.
+        let _ = writeln!(std::io::stderr(), "{warning}");
+    }
     Ok(0)
 }
 

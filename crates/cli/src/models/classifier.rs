@@ -57,10 +57,7 @@ impl Classifier {
         };
         let gradients = grad(&self.cost, self.parameters.iter().map(|parameter| &parameter.shared));
         let (updates, _) = Descent::sgd(settings.learning_rate).updates(&self.parameters, gradients);
-        let counter = |set: &Resident| {
-            let function = builder(set).outputs(&[&self.misclassified]).compile()?;
-            Ok::<_, TrainError>(ErrorCounter { function, batches: set.batches, batch_size: set.batch_size() })
-        };
+        let counter = |set| ErrorCounter::new(settings, set, [&self.x, &self.y], &self.misclassified);
         let learner = ClassifierLearner {
             train: builder(&sets.train).outputs(&[&self.cost]).updates(&borrowed(&updates)).compile()?,
             valid: counter(&sets.valid)?,
@@ -117,15 +114,34 @@ impl Sets {
 }
 
 /// Counts errors on a set.
-struct ErrorCounter {
+pub(super) struct ErrorCounter {
     function: Function,
     batches: u64,
     batch_size: usize,
 }
 
 impl ErrorCounter {
+    /// Of a set in minibatches, of which `inputs` are images and labels and `misclassified` says how many are wrong.
+    pub(super) fn new(
+        settings: &Settings,
+        set: &Resident,
+        inputs: [&Tensor; 2],
+        misclassified: &Tensor,
+    ) -> Result<Self, TrainError> {
+        let index = scalar::<i64>("index");
+        let (x, y) = set.minibatch(&index);
+        let builder = settings.builder().inputs(&[&index]).given(inputs[0], x).given(inputs[1], y);
+        let function = builder.outputs(&[misclassified]).compile()?;
+        Ok(Self { function, batches: set.batches, batch_size: set.batch_size() })
+    }
+
+    /// The compiled count.
+    pub(super) fn function(&self) -> &Function {
+        &self.function
+    }
+
     /// The fraction of the set that is classified wrongly.
-    fn error(&mut self) -> Result<f64, CallError> {
+    pub(super) fn error(&mut self) -> Result<f64, CallError> {
         let mut wrong = 0.0;
         for batch in 0..self.batches {
             wrong += self.function.call(&[&index_of(batch)])?.scalar(0)?;

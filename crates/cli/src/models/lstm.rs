@@ -5,7 +5,7 @@
 //! compiled when it is first met.
 
 use clap::Args;
-use hypatia::{Array, Function, RandomStreams, Tensor, grad, matrix, vector};
+use hypatia::{Array, Function, Tensor, grad, matrix, vector};
 use hypatia_datasets::numpy::RandomState;
 use hypatia_datasets::text::{Review, Reviews, padded_length};
 use hypatia_models::descent::{Descent, Rule};

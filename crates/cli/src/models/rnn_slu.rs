@@ -5,7 +5,7 @@
 //! when it is first met. After an epoch without a gain for ten epochs the rate is halved, and the best parameters return.
 
 use clap::Args;
-use hypatia::{Array, Function, Shared, Tensor, grad, matrix, scalar, vector};
+use hypatia::{Array, Function, grad, matrix, scalar, vector};
 use hypatia_datasets::numpy::RandomState;
 use hypatia_datasets::text::{Agreement, Sentence, SlotData, padded_length};
 use hypatia_models::descent::Descent;

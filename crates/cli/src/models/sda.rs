@@ -65,15 +65,22 @@ impl TrainingOptions for Options {
         let sda = Sda::new(&mut rng, &x, IMAGE_PIXELS, &sizes, CLASSES);
         let (corruption, rate) = (scalar::<f32>("corruption"), scalar::<f32>("lr"));
         let costs = sda.pretraining_costs(&streams, &corruption);
-        let layers =
-            sda.sigmoid_layers.iter().zip(&sda.da_layers).zip(costs).zip(&sizes).zip(&self.corruption);
-        let layers = layers.map(|((((layer, da), cost), units), level)| {
+        let layers = costs.into_iter().enumerate().map(|(number, cost)| {
+            let (layer, da) = (&sda.sigmoid_layers[number], &sda.da_layers[number]);
             let parameters = Parameter::list(&PARAMETERS, da.params());
             let (updates, _) = Descent::sgd(&rate).updates(&parameters, grad(&cost, da.params()));
-            let step = Array::scalar(self.pretraining_learning_rate as f32);
-            let choices = vec![(corruption.clone(), Array::scalar(*level as f32)), (rate.clone(), step)];
-            let (input, output) = (da.input.clone(), layer.output.clone());
-            Layer { input, output, units: *units, monitor: cost, updates, choices }
+            let (level, step) = (self.corruption[number] as f32, self.pretraining_learning_rate as f32);
+            Layer {
+                input: da.input.clone(),
+                output: layer.output.clone(),
+                units: sizes[number],
+                monitor: cost,
+                updates,
+                choices: vec![
+                    (corruption.clone(), Array::scalar(level)),
+                    (rate.clone(), Array::scalar(step)),
+                ],
+            }
         });
         let pretraining = Pretraining {
             layers: layers.collect(),

@@ -17,8 +17,8 @@ fn mnist() -> Option<PathBuf> {
     Some(path)
 }
 
-/// Validation and test error of each epoch in percent.
-fn errors(model: &str, data: PathBuf, epochs: u64) -> Vec<(f64, Option<f64>)> {
+/// The epochs of a run with these options, and the defaults for all others.
+fn epochs_of(model: &str, words: &[&str], data: PathBuf, epochs: u64) -> Vec<Epoch> {
     let model = find_model(model).unwrap();
     let settings = Settings { epochs, ..model.settings(Source::Path(data)) };
     let directory = tempfile::tempdir().unwrap();
@@ -30,10 +30,15 @@ fn errors(model: &str, data: PathBuf, epochs: u64) -> Vec<(f64, Option<f64>)> {
     let sink: Box<dyn std::io::Write + Send> = Box::new(std::io::sink());
     let console =
         Console { directory: directory.path(), begin: Begin::New, log_output: Some(sink), stop: &stop };
-    train(model, &settings, &model.trainer.parse_options(&[]).unwrap(), console).unwrap();
+    train(model, &settings, &model.trainer.parse_options(words).unwrap(), console).unwrap();
     assert!(asked.get() > epochs.min(70));
     let log = std::fs::read_to_string(directory.path().join(LOG)).unwrap();
-    let epochs = log.lines().filter_map(Epoch::parse);
+    log.lines().filter_map(Epoch::parse).collect()
+}
+
+/// Validation and test error of each epoch in percent.
+fn errors(model: &str, data: PathBuf, epochs: u64) -> Vec<(f64, Option<f64>)> {
+    let epochs = epochs_of(model, &[], data, epochs).into_iter();
     epochs.map(|e| (100.0 * e.valid_error.unwrap(), e.test_error.map(|error| 100.0 * error))).collect()
 }
 
@@ -65,4 +70,27 @@ fn the_perceptron_goes_as_published() {
         assert!((valid - published_valid).abs() < 0.011, "{found:?}");
         assert!((test.unwrap() - published_test).abs() < 0.011, "{found:?}");
     }
+}
+
+#[test]
+fn the_autoencoder_goes_as_published() {
+    let Some(data) = mnist() else { return };
+    let found = epochs_of("da", &[], data.clone(), 2);
+    for (epoch, published) in found.iter().zip([63.2891, 55.7867]) {
+        let cost = epoch.measures["reconstruction_cost"];
+        assert!((cost - published).abs() < 2e-4, "{cost} for {published}");
+    }
+    // With other draws than those of the published run.
+    let cost = epochs_of("da", &["--corruption", "0.3"], data, 1)[0].measures["reconstruction_cost"];
+    assert!((cost - 81.7714).abs() < 0.2, "{cost}");
+}
+
+#[test]
+fn the_contractive_autoencoder_goes_as_published() {
+    let Some(data) = mnist() else { return };
+    // `mean` of both costs of the first minibatch and of the roots of both of the second, which is what the tutorial prints.
+    let found = &epochs_of("ca", &[], data, 1)[0].measures;
+    assert!((found["tutorial_prints_cost"] - 589.571872).abs() < 2e-3, "{found:?}");
+    assert!((found["tutorial_prints_norm"] - 20.993879).abs() < 1e-4, "{found:?}");
+    assert!(found["squared_jacobian_norm"] < 250.0 && found["reconstruction_cost"] < 90.0, "{found:?}");
 }

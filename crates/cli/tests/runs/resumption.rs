@@ -84,6 +84,8 @@ fn state(directory: &Path) -> Checkpoint {
 fn an_interrupted_run_goes_on_with_the_same_numbers() {
     let network = ["--hidden-layers", "12,8", "--pretraining-epochs", "2"];
     let keeping = [&network[..], &["--keep-activations"]].concat();
+    let stack = [&network[..], &["--corruption", "0.1,0.2"]].concat();
+    let stack_keeping = [&stack[..], &["--keep-activations"]].concat();
     let mcrbm = ["--patch-side", "6", "--components", "12", "--covariance", "8", "--mean", "4"];
     // Before the first minibatch, within epochs, between two of them, between phases, several times in one run. There
     // are 15 minibatches in an epoch.
@@ -93,35 +95,55 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
         ("logreg", &[][..], 6, every),
         ("mlp", &["--hidden", "30"], 6, few),
         ("lenet", &["--filters", "2", "3", "--hidden", "10"], 6, few),
+        ("da", &["--hidden", "20", "--corruption", "0.3"], 6, few),
+        ("ca", &["--hidden", "20"], 6, every),
         ("rbm", &["--hidden", "20", "-k", "2"], 6, every),
         ("rbm", &["--hidden", "20", "-k", "1", "--cd"], 6, few),
+        // Two epochs for each layer, then six.
+        ("sda", &stack, 10, few),
+        ("sda", &stack_keeping, 10, few),
         // Two epochs for each layer, then four, after which the patience is over.
         ("dbn", &network, 8, few),
         ("dbn", &keeping, 8, few),
         ("mcrbm", &mcrbm, 6, few),
     ] {
-        let directory = tempfile::tempdir().unwrap();
-        let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
-        let settings = settings(model);
-        let (result, expected) = run(model, words, &settings, &whole, false, usize::MAX);
-        assert!(finished(result));
-        let expected = expected.events();
-        // Every epoch and the end.
-        assert_eq!(expected.len(), epochs + 1, "{expected:?}");
-        for stops in cuts {
-            let mut found = Vec::new();
-            for (number, stop_after) in stops.iter().chain(&[usize::MAX]).enumerate() {
-                let (result, lines) = run(model, words, &settings, &cut, number > 0, *stop_after);
-                found.extend(lines.events());
-                assert_eq!(finished(result), number == stops.len());
-            }
-            assert_eq!(found, expected, "{model} {stops:?}");
-            assert_eq!(without_path(state(&cut)), without_path(state(&whole)), "{model} {stops:?}");
-            let log = fs::read_to_string(cut.join(LOG)).unwrap();
-            let logged: Vec<String> =
-                log.lines().map(without_seconds).filter(|line| !line.contains("\"start\"")).collect();
-            assert_eq!(logged, expected, "{model} {stops:?}");
+        goes_on(model, words, &settings(model), epochs, cuts);
+    }
+}
+
+/// Of these, an epoch is 300 sentences, 15 minibatches of reviews, or one iteration.
+#[test]
+fn interrupted_runs_on_sequences_and_all_images_go_on_with_the_same_numbers() {
+    let slots = ["--hidden", "6", "--embedding", "4", "--window", "3"];
+    let reviews = ["--units", "4", "--words", "100", "--valid-every", "20"];
+    let sentences = Settings { batch_size: 1, epochs: 3, ..settings("rnn-slu") };
+    goes_on("rnn-slu", &slots, &sentences, 3, &[&[0], &[299], &[300, 1, 450]]);
+    goes_on("lstm", &reviews, &settings("lstm"), 6, &[&[0], &[14], &[20], &[37, 0, 30]]);
+    goes_on("logistic-cg", &[], &settings("logistic-cg"), 6, &[&[0], &[3], &[1, 2]]);
+}
+
+/// Whether a run that is stopped after so many minibatches and resumed, again and again, gives what a whole one gives.
+fn goes_on(model: &str, words: &[&str], settings: &Settings, epochs: usize, cuts: &[&[usize]]) {
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, cut) = (directory.path().join("whole"), directory.path().join("cut"));
+    let (result, expected) = run(model, words, settings, &whole, false, usize::MAX);
+    assert!(finished(result));
+    let expected = expected.events();
+    // Every epoch and the end.
+    assert_eq!(expected.len(), epochs + 1, "{expected:?}");
+    for stops in cuts {
+        let mut found = Vec::new();
+        for (number, stop_after) in stops.iter().chain(&[usize::MAX]).enumerate() {
+            let (result, lines) = run(model, words, settings, &cut, number > 0, *stop_after);
+            found.extend(lines.events());
+            assert_eq!(finished(result), number == stops.len());
         }
+        assert_eq!(found, expected, "{model} {stops:?}");
+        assert_eq!(without_path(state(&cut)), without_path(state(&whole)), "{model} {stops:?}");
+        let log = fs::read_to_string(cut.join(LOG)).unwrap();
+        let logged: Vec<String> =
+            log.lines().map(without_seconds).filter(|line| !line.contains("\"start\"")).collect();
+        assert_eq!(logged, expected, "{model} {stops:?}");
     }
 }
 
@@ -141,6 +163,20 @@ fn checkpoints_keep_the_names_of_what_they_hold() {
             &["--hidden", "5"],
             "best.hidden.W best.hidden.b best.output.W best.output.b hidden.W hidden.b output.W output.b",
             STOPPING,
+        ),
+        ("da", &["--hidden", "5"], "W bhid bvis random_streams", MONITOR),
+        (
+            "ca",
+            &["--hidden", "5"],
+            "W bhid bvis",
+            "epoch.jacobian_sum epoch.printed_cost epoch.printed_norm monitor.last monitor.sum",
+        ),
+        (
+            "sda",
+            &["--hidden-layers", "5", "--corruption", "0.1", "--pretraining-epochs", "1"],
+            "best.layer_1.W best.layer_1.b best.output.W best.output.b layer_1.W layer_1.b layer_1.bvis \
+             output.W output.b random_streams",
+            &pretrained,
         ),
         (
             "rbm",

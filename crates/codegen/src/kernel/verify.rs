@@ -7,8 +7,8 @@
 //!    elements are written one after another.
 //! 5. A step has a buffer for each parameter, of the same element type and at least its length; arena buffers lie inside
 //!    the arena, and none overlaps another that is live at the same time, but for operands overwritten element by element.
-//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index; but for bodies of scans,
-//!    whose carries nobody sees after a failure.
+//! 6. No step before `commit` writes a shared variable, and no step from there on checks an index that none before it has
+//!    checked; but for bodies of scans, whose carries nobody sees after a failure.
 //! 7. A random kernel reads its counter from an `i64` parameter and writes another parameter, of `f32`.
 //!    A convolution writes its result, as a whole, and reads its operands inside their parameters.
 //! 8. The body of a scan is a program for which all this holds; each of its buffers lies, in every step, inside
@@ -20,7 +20,7 @@
 //!     but for elements that an iteration reads and then writes itself.
 //!
 //! Sizes and extents are bounded before anything else, so that no number of bytes wraps in the checks or in what runs.
-//! That a value is not overwritten while a later step needs it (in 5) is by construction of [`crate::place`] and is not checked
+//! That a value is not overwritten while a later step needs it (in 5, and of indices in 6) is by construction of [`crate::place`] and is not checked
 //! again here: it would be a wrong number, not an access to other memory.
 
 mod memory;
@@ -31,6 +31,7 @@ use hypatia_graph::{Broken, DType, broken};
 use hypatia_kernels::convolution::MOST_AXES;
 use smallvec::SmallVec;
 
+use crate::kernel::checked::checked_indices;
 use crate::kernel::{
     Address, Affine, BufferId, ConvolutionKernel, Instruction, Kernel, LoopKernel, Param, Place,
     ProductKernel, Program, RandomKernel, RuntimeStart, Scale, ScanKernel, Step, StoreKind, Value,
@@ -40,12 +41,16 @@ use crate::kernel::{
 pub fn verify(program: &Program) -> Result<(), Broken> {
     verify_sizes(program)?;
     verify_steps(program)?;
+    let checks = |step: &Step| checked_indices(&step.kernel, |param| step.arguments[usize::from(param)]);
+    let checked: Vec<_> = program.steps.iter().take(program.commit).filter_map(checks).flatten().collect();
     for (index, step) in program.steps.iter().enumerate() {
         let writes_shared = |(param, argument): (&Param, &BufferId)| {
             param.written && matches!(program.buffers[argument.index()].place, Place::Shared(_))
         };
         let wrong = if index >= program.commit {
-            step.kernel.checks_indices().then_some("checks an index after the commit")
+            let known =
+                checks(step).is_some_and(|indices| indices.iter().all(|index| checked.contains(index)));
+            (!known).then_some("checks an index for the first time after the commit")
         } else {
             let written = step.kernel.params().iter().zip(&step.arguments).any(writes_shared);
             written.then_some("writes a shared variable before the commit")

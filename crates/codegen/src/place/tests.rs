@@ -1,12 +1,12 @@
 //! The order of steps, in programs that every engine runs as the interpreter does.
 
-use hypatia_graph::compose::concatenate;
+use hypatia_graph::compose::{All, concatenate};
 use hypatia_graph::index::step;
 use hypatia_graph::scan::{Next, Scan};
 use hypatia_graph::tensor::{Shared, constant, matrix, shared, vector};
 use hypatia_graph::{Array, Tensor, ix};
 
-use crate::kernel::{Kernel, Program};
+use crate::kernel::{Kernel, Program, Step};
 use crate::scan::tests::{check, numbers};
 
 /// A layer's weights; the error passed back through them, and the weights updated.
@@ -46,6 +46,41 @@ fn a_step_that_may_fail_is_not_put_off() {
         [(&x, numbers(&[10, 300], 1)), (&d, numbers(&[10, 500], 2)), (&i, Array::vector(&[7_i64, 0]))];
     let (_, program) = check(&[&rows], &[(w, new)], &inputs, 1e-4);
     assert_eq!(pairs(&program), [0; 0], "{program}");
+    assert!(program.steps[program.commit..].iter().all(|step| !step.kernel.checks_indices()), "{program}");
+}
+
+/// A step of descent on a table of rows, of which the cost reads some.
+#[test]
+fn a_table_is_written_only_where_its_rows_were_read() {
+    let table = shared("table", numbers(&[200, 8], 3));
+    let all = shared("all", Array::new(&[3, 4], &[7_i64, 0, -1, 7, 3, 3, 3, 3, 1, 2, 3, 4]).unwrap());
+    let batch = shared("batch", Array::scalar(2_i64));
+    let rows = matrix::<f32>("rows");
+    for (indices, count) in
+        [(all.index(ix![1]), 4), (all.index(ix![Tensor::from(&batch)]), 4), (all.flatten(1), 12)]
+    {
+        let cost = table.take(&indices).sqr().sum(All);
+        let inputs = [(&rows, numbers(&[count, 8], 1))];
+        let (_, program) =
+            check(&[&cost], &[(table.clone(), table.inc_rows(&indices, &rows))], &inputs, 1e-4);
+        let is_long = |step: &Step| matches!(&step.kernel, Kernel::Loop(kernel) if kernel.extents.iter().product::<usize>() >= 1600);
+        assert!(!program.steps.iter().any(is_long), "{program}");
+        assert!(program.arena_bytes < 1600, "{program}");
+        assert!(program.steps[program.commit..].iter().any(|step| step.kernel.checks_indices()), "{program}");
+    }
+}
+
+/// Indices that nothing has checked before may be out of range, and then the table stays as it was.
+#[test]
+fn rows_at_unchecked_indices_are_written_apart() {
+    let table = shared("table", numbers(&[200, 8], 3));
+    let (i, rows) = (vector::<i64>("i"), matrix::<f32>("rows"));
+    let inputs = [(&i, Array::vector(&[7_i64, 0])), (&rows, numbers(&[2, 8], 1))];
+    let (_, program) = check(&[], &[(table.clone(), table.inc_rows(&i, &rows))], &inputs, 1e-4);
+    assert!(program.steps[program.commit..].iter().all(|step| !step.kernel.checks_indices()), "{program}");
+    // Other elements of the same vector, or an axis of another extent, prove nothing.
+    let two = table.take(i.index(ix![..1])).sum(All) + table.index(ix![..100]).take(&i).sum(All) * 0.0;
+    let (_, program) = check(&[&two], &[(table.clone(), table.inc_rows(&i, &rows))], &inputs, 1e-4);
     assert!(program.steps[program.commit..].iter().all(|step| !step.kernel.checks_indices()), "{program}");
 }
 

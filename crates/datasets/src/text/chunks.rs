@@ -1,4 +1,4 @@
-//! How well chunks of labels agree: precision, recall and F1 as `conlleval` of the CoNLL-2000 shared task counts them.
+//! How well chunks of labels agree: F1 as `conlleval` of the CoNLL-2000 shared task counts it.
 //!
 //! A label is `O`, outside of any chunk, or `B-type`, which begins one, or `I-type`, which goes on with one. A chunk that
 //! is not begun begins where its type does. A chunk is right where it has the same first word, last word and type.
@@ -27,27 +27,12 @@ impl Agreement {
         self.right += found.iter().filter(|chunk| expected.contains(chunk)).count() as u64;
     }
 
-    /// The fraction of what was found that is right; 0 of nothing.
-    #[must_use]
-    pub fn precision(&self) -> f64 {
-        fraction(self.right, self.found)
-    }
-
-    /// The fraction of what is right that was found; 0 of nothing.
-    #[must_use]
-    pub fn recall(&self) -> f64 {
-        fraction(self.right, self.expected)
-    }
-
-    /// The harmonic mean of precision and recall; 0 where nothing is right.
+    /// The harmonic mean of precision (what of `found` is right) and recall (what of `expected` was found); 0 of nothing.
     #[must_use]
     pub fn f1(&self) -> f64 {
-        fraction(2 * self.right, self.found + self.expected)
+        let all = self.found + self.expected;
+        if all == 0 { 0.0 } else { 2.0 * self.right as f64 / all as f64 }
     }
-}
-
-fn fraction(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// Words `first..end` of a type.
@@ -100,9 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_fractions_of_the_counts() {
+    fn f1_is_the_harmonic_mean_of_precision_and_recall() {
         let agreement = Agreement { expected: 10, found: 8, right: 6 };
-        assert_eq!((agreement.precision(), agreement.recall()), (0.75, 0.6));
         assert!((agreement.f1() - 2.0 * 0.75 * 0.6 / 1.35).abs() < 1e-15);
         assert_eq!(Agreement::default().f1(), 0.0);
     }

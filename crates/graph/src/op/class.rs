@@ -201,6 +201,31 @@ impl Op {
         floats && self.carries(operand)
     }
 
+    /// Whether the value moves by jumps only when float operands change, so that its derivative is 0 wherever there is
+    /// one.
+    pub fn is_flat(&self) -> bool {
+        match self.class() {
+            Class::Map(f) => {
+                let floats = [DType::F32; 3];
+                let jumps = f.result_dtype(&floats[..f.arity()]).is_none_or(|dtype| !dtype.is_float());
+                f.properties().is_flat || f != ScalarFn::Select && jumps
+            }
+            Class::Cast(dtype) => !dtype.is_float(),
+            Class::Fold(along) => matches!(along, Along::ArgMax(_)),
+            Class::Leaf(_)
+            | Class::Literal(_)
+            | Class::Index
+            | Class::View(_)
+            | Class::Assembly
+            | Class::Indexed(_)
+            | Class::Product
+            | Class::Random(_)
+            | Class::Convolution(_)
+            | Class::Scan(_)
+            | Class::Gradient(_) => false,
+        }
+    }
+
     /// Whether a part is replaced or added to, if one is written.
     pub fn write(&self) -> Option<Write> {
         let (Op::SetSlice(_, write) | Op::SetWindow(_, write) | Op::Scatter { write, .. }) = self else {

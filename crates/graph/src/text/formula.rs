@@ -15,6 +15,7 @@ use crate::collect::{Request, Unused, collect};
 use crate::compose::{AxisSet, switch};
 use crate::diagnostic::Diagnostics;
 use crate::dtype::DType;
+use crate::gradient::grad;
 use crate::graph::Graph;
 use crate::scalar::ScalarFn;
 use crate::shape::{Axes, Extent, MAX_RANK, TensorType};
@@ -50,7 +51,7 @@ impl Formula {
 /// every elementwise function by name, `sum`, `prod`, `mean`, `max`, `min`, `all`, `any`, `var` and `std` over all axes
 /// or those of `axis=1` or `axis=[0, 1]` (with `keepdims=true` as extents of 1), `argmax` and `argmin` along `axis=1`,
 /// `softmax`, `log_softmax` and `logsumexp` along the last axis or `axis=0`, `dot`, `relu`, `logaddexp`,
-/// `stop_gradient`.
+/// `stop_gradient`, and `grad(cost, x)`.
 pub fn parse_formula(text: &str) -> Result<Formula, ParseError> {
     let mut parser =
         Parser { reader: Reader::of_formula(text)?, inputs: Vec::new(), named: BTreeMap::new(), depth: 0 };
@@ -419,6 +420,7 @@ impl Parser<'_> {
             ("logsumexp", [x]) => x.logsumexp(axis.unwrap_or(-1)),
             ("relu", [x]) => x.relu(),
             ("stop_gradient", [x]) => x.stop_gradient(),
+            ("grad", [cost, x]) => grad(cost, [x]).remove(0),
             ("logaddexp", [x, y]) => x.logaddexp(y),
             ("dot", [x, y]) => x.dot(y),
             ("switch", [condition, then, otherwise]) => switch(condition, then, otherwise),

@@ -19,6 +19,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         function("sum_broadcast_integer", Exact, "(sum:r (broadcast:b ?x)) if discrete ?x", sum_broadcast).under_strict(),
         function("sum_broadcast", Real, "(sum:r (broadcast:b ?x))", sum_broadcast),
         function("fold_broadcast", Exact, "(reduce:r (broadcast:b ?x))", fold_broadcast),
+        function("mean_broadcast", Real, "(mean:r (broadcast:b ?x))", mean_broadcast),
         function("reduce_permute_same_order", Exact, "(reduce:r (permute:p ?x))", reduce_permute_same_order).under_strict(),
         function("reduce_permute", Real, "(reduce:r (permute:p ?x))", reduce_permute),
         function("reduce_all_reshaped", Rounding, "(reduce:r (reshape:s ?x))", reduce_all_reshaped),
@@ -29,8 +30,15 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("sum_neg", Real, "(sum:r (neg ?x)) => (neg (:r ?x))"),
         function("sum_constant_times", Real, "(sum:r (mul ?c ?x)) if constant ?c, finite ?c, float ?c", sum_constant_times),
         function("sum_over_constant", Real, "(sum:r (div ?x ?c)) if constant ?c, finite ?c, nonzero ?c", sum_over_constant),
+        // A sum over axes that a factor does not have moves inside: sum_ij (a_j w_ij)^2 is sum_j a_j^2 sum_i w_ij^2.
         function("sum_broadcast_times", Real, "(sum:r (mul (broadcast:b ?c) ?x))", sum_broadcast_times),
+        function("sum_broadcast_times_two", Real, "(sum:r (mul (mul (broadcast:b ?c) ?x) ?y))", sum_broadcast_times_two),
+        function("sum_broadcast_times_squared", Real, "(sum:r (sqr (mul (broadcast:b ?c) ?x)))", sum_broadcast_times_squared),
         function("sum_over_broadcast", Real, "(sum:r (div ?x (broadcast:b ?c)))", sum_over_broadcast),
+        function("mean_broadcast_times", Real, "(mean:r (mul (broadcast:b ?c) ?x))", sum_broadcast_times),
+        function("mean_broadcast_times_two", Real, "(mean:r (mul (mul (broadcast:b ?c) ?x) ?y))", sum_broadcast_times_two),
+        function("mean_broadcast_times_squared", Real, "(mean:r (sqr (mul (broadcast:b ?c) ?x)))", sum_broadcast_times_squared),
+        function("mean_over_broadcast", Real, "(mean:r (div ?x (broadcast:b ?c)))", sum_over_broadcast),
         function("max_neg", Exact, "(max:r (neg ?x)) if float ?x", max_neg),
         function("min_neg", Exact, "(min:r (neg ?x)) if float ?x", min_neg),
         // The largest of a rising function is the function of the largest.
@@ -102,33 +110,45 @@ fn reduce_reduce(found: &Found<'_, '_>) -> Option<Built> {
 /// What a reduction of a broadcast is: how often each element counts, the axes of the operand that are reduced, those
 /// of the result that the operand's other axes become.
 struct ReducedBroadcast {
-    times: usize,
+    /// The product of the extents of axes that repeat elements, where there are such axes.
+    times: Option<usize>,
     inner: Axes,
     places: SmallVec<[u8; 8]>,
 }
 
+/// The axes of a reduction or a mean.
+fn axes_along(op: &Op) -> Option<Axes> {
+    if let Op::Reduce(_, axes) | Op::Mean(axes) = op { Some(*axes) } else { None }
+}
+
 fn reduced_broadcast(found: &Found<'_, '_>) -> Option<ReducedBroadcast> {
-    let (_, reduced) = axes_of(found.op("r"))?;
+    let reduced = axes_along(found.op("r")).filter(|axes| !axes.is_empty())?;
     let Op::Broadcast { axes, .. } = found.op("b") else { return None };
     let extents = found.extents("x");
     let outer = found.egraph[found.term("r").operands[0]].data.extents();
     let own = |axis: usize| axes.iter().position(|&a| usize::from(a) == axis);
-    let repeated = |axis: usize| own(axis).is_none_or(|own| extents[own] != outer[axis]);
-    let times = reduced.iter().filter(|&axis| repeated(axis)).map(|axis| outer[axis]).product();
+    let repeated = |axis: &usize| own(*axis).is_none_or(|own| extents[own] != outer[*axis]);
+    let times =
+        reduced.iter().filter(repeated).map(|axis| outer[axis]).reduce(|product, extent| product * extent);
     let inner = (0..extents.len()).filter(|&own| reduced.contains(usize::from(axes[own]))).collect();
-    if !reduced.iter().any(repeated) || times == 0 {
-        return None;
-    }
-    let left: SmallVec<[usize; 8]> = reduced.others(outer.len()).collect();
-    let places = axes.iter().filter(|&&a| !reduced.contains(usize::from(a)));
-    let places =
-        places.filter_map(|&a| left.iter().position(|&l| l == usize::from(a))).map(|p| p as u8).collect();
-    Some(ReducedBroadcast { times, inner, places })
+    (times != Some(0)).then(|| ReducedBroadcast {
+        times,
+        inner,
+        places: places_left(axes, reduced, outer.len()),
+    })
 }
 
-fn rebuilt(found: &Found<'_, '_>, parts: &ReducedBroadcast, fold: Fold) -> Built {
+/// The places of a broadcast that are not reduced, among the axes that are left of `rank`.
+fn places_left(places: &[u8], reduced: Axes, rank: usize) -> SmallVec<[u8; 8]> {
+    let left: SmallVec<[usize; 8]> = reduced.others(rank).collect();
+    let kept = places.iter().map(|&place| usize::from(place)).filter(|&place| !reduced.contains(place));
+    kept.filter_map(|place| left.iter().position(|&l| l == place)).map(|place| place as u8).collect()
+}
+
+/// The reduction of the operand's own axes, repeated as the result is. `op` makes a reduction of the same kind.
+fn rebuilt(found: &Found<'_, '_>, parts: &ReducedBroadcast, op: impl FnOnce(Axes) -> Op) -> Built {
     let x = Built::Class(found.class("x"));
-    let inner = if parts.inner.is_empty() { x } else { reduced(fold, parts.inner, x) };
+    let inner = if parts.inner.is_empty() { x } else { Built::node(op(parts.inner), x) };
     Built::node(
         Op::Broadcast { axes: parts.places.clone(), dims: known_dims(&found.result().extents()) },
         inner,
@@ -138,20 +158,26 @@ fn rebuilt(found: &Found<'_, '_>, parts: &ReducedBroadcast, fold: Fold) -> Built
 /// A sum over repeated elements is a multiple.
 fn sum_broadcast(found: &Found<'_, '_>) -> Option<Built> {
     let parts = reduced_broadcast(found)?;
-    let sum = rebuilt(found, &parts, Fold::Sum);
-    let times = Literal::from_i64(parts.times as i64, found.result().ty.dtype);
+    let sum = rebuilt(found, &parts, |axes| Op::Reduce(Fold::Sum, axes));
+    let times = Literal::from_i64(parts.times? as i64, found.result().ty.dtype);
     Some(Built::map(ScalarFn::Mul, [Built::Uniform(times), sum]))
 }
 
-/// Repetition does not show in the largest, smallest, all and any.
+/// Repetition does not show in the largest, smallest, all and any; nor does it in sums and products of what is not
+/// repeated along their axes.
 fn fold_broadcast(found: &Found<'_, '_>) -> Option<Built> {
     let (fold, _) = axes_of(found.op("r"))?;
-    match fold {
-        Fold::Max | Fold::Min | Fold::All | Fold::Any => {
-            Some(rebuilt(found, &reduced_broadcast(found)?, fold))
-        }
-        Fold::Sum | Fold::Prod => None,
-    }
+    let parts = reduced_broadcast(found)?;
+    let shows = match fold {
+        Fold::Max | Fold::Min | Fold::All | Fold::Any => false,
+        Fold::Sum | Fold::Prod => parts.times.is_some(),
+    };
+    (!shows).then(|| rebuilt(found, &parts, |axes| Op::Reduce(fold, axes)))
+}
+
+/// A mean does not care for repetition.
+fn mean_broadcast(found: &Found<'_, '_>) -> Option<Built> {
+    Some(rebuilt(found, &reduced_broadcast(found)?, Op::Mean))
 }
 
 /// As [`reduce_permute`], where the elements are met in the same order as before, or it does not matter.
@@ -203,45 +229,74 @@ fn sum_over_constant(found: &Found<'_, '_>) -> Option<Built> {
     (found.data("x").constant.is_none()).then(|| Built::map(ScalarFn::Div, [sum, Built::Number(constant)]))
 }
 
-/// A factor that is constant along the summed axes leaves the sum.
-fn factor_outside(found: &Found<'_, '_>) -> Option<(Built, Built)> {
-    let (fold, axes) = axes_of(found.op("r"))?;
+/// A factor that is spread, and what it multiplies or divides under a sum or a mean.
+struct Spread {
+    /// The axes of the sum along which the factor is the same everywhere, and there are several elements.
+    idle: Axes,
+    /// The factor, spread over the axes that the sum over `idle` leaves.
+    factor: Built,
+    /// The axes that remain to be summed then.
+    rest: Axes,
+}
+
+/// The factor made of `?c` and spread by `:b`, where the sum or mean over some axes can come first. `factor` has the
+/// shape of `?c`.
+fn spread(found: &Found<'_, '_>, factor: Built) -> Option<Spread> {
+    let axes = axes_along(found.op("r"))?;
     let Op::Broadcast { axes: places, .. } = found.op("b") else { return None };
-    let (extents, outer) = (found.extents("c"), found.extents("x"));
-    // Each axis of the factor stays, or is one of extent 1.
-    let constant = places.iter().zip(&extents).all(|(&axis, &n)| !axes.contains(usize::from(axis)) || n == 1);
-    if !constant
-        || axes.iter().map(|axis| outer[axis]).product::<usize>() <= 1
-        || found.data("x").constant.is_some()
-    {
+    let extents = found.extents("c");
+    let outer = found.egraph[found.term("r").operands[0]].data.extents();
+    let own = |axis: usize| places.iter().position(|&a| usize::from(a) == axis);
+    let is_idle = |axis: &usize| outer[*axis] > 1 && own(*axis).is_none_or(|own| extents[own] == 1);
+    let idle: Axes = axes.iter().filter(is_idle).collect();
+    if idle.is_empty() || found.data("x").constant.is_some() {
         return None;
     }
-    let left: SmallVec<[usize; 8]> = axes.others(outer.len()).collect();
+    let left: SmallVec<[usize; 8]> = idle.others(outer.len()).collect();
+    let dims: SmallVec<[usize; 8]> = left.iter().map(|&axis| outer[axis]).collect();
     let kept: SmallVec<[usize; 8]> =
-        (0..extents.len()).filter(|&own| !axes.contains(usize::from(places[own]))).collect();
-    let squeezed: SmallVec<[usize; 8]> = kept.iter().map(|&own| extents[own]).collect();
-    let factor = Built::Class(found.class("c"));
+        (0..extents.len()).filter(|&own| !idle.contains(usize::from(places[own]))).collect();
     let factor = if kept.len() == extents.len() {
         factor
     } else {
+        let squeezed: SmallVec<[usize; 8]> = kept.iter().map(|&own| extents[own]).collect();
         Built::node(Op::Reshape(known_dims(&squeezed)), factor)
     };
-    let places = kept.iter().filter_map(|&own| left.iter().position(|&l| l == usize::from(places[own])));
-    let op = Op::Broadcast {
-        axes: places.map(|p| p as u8).collect(),
-        dims: known_dims(&found.result().extents()),
-    };
-    Some((Built::node(op, factor), reduced(fold, axes, Built::Class(found.class("x")))))
+    let at = |axis: usize| left.iter().position(|&l| l == axis);
+    let places = kept.iter().filter_map(|&own| at(usize::from(places[own]))).map(|p| p as u8).collect();
+    let factor = Built::node(Op::Broadcast { axes: places, dims: known_dims(&dims) }, factor);
+    Some(Spread { idle, factor, rest: axes.iter().filter_map(at).collect() })
+}
+
+/// The sum or mean of `x` over the idle axes first, then `f` of it and the factor, then that over the other axes.
+fn sum_inside(found: &Found<'_, '_>, parts: Spread, x: Built, f: ScalarFn) -> Built {
+    let is_mean = matches!(found.op("r"), Op::Mean(_));
+    let along = |axes, x| Built::node(if is_mean { Op::Mean(axes) } else { Op::Reduce(Fold::Sum, axes) }, x);
+    let inner = along(parts.idle, x);
+    let joined =
+        Built::map(f, if f == ScalarFn::Div { [inner, parts.factor] } else { [parts.factor, inner] });
+    if parts.rest.is_empty() { joined } else { along(parts.rest, joined) }
 }
 
 fn sum_broadcast_times(found: &Found<'_, '_>) -> Option<Built> {
-    let (factor, sum) = factor_outside(found)?;
-    Some(Built::map(ScalarFn::Mul, [factor, sum]))
+    let parts = spread(found, Built::Class(found.class("c")))?;
+    Some(sum_inside(found, parts, Built::Class(found.class("x")), ScalarFn::Mul))
+}
+
+fn sum_broadcast_times_two(found: &Found<'_, '_>) -> Option<Built> {
+    let parts = spread(found, Built::Class(found.class("c")))?;
+    let product = Built::map(ScalarFn::Mul, [Built::Class(found.class("x")), Built::Class(found.class("y"))]);
+    Some(sum_inside(found, parts, product, ScalarFn::Mul))
+}
+
+fn sum_broadcast_times_squared(found: &Found<'_, '_>) -> Option<Built> {
+    let squared = |name| Built::map(ScalarFn::Sqr, [Built::Class(found.class(name))]);
+    Some(sum_inside(found, spread(found, squared("c"))?, squared("x"), ScalarFn::Mul))
 }
 
 fn sum_over_broadcast(found: &Found<'_, '_>) -> Option<Built> {
-    let (factor, sum) = factor_outside(found)?;
-    Some(Built::map(ScalarFn::Div, [sum, factor]))
+    let parts = spread(found, Built::Class(found.class("c")))?;
+    Some(sum_inside(found, parts, Built::Class(found.class("x")), ScalarFn::Div))
 }
 
 fn max_neg(found: &Found<'_, '_>) -> Option<Built> {

@@ -80,6 +80,11 @@ pub(crate) fn rules() -> Vec<Rule> {
         // What is added up first may overflow by itself.
         rule("add_scattered_integer", Exact, "(add ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i ?y) if discrete ?x").under_strict(),
         rule("add_scattered", Real, "(add ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i ?y)"),
+        // A step of descent touches only the rows that the cost read.
+        rule("subtract_scattered", Real, "(sub ?x (scatter_add:s 0 ?i ?y)) => (:s ?x ?i (neg ?y))"),
+        function("neg_of_scattered", Real, "(neg (scatter_add:s 0 ?i ?y))", neg_of_scattered),
+        function("scaled_scattered", Real, "(mul (scatter_add:s 0 ?i ?y) (broadcast:b ?k))", |found| scaled_rows(found, ScalarFn::Mul)),
+        function("divided_scattered", Real, "(div (scatter_add:s 0 ?i ?y) (broadcast:b ?k))", |found| scaled_rows(found, ScalarFn::Div)),
         rule("add_incremented_number", Exact, "(add ?x (inc_window:s +0 ?y)) => (:s ?x ?y) if no_minus_zero ?x").under_strict(),
         rule("add_incremented", Real, "(add ?x (inc_window:s 0 ?y)) => (:s ?x ?y)"),
     ]
@@ -486,6 +491,27 @@ fn dot_scaled_right(found: &Found<'_, '_>) -> Option<Built> {
     let constant = found.data("c").constant?;
     (found.data("b").constant.is_none())
         .then(|| Built::map(ScalarFn::Mul, [Built::Uniform(constant), product]))
+}
+
+/// The kept scatter `s` of other rows.
+fn scattered(found: &Found<'_, '_>, rows: Built) -> Option<Built> {
+    let scatter = found.term("s");
+    let operands = vec![Built::Class(scatter.operands[0]), Built::Class(found.class("i")), rows];
+    Some(Built::Node(scatter.op.clone(), operands))
+}
+
+fn neg_of_scattered(found: &Found<'_, '_>) -> Option<Built> {
+    scattered(found, Built::map(ScalarFn::Neg, [Built::Class(found.class("y"))]))
+}
+
+/// Rows are scaled by a number before they are added up, not all that they are added to.
+fn scaled_rows(found: &Found<'_, '_>, f: ScalarFn) -> Option<Built> {
+    if !found.extents("k").is_empty() {
+        return None;
+    }
+    let spread = Op::Broadcast { axes: smallvec![], dims: known_dims(&found.extents("y")) };
+    let number = Built::node(spread, Built::Class(found.class("k")));
+    scattered(found, Built::map(f, [Built::Class(found.class("y")), number]))
 }
 
 fn writes_whole(found: &Found<'_, '_>) -> Option<Write> {
