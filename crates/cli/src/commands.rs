@@ -1,10 +1,12 @@
-//! The command line of the `hypatia` program: `train`, `sample`, `bench`, `show`, `explain`, `doctor`.
+//! The command line of the `hypatia` program: `train`, `sample`, `bench`, `show`, `explain`,
+//! `convolve`, `doctor`.
 //!
 //! Exit status: 0 for success, 1 for a failure, 2 for wrong usage, 130 after an interruption that was saved. Results go to
 //! standard output, everything else to standard error. Every model is a command below `train` and `show`, with its own
 //! options and help.
 
 mod bench;
+mod convolve;
 mod doctor;
 mod explain;
 mod sample;
@@ -91,6 +93,7 @@ fn execute(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Some(("sample", matches)) => sample::execute(matches),
         Some(("bench", matches)) => bench::execute(matches),
         Some(("show", matches)) => show::execute(matches),
+        Some(("convolve", matches)) => convolve::execute(matches),
         Some(("explain", matches)) => explain::execute(matches),
         Some(("doctor", _)) => doctor::execute(),
         Some(_) | None => Err(Failure::usage("expected a command; see `hypatia --help`")),
@@ -108,6 +111,7 @@ fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(show::command())
         .subcommand(explain::command())
+        .subcommand(convolve::command())
         .subcommand(doctor::command())
 }
 

@@ -33,7 +33,8 @@ pub(super) fn weight_generator() -> Generator {
     Generator::new(1234)
 }
 
-/// Filters of such extents, uniform within the bound for as many inputs and outputs of a unit.
+/// Filters of such extents, uniform within the bound for as many inputs and outputs of a unit; each from its last element to
+/// the first, as the other frameworks do not reverse filters.
 pub(super) fn filters(
     generator: &mut Generator,
     extents: [usize; 4],
@@ -42,7 +43,8 @@ pub(super) fn filters(
 ) -> Result<Array, Diagnostic> {
     let bound = (6.0 / (inputs + outputs)).sqrt() as f32;
     let draws = generator.random(extents.iter().product());
-    let weights: Vec<f32> = draws.into_iter().map(|x| (x * 2.0 - 1.0) * bound).collect();
+    let mut weights: Vec<f32> = draws.into_iter().map(|x| (x * 2.0 - 1.0) * bound).collect();
+    weights.chunks_mut((extents[2] * extents[3]).max(1)).for_each(<[f32]>::reverse);
     Array::new(&extents, &weights)
 }
 

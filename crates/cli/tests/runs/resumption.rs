@@ -94,6 +94,7 @@ fn an_interrupted_run_goes_on_with_the_same_numbers() {
     for (model, words, epochs, cuts) in [
         ("logreg", &[][..], 6, every),
         ("mlp", &["--hidden", "30"], 6, few),
+        ("lenet", &["--filters", "2", "3", "--hidden", "10"], 6, few),
         ("da", &["--hidden", "20", "--corruption", "0.3"], 6, few),
         ("ca", &["--hidden", "20"], 6, every),
         ("rbm", &["--hidden", "20", "-k", "2"], 6, every),
