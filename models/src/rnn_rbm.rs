@@ -212,7 +212,7 @@ impl RnnRbm {
     #[must_use]
     #[track_caller]
     pub fn generate(&self, random: &RandomStreams, frames: usize, k: usize) -> Tensor {
-        let silence = full(0.0, DType::F32, &extents(&self.bv));
+        let silence = full(0.0, DType::F32, extents(&self.bv));
         let generated = Scan::new().carry(&self.u0).steps(frames).run(|step| {
             let u = &step.carries[0];
             let (bv, bh) = self.biases_after(u);

@@ -340,16 +340,37 @@ fn disturb_ends(op: &Op, operands: &[Array], value: &mut Array, run: usize) -> R
         let sizes: Vec<Array> = operands.iter().map(|x| each(x, bound)).collect();
         parts.push(evaluate_node(op, &sizes.iter().collect::<Vec<_>>())?);
     }
+    let beside = if let Op::Conv(axes) = op { taps_beside(op, axes.len(), operands)? } else { Vec::new() };
     for index in 0..value.len() {
         let end = ENDS[(run + index) % ENDS.len()];
         let vanishes = parts.get(1).is_some_and(|part| part.get(index).to_f64() < least);
-        if vanishes || !parts[0].get(index).to_f64().is_finite() {
+        let is_beside = beside.get(index).is_some_and(|beside| *beside);
+        if vanishes || is_beside || !parts[0].get(index).to_f64().is_finite() {
             value.set(index, Literal::from_f64(end, value.dtype()));
         } else if value.get(index).to_f64() == 0.0 {
             value.set(index, Literal::from_f64(0.0f64.copysign(end), value.dtype()));
         }
     }
     Ok(())
+}
+
+/// For each element of a convolution along `axes` axes, whether an infinite or NaN tap meets a zero beside the input, whose
+/// product an engine computes or leaves out.
+fn taps_beside(op: &Op, axes: usize, operands: &[Array]) -> Result<Vec<bool>, Diagnostic> {
+    let [x, w] = [each(&operands[0], |_| 1.0), each(&operands[1], |x| f64::from(u8::from(!x.is_finite())))];
+    // How many such taps meet an element, and how many there are in the filter.
+    let met = evaluate_node(op, &[&x, &w])?;
+    let lead = w.rank() - 2 - axes;
+    let (images, filters) = (x.shape()[lead], w.shape()[lead]);
+    let taps: usize = w.shape()[lead + 1..].iter().product();
+    let places: usize = met.shape()[lead + 2..].iter().product();
+    let all = |filter: usize| (0..taps).map(|tap| w.get(filter * taps + tap).to_f64()).sum::<f64>();
+    let beside = |index: usize| {
+        let row = index / places;
+        let (stack, filter) = (row / filters / images, row % filters);
+        met.get(index).to_f64() < all(stack * filters + filter)
+    };
+    Ok((0..met.len()).map(beside).collect())
 }
 
 /// A function of every element of a float array; other arrays stay as they are.

@@ -97,7 +97,8 @@ pub enum Op {
     Dot,
     /// Correlation of `x[B.., n, c, S..]` with filters `[B.., o, c, S..]`, along the axes `S` that have attributes:
     /// `[B.., n, o, S..]`, where each element is the sum over `c` and the filter's elements (see [`ConvAxis`]), and zeros
-    /// stand where the input has nothing. Floats of one type.
+    /// stand where the input has nothing: whether an infinite or NaN element of the filters meets such a zero, or is left
+    /// out there, is not part of the meaning. Floats of one type.
     Conv(Box<[ConvAxis]>),
     /// Axis `i` of the operand becomes axis `axes[i]` (rising) of the result and is repeated there if its extent is 1.
     Broadcast {
