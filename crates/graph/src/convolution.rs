@@ -524,8 +524,8 @@ fn bordered(x: &Tensor, extents: &[usize], pad: &[usize], value: Literal, site: 
 /// Windows that do not overlap, as axes behind those that count them, and which axes these are.
 fn split<const N: usize>(x: &Tensor, pool: &Pool<N>, windows: &[usize], lead: usize) -> (Tensor, Axes) {
     let mut sizes: Vec<Size> = (0..lead).map(|axis| size_of(x, axis)).collect();
-    for axis in 0..N {
-        sizes.extend([Size::from(windows[axis]), Size::from(pool.stride[axis])]);
+    for (count, stride) in windows.iter().zip(pool.stride) {
+        sizes.extend([Size::from(*count), Size::from(stride)]);
     }
     let split = x.reshape(sizes);
     let own = |axis: usize| lead + 2 * axis + 1;

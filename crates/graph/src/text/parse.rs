@@ -730,7 +730,13 @@ impl Parser<'_> {
             let named = match parser.reader.peek() {
                 Token::Word(word) if word == "half" => Border::Half,
                 Token::Word(word) if word == "full" => Border::Full,
-                _ => {
+                Token::Name(_)
+                | Token::Unnamed(_)
+                | Token::Word(_)
+                | Token::Number(..)
+                | Token::Sign(_)
+                | Token::Newline
+                | Token::End => {
                     let low = parser.signed("`half`, `full` or the zeros before the input")?;
                     parser.reader.expect(":")?;
                     return Ok(Border::Padded(low, parser.signed("the zeros behind the input")?));
