@@ -180,7 +180,7 @@ impl Grid {
     /// over a cache.
     fn row(&self, lanes: usize) -> usize {
         let line = 16;
-        (((self.rows * self.run).next_multiple_of(lanes) + lanes).div_ceil(line) | 1) * line
+        ((self.rows * self.run).next_multiple_of(lanes) + lanes).div_ceil(line) / 2 * 2 * line + line
     }
 
     fn places(&self) -> usize {

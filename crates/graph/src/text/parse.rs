@@ -727,16 +727,23 @@ impl Parser<'_> {
         let place = self.reader.place();
         self.key("{", "borders")?;
         let borders = self.list(|parser| {
-            let named = [("half", Border::Half), ("full", Border::Full)];
-            if let Token::Word(word) = parser.reader.peek()
-                && let Some((_, border)) = named.iter().find(|(name, _)| name == word)
-            {
-                parser.reader.take();
-                return Ok(*border);
-            }
-            let low = parser.signed("`half`, `full` or the zeros before the input")?;
-            parser.reader.expect(":")?;
-            Ok(Border::Padded(low, parser.signed("the zeros behind the input")?))
+            let named = match parser.reader.peek() {
+                Token::Word(word) if word == "half" => Border::Half,
+                Token::Word(word) if word == "full" => Border::Full,
+                Token::Name(_)
+                | Token::Unnamed(_)
+                | Token::Word(_)
+                | Token::Number(..)
+                | Token::Sign(_)
+                | Token::Newline
+                | Token::End => {
+                    let low = parser.signed("`half`, `full` or the zeros before the input")?;
+                    parser.reader.expect(":")?;
+                    return Ok(Border::Padded(low, parser.signed("the zeros behind the input")?));
+                }
+            };
+            parser.reader.take();
+            Ok(named)
         })?;
         let mut steps = Vec::new();
         for key in ["strides", "spreads", "dilations"] {
