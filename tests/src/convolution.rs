@@ -84,7 +84,7 @@ fn engines(dtype: DType, line: usize) -> Vec<Engine> {
     if dtype == DType::F64 {
         return std::iter::once(Engine::REFERENCE).chain(Engine::rewriting()).collect();
     }
-    let device = if line % 4 == 0 { Engine::opencl() } else { Vec::new() };
+    let device = if line.is_multiple_of(4) { Engine::opencl() } else { Vec::new() };
     Engine::literal().into_iter().chain(device.into_iter().take(1)).collect()
 }
 

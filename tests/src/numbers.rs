@@ -165,7 +165,7 @@ fn numbers_that_a_type_does_not_have_are_refused() {
         (|x| x.pow(-1), DType::U8),
         (|x| x.full_like(2.5), DType::I32),
         (|x| x.full_like(f64::NAN), DType::I64),
-        (|x| x + full(256.0, DType::U8, &[3]), DType::U8),
+        (|x| x + full(256.0, DType::U8, [3]), DType::U8),
         (|x| x.set_index([hypatia::Index::from(0)], 300), DType::U8),
         (|x| x.set_index([hypatia::Index::from(0)], 0.5), DType::I32),
         (|x| stack(&[x.index([hypatia::Index::from(0)]), 300.into()], 0), DType::U8),

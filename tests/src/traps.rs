@@ -75,7 +75,7 @@ fn log_of_reshaped_softmax() {
 fn gradient_of_cross_entropy_of_sigmoid() {
     for dtype in FLOATS {
         let a = vector("a", dtype, 1);
-        let one = full(1.0, dtype, &[1, 1]);
+        let one = full(1.0, dtype, [1, 1]);
         let cost = a.reshape([1, 1]).sigmoid().binary_crossentropy(&one).sum(All);
         check("gradient_cross_entropy_of_sigmoid", &[&a], &grad(&cost, [&a])[0], &[&[40.0]]);
         let (b, t) = (vector("b", dtype, 3), vector("t", dtype, 3));

@@ -300,7 +300,7 @@ fn rows_are_drawn_with_their_probabilities() {
     let streams = RandomStreams::new(13);
     let p = [0.1f32, 0.2, 0.3, 0.4];
     let rows =
-        hypatia::constant(Array::vector(&p)).broadcast_like(&hypatia::full(0.0, DType::F32, &[200_000, 4]));
+        hypatia::constant(Array::vector(&p)).broadcast_like(&hypatia::full(0.0, DType::F32, [200_000, 4]));
     let probabilities = p.map(f64::from);
     let x = draw(&streams.multinomial(&rows));
     let mut counts = [0; 4];
@@ -320,7 +320,7 @@ fn counts_of_row(streams: &RandomStreams, row: impl Into<Array>, n: usize) -> Ve
     let rows = row.broadcast_like(&hypatia::full(
         0.0,
         DType::F32,
-        &[n, row.ty().shape[0].known().expect("a row of known length")],
+        [n, row.ty().shape[0].known().expect("a row of known length")],
     ));
     let counts = streams.multinomial(&rows).sum(0);
     let columns = draw(&streams.categorical(&rows));
@@ -359,7 +359,7 @@ fn rows_of_extreme_numbers_are_drawn_by_their_ratios() {
     let counts = counts_of_row(&streams, row, 2_000_000);
     assert!((19..=68).contains(&counts[0]) && counts[2] == 0 && counts[3] <= 13, "{counts:?}");
     // Many columns: their waiting times are short, and the first of equal ones wins, so they must differ.
-    let columns = draw(&streams.categorical(hypatia::full(1.0, DType::F32, &[2000, 1000])));
+    let columns = draw(&streams.categorical(hypatia::full(1.0, DType::F32, [2000, 1000])));
     let mut counts = vec![0; 100];
     columns.iter().for_each(|column| counts[*column as usize / 10] += 1);
     check_counts("a thousand columns", &counts, &[0.01; 100]);

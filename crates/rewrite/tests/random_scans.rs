@@ -39,7 +39,7 @@ fn grow(pool: &mut Vec<Tensor>, square: &Tensor, choices: &Choices) {
             9 => (1.0 + a.exp()).log() * 0.5,
             10 => &a - a.mean_keepdims(axis),
             11 => a.t().reshape([3, 4]),
-            12 => full(0.5, DType::F64, &[3, 4]) - &a,
+            12 => full(0.5, DType::F64, [3, 4]) - &a,
             13 => (square.exp().sum(0).reshape([1, 4]) * 0.1).broadcast_like(&a) * &b,
             14 => a.sum_keepdims(axis) * &b * 0.25,
             15 => square.dot(a.t()).t() * 0.25,
@@ -49,10 +49,7 @@ fn grow(pool: &mut Vec<Tensor>, square: &Tensor, choices: &Choices) {
             // A scan in a scan.
             19 => foldl(
                 &a,
-                &[&square
-                    .reshape([4, 4, 1, 1])
-                    .broadcast_like(&full(0.0, DType::F64, &[4, 4, 3, 4]))
-                    .take(1)],
+                &[&square.reshape([4, 4, 1, 1]).broadcast_like(&full(0.0, DType::F64, [4, 4, 3, 4])).take(1)],
                 |h, x| (h * &x[0] + &b).tanh(),
             ),
             _ => a.sqr() * 0.5,
@@ -78,7 +75,7 @@ impl Case {
         let (x, y) = (sequence("x"), sequence("y"));
         let h = input("h", DType::F64, &[three, four]);
         let square = input("w", DType::F64, &[four, four]);
-        let zeros = full(0.0, DType::F64, &[4, 4]);
+        let zeros = full(0.0, DType::F64, [4, 4]);
         let count = Tensor::from(0i64).cast(DType::I64);
         let mut scan = Scan::new()
             .sequence(&x)

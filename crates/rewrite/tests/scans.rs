@@ -116,8 +116,8 @@ fn what_nothing_uses_goes_away() {
 #[test]
 fn numbers_and_repeated_values_are_written_in_the_body() {
     let (x, h, b) = (cube("x", 5, 2, 3), matrix("h", 2, 3), input("b", DType::F32, &[Some(3)]));
-    let wide = b.reshape([1, 3]) + full(0.0, DType::F32, &[2, 3]);
-    let ones = full(1.0, DType::F32, &[5, 2, 3]);
+    let wide = b.reshape([1, 3]) + full(0.0, DType::F32, [2, 3]);
+    let ones = full(1.0, DType::F32, [5, 2, 3]);
     let scan = Scan::new().sequence(&x).sequence(&ones).carry(&h).run(|step| {
         let next = (&step.carries[0] * &step.sequences[0] + &wide).tanh() * &step.sequences[1];
         Next::new().carry(next)
@@ -248,7 +248,7 @@ fn saturated() -> (Tensor, Array, hypatia_graph::scan::Scanned) {
     let x = matrix("x", 4, 2);
     let values: Vec<f64> =
         (0..4).flat_map(|t| [-200.0 - 10.0 * f64::from(t), 200.0 + 10.0 * f64::from(t)]).collect();
-    let h = full(0.25, DType::F32, &[2]);
+    let h = full(0.25, DType::F32, [2]);
     let scan = Scan::new()
         .sequence(&x)
         .carry(&h)
@@ -633,7 +633,7 @@ fn scans_with_checkpoints_store_little() {
 fn sums_over_many_steps_lose_few_digits() {
     let run = |dtype: DType| {
         let (x, w) = (input("x", dtype, &[Some(4000), Some(2)]), input("w", dtype, &[Some(2)]));
-        let h = full(0.0, dtype, &[2]);
+        let h = full(0.0, dtype, [2]);
         let scan = Scan::new().sequence(&x).carry(&h).run(|step| {
             let next = (&step.carries[0] * &w + &step.sequences[0]).tanh();
             Next::new().carry(&next).output(&next)

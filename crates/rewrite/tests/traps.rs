@@ -108,7 +108,7 @@ fn log_of_reshaped_softmax_of_reshaped() {
 fn gradient_of_cross_entropy_of_sigmoid() {
     for dtype in FLOATS {
         let a = vector("a", dtype, 1);
-        let one = full(1.0, dtype, &[1, 1]);
+        let one = full(1.0, dtype, [1, 1]);
         let cost = a.reshape([1, 1]).sigmoid().binary_crossentropy(&one).sum(hypatia_graph::compose::All);
         // -(1 - sigmoid(40))
         check(&[&a], &grad(&cost, &a), &[&[40.0]], &[-4.248354255291589e-18]);

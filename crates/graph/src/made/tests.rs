@@ -212,7 +212,7 @@ fn what_needs_the_number_of_rows_before_is_refused() {
     let padded = line.padded();
     let fine = [
         padded.reshape([2, 5]),
-        &padded * full(2.0, DType::F64, &[10]),
+        &padded * full(2.0, DType::F64, [10]),
         map(&[&padded], |e| e[0].sqr()),
         grad(&padded.sqr().sum(All), [&padded]).remove(0),
     ];

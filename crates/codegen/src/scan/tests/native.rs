@@ -375,7 +375,7 @@ fn larger_kernels_are_called() {
 fn sums_to_rows_stay_in_them() {
     for (rows, columns) in [(1, 4), (2, 4), (4, 4), (3, 7), (2, 8)] {
         let x = input("x", DType::F32, &[Some(2), Some(2), Some(rows), Some(columns)]);
-        let zeros = full(0.0, DType::F32, &[rows, columns]);
+        let zeros = full(0.0, DType::F32, [rows, columns]);
         let scanned = Scan::new()
             .sequence(&x)
             .carry(&zeros)
