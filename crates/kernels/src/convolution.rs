@@ -3,7 +3,7 @@
 //!
 //! A convolution is a product of the filters, `filters x (channels and taps)`, and of what lies under each place of the
 //! filters in the image. That matrix is never made: a tile of the product finds its elements by offsets. Three
-//! [`Method`]s differ in what is in the lanes of a vector. Always true: parts are regions of the result that any thread may
+//! Methods differ in what is in the lanes of a vector. Always true: parts are regions of the result that any thread may
 //! compute in any order, and neither threads nor parts change the order in which an element is summed; scratch memory is of the
 //! size of an image or of some thousand places, never of the batch. Deliberately absent: integers, and any reversal of filters.
 
