@@ -80,9 +80,9 @@ fn wrong_usage_is_told_from_failure() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     for (words, expected) in [
-        (&["train", "perceptron"][..], "expected a model, one of logreg, mlp, "),
+        (&["train", "perceptron"][..], "expected a model, one of logreg, logistic-cg, mlp, "),
         (&["train", "perceptron"], "found `perceptron`"),
-        (&["show", "x"], "expected a model, one of logreg, mlp, "),
+        (&["show", "x"], "expected a model, one of logreg, logistic-cg, mlp, "),
         (&["sample", "mlp"], "expected a model, one of "),
         (&["sample", "mlp"], "found `mlp`"),
         (&["train", "logreg", "--epochs", "0"], "0 is not in 1..=1000000000"),
