@@ -315,7 +315,7 @@ fn an_index_out_of_range_in_a_step_changes_nothing() {
     let RunError::OutOfRange(found @ OutOfRange { step, value: 5, .. }) = error else { panic!("{error:?}") };
     assert_eq!(program.check(&found).unwrap().extent, 5);
     // The number is that of a step in the body, which knows its line.
-    assert!(matches!(program.step(step).unwrap().kernel, Kernel::Scan(_)));
+    assert!(matches!(program.step(step).unwrap().kernel, Kernel::Loop(_)));
     assert!(!program.steps.iter().any(|s| std::ptr::eq(s, program.step(step).unwrap())));
     assert!(program.step(step).unwrap().site.is_some());
     let mut shared = [Array::scalar(1f32)];

@@ -152,7 +152,7 @@ fn indices_out_of_range_are_reported_by_the_kernel_that_finds_them() {
         panic!("{expected:?}")
     };
     assert_eq!(program.check(&found).unwrap().extent, 5);
-    assert!(matches!(program.step(step).unwrap().kernel, Kernel::Scan(_)));
+    assert!(matches!(program.step(step).unwrap().kernel, Kernel::Loop(_)));
     for threads in [1, 2] {
         let found = on_cpu(&graph, &values, InstructionSet::Avx512, threads);
         assert_eq!(found, Err(expected.clone()));
